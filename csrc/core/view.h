@@ -1,0 +1,63 @@
+// View, Attrs and Args: all that a kernel sees. Plain data, no ownership.
+#pragma once
+#include <cstdint>
+
+#include "dtype.h"
+
+namespace fastdl {
+
+constexpr int kMaxDims = 8;
+
+// A strided window on memory. Strides count elements, may be 0 (broadcast) or negative.
+struct View {
+  void* data;
+  int32_t ndim;  // -1: an optional input that was not given
+  DType dtype;
+  int64_t shape[kMaxDims];
+  int64_t strides[kMaxDims];
+
+  bool given() const { return ndim >= 0; }
+  int64_t numel() const {
+    int64_t n = 1;
+    for (int i = 0; i < ndim; i++) n *= shape[i];
+    return n;
+  }
+  bool contiguous() const {  // row-major, any strides where shape is 1
+    int64_t want = 1;
+    for (int i = ndim - 1; i >= 0; i--) {
+      if (shape[i] == 1) continue;
+      if (shape[i] == 0) return true;
+      if (strides[i] != want) return false;
+      want *= shape[i];
+    }
+    return true;
+  }
+  template <class T>
+  T* ptr() const { return static_cast<T*>(data); }
+};
+
+inline void set_contiguous_strides(View& v) {
+  int64_t s = 1;
+  for (int i = v.ndim - 1; i >= 0; i--) v.strides[i] = s, s *= v.shape[i] > 1 ? v.shape[i] : 1;
+}
+
+// The non-tensor arguments of an op, in the order of the op's signature: integers (also bool, axes as a bit mask,
+// dtype codes, pairs) in i, floats in f. See fastdl/op.py for the order rules.
+struct Attrs {
+  int64_t i[24];
+  double f[8];
+};
+
+// What a kernel is called with. Outputs and workspace are allocated and checked by the caller. A kernel allocates nothing,
+// synchronises nothing, touches no Python and throws nothing. `workspace` is 64-byte aligned, of Call::workspace bytes.
+struct Args {
+  View* out;
+  const View* in;
+  const Attrs* attrs;
+  void* workspace;
+  int nout, nin;
+};
+
+using KernelFn = void (*)(const Args&);
+
+}  // namespace fastdl

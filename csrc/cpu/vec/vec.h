@@ -1,0 +1,234 @@
+// Vec<T>: the SIMD type all kernels are written in. One source for every instruction set: GCC/Clang vector extensions carry the
+// arithmetic, a few intrinsics the rest. The width follows the compile flags: 64 bytes (AVX-512), 32 (AVX2), 16 (SSE4.2, NEON, any).
+//
+//   Vec<float> x = load<float>(p), y = x * 2.0f + 1.0f;   store(p, select(x > 0.0f, y, x));
+//
+// Comparisons give Vec<int of the same width>, all ones or zero per lane, for select(), any(), all() and bit operations.
+// Everything has internal linkage: this header is compiled for several instruction sets (see docs/adding-an-isa.md).
+#pragma once
+#include <cstdint>
+#include <cstring>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#if defined(__AVX512F__)
+#define FD_VEC_BYTES 64
+#elif defined(__AVX2__)
+#define FD_VEC_BYTES 32
+#else
+#define FD_VEC_BYTES 16
+#endif
+#define FD_INLINE inline __attribute__((always_inline))
+
+namespace fastdl {
+namespace {
+
+// Lane<T>: the native vector of T and the signed integer of T's width. Spelled out per type: GCC drops vector_size on dependent types.
+template <class T> struct Lane;
+#define FD_LANE(T, I)                                         \
+  template <> struct Lane<T> {                                \
+    typedef T Native __attribute__((vector_size(FD_VEC_BYTES))); \
+    using Int = I;                                            \
+  };
+FD_LANE(float, int32_t)
+FD_LANE(double, int64_t)
+FD_LANE(int32_t, int32_t)
+FD_LANE(int64_t, int64_t)
+#undef FD_LANE
+
+template <class T>
+struct Vec {
+  static constexpr int size = FD_VEC_BYTES / int(sizeof(T));
+  using Native = typename Lane<T>::Native;
+  using Int = typename Lane<T>::Int;
+  Native v;
+
+  Vec() = default;
+  FD_INLINE Vec(Native n) : v(n) {}
+  FD_INLINE Vec(T s) : v(s - Native{}) {}  // broadcast; (s - 0) folds to one broadcast, (0 + s) would not
+
+  friend FD_INLINE Vec operator+(Vec a, Vec b) { return a.v + b.v; }
+  friend FD_INLINE Vec operator-(Vec a, Vec b) { return a.v - b.v; }
+  friend FD_INLINE Vec operator*(Vec a, Vec b) { return a.v * b.v; }
+  friend FD_INLINE Vec operator/(Vec a, Vec b) { return a.v / b.v; }
+  friend FD_INLINE Vec operator-(Vec a) { return -a.v; }
+  friend FD_INLINE Vec<Int> operator<(Vec a, Vec b) { return Vec<Int>((typename Vec<Int>::Native)(a.v < b.v)); }
+  friend FD_INLINE Vec<Int> operator<=(Vec a, Vec b) { return Vec<Int>((typename Vec<Int>::Native)(a.v <= b.v)); }
+  friend FD_INLINE Vec<Int> operator>(Vec a, Vec b) { return Vec<Int>((typename Vec<Int>::Native)(a.v > b.v)); }
+  friend FD_INLINE Vec<Int> operator>=(Vec a, Vec b) { return Vec<Int>((typename Vec<Int>::Native)(a.v >= b.v)); }
+  friend FD_INLINE Vec<Int> operator==(Vec a, Vec b) { return Vec<Int>((typename Vec<Int>::Native)(a.v == b.v)); }
+  friend FD_INLINE Vec<Int> operator!=(Vec a, Vec b) { return Vec<Int>((typename Vec<Int>::Native)(a.v != b.v)); }
+  FD_INLINE Vec& operator+=(Vec b) { v = v + b.v; return *this; }
+  FD_INLINE Vec& operator-=(Vec b) { v = v - b.v; return *this; }
+  FD_INLINE Vec& operator*=(Vec b) { v = v * b.v; return *this; }
+  FD_INLINE T operator[](int i) const { return v[i]; }
+
+  // integers only
+  friend FD_INLINE Vec operator&(Vec a, Vec b) { return a.v & b.v; }
+  friend FD_INLINE Vec operator|(Vec a, Vec b) { return a.v | b.v; }
+  friend FD_INLINE Vec operator^(Vec a, Vec b) { return a.v ^ b.v; }
+  friend FD_INLINE Vec operator~(Vec a) { return ~a.v; }
+  friend FD_INLINE Vec operator<<(Vec a, int n) { return a.v << n; }
+  friend FD_INLINE Vec operator>>(Vec a, int n) { return a.v >> n; }  // arithmetic
+};
+using VecF = Vec<float>;
+using VecD = Vec<double>;
+using VecI = Vec<int32_t>;
+using VecL = Vec<int64_t>;
+template <class T> using MaskOf = Vec<typename Lane<T>::Int>;
+
+template <class To, class From>
+FD_INLINE Vec<To> bit_cast(Vec<From> a) { return Vec<To>((typename Vec<To>::Native)a.v); }
+
+// ---- memory --------------------------------------------------------------------------------------------------------
+template <class T>
+FD_INLINE Vec<T> load(const T* p) {  // any alignment
+  Vec<T> r;
+  __builtin_memcpy(&r.v, p, sizeof r.v);
+  return r;
+}
+template <class T>
+FD_INLINE void store(T* p, Vec<T> a) { __builtin_memcpy(p, &a.v, sizeof a.v); }
+
+// First n lanes, 0 <= n <= size; the others read as 0. Never touches memory beyond n elements.
+template <class T>
+FD_INLINE Vec<T> load_partial(const T* p, int n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) return Vec<T>((typename Vec<T>::Native)_mm512_maskz_loadu_epi32(__mmask16((1u << n) - 1), p));
+  else return Vec<T>((typename Vec<T>::Native)_mm512_maskz_loadu_epi64(__mmask8((1u << n) - 1), p));
+#elif defined(__AVX2__)
+  typedef int32_t I8 __attribute__((vector_size(32)));
+  typedef int64_t I4 __attribute__((vector_size(32)));
+  if constexpr (sizeof(T) == 4) {
+    const I8 m = I8{0, 1, 2, 3, 4, 5, 6, 7} < n;
+    return Vec<T>((typename Vec<T>::Native)_mm256_maskload_epi32((const int*)p, (__m256i)m));
+  } else {
+    const I4 m = I4{0, 1, 2, 3} < int64_t(n);
+    return Vec<T>((typename Vec<T>::Native)_mm256_maskload_epi64((const long long*)p, (__m256i)m));
+  }
+#else
+  T buf[Vec<T>::size] = {};
+  for (int i = 0; i < n; i++) buf[i] = p[i];
+  return load(buf);
+#endif
+}
+template <class T>
+FD_INLINE void store_partial(T* p, Vec<T> a, int n) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(T) == 4) _mm512_mask_storeu_epi32(p, __mmask16((1u << n) - 1), (__m512i)a.v);
+  else _mm512_mask_storeu_epi64(p, __mmask8((1u << n) - 1), (__m512i)a.v);
+#elif defined(__AVX2__)
+  typedef int32_t I8 __attribute__((vector_size(32)));
+  typedef int64_t I4 __attribute__((vector_size(32)));
+  if constexpr (sizeof(T) == 4) {
+    const I8 m = I8{0, 1, 2, 3, 4, 5, 6, 7} < n;
+    _mm256_maskstore_epi32((int*)p, (__m256i)m, (__m256i)a.v);
+  } else {
+    const I4 m = I4{0, 1, 2, 3} < int64_t(n);
+    _mm256_maskstore_epi64((long long*)p, (__m256i)m, (__m256i)a.v);
+  }
+#else
+  for (int i = 0; i < n; i++) p[i] = a.v[i];
+#endif
+}
+
+// ---- lanes ---------------------------------------------------------------------------------------------------------
+template <class T>
+FD_INLINE Vec<T> select(MaskOf<T> m, Vec<T> a, Vec<T> b) { return Vec<T>(m.v ? a.v : b.v); }
+FD_INLINE bool any(VecI m) {
+#if defined(__AVX512F__)
+  return _mm512_test_epi32_mask((__m512i)m.v, (__m512i)m.v) != 0;
+#elif defined(__AVX2__)
+  return _mm256_movemask_epi8((__m256i)m.v) != 0;
+#else
+  int32_t r = 0;
+  for (int i = 0; i < VecI::size; i++) r |= m.v[i];
+  return r != 0;
+#endif
+}
+FD_INLINE bool any(VecL m) { return any(bit_cast<int32_t>(m)); }
+template <class T>
+FD_INLINE bool all(Vec<T> m) { return !any(~m); }
+
+template <class T>
+FD_INLINE Vec<T> iota() {  // 0, 1, 2, ...
+  Vec<T> r;
+  for (int i = 0; i < Vec<T>::size; i++) r.v[i] = T(i);
+  return r;
+}
+
+// x86 rule: the second operand is returned when either is NaN (and for equal zeros).
+template <class T>
+FD_INLINE Vec<T> min(Vec<T> a, Vec<T> b) { return select(a < b, a, b); }
+template <class T>
+FD_INLINE Vec<T> max(Vec<T> a, Vec<T> b) { return select(a > b, a, b); }
+template <class T>
+FD_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) { return Vec<T>(a.v * b.v + c.v); }  // contracted where the ISA has FMA
+
+template <class T>
+FD_INLINE Vec<T> abs(Vec<T> a) {
+  using I = typename Lane<T>::Int;
+  if constexpr (T(0.5) == T(0)) return select(a < Vec<T>(T(0)), -a, a);
+  else return bit_cast<T>(bit_cast<I>(a) & Vec<I>(I(~(uint64_t(1) << (8 * sizeof(T) - 1)))));
+}
+template <class T>
+FD_INLINE MaskOf<T> is_nan(Vec<T> a) { return a != a; }
+
+#if defined(__AVX512F__)
+FD_INLINE VecF sqrt(VecF a) { return VecF((VecF::Native)_mm512_sqrt_ps((__m512)a.v)); }
+FD_INLINE VecD sqrt(VecD a) { return VecD((VecD::Native)_mm512_sqrt_pd((__m512d)a.v)); }
+template <int mode> FD_INLINE VecF round_to(VecF a) { return VecF((VecF::Native)_mm512_roundscale_ps((__m512)a.v, mode)); }
+template <int mode> FD_INLINE VecD round_to(VecD a) { return VecD((VecD::Native)_mm512_roundscale_pd((__m512d)a.v, mode)); }
+#elif defined(__AVX2__)
+FD_INLINE VecF sqrt(VecF a) { return VecF((VecF::Native)_mm256_sqrt_ps((__m256)a.v)); }
+FD_INLINE VecD sqrt(VecD a) { return VecD((VecD::Native)_mm256_sqrt_pd((__m256d)a.v)); }
+template <int mode> FD_INLINE VecF round_to(VecF a) { return VecF((VecF::Native)_mm256_round_ps((__m256)a.v, mode)); }
+template <int mode> FD_INLINE VecD round_to(VecD a) { return VecD((VecD::Native)_mm256_round_pd((__m256d)a.v, mode)); }
+#elif defined(__SSE4_1__)
+FD_INLINE VecF sqrt(VecF a) { return VecF((VecF::Native)_mm_sqrt_ps((__m128)a.v)); }
+FD_INLINE VecD sqrt(VecD a) { return VecD((VecD::Native)_mm_sqrt_pd((__m128d)a.v)); }
+template <int mode> FD_INLINE VecF round_to(VecF a) { return VecF((VecF::Native)_mm_round_ps((__m128)a.v, mode)); }
+template <int mode> FD_INLINE VecD round_to(VecD a) { return VecD((VecD::Native)_mm_round_pd((__m128d)a.v, mode)); }
+#else
+template <class T> FD_INLINE Vec<T> sqrt(Vec<T> a) {
+  for (int i = 0; i < Vec<T>::size; i++) a.v[i] = __builtin_sqrt(a.v[i]);
+  return a;
+}
+template <int mode, class T> FD_INLINE Vec<T> round_to(Vec<T> a) {
+  for (int i = 0; i < Vec<T>::size; i++)
+    a.v[i] = (mode & 3) == 0 ? __builtin_rint(a.v[i]) : (mode & 3) == 1 ? __builtin_floor(a.v[i]) : (mode & 3) == 2 ? __builtin_ceil(a.v[i]) : __builtin_trunc(a.v[i]);
+  return a;
+}
+#endif
+template <class T> FD_INLINE Vec<T> round(Vec<T> a) { return round_to<0x08>(a); }  // half to even, no exception
+template <class T> FD_INLINE Vec<T> floor(Vec<T> a) { return round_to<0x09>(a); }
+template <class T> FD_INLINE Vec<T> ceil(Vec<T> a) { return round_to<0x0a>(a); }
+template <class T> FD_INLINE Vec<T> trunc(Vec<T> a) { return round_to<0x0b>(a); }
+
+FD_INLINE VecI to_int(VecF a) { return VecI(__builtin_convertvector(a.v, VecI::Native)); }  // truncates; value must fit
+FD_INLINE VecF to_float(VecI a) { return VecF(__builtin_convertvector(a.v, VecF::Native)); }
+FD_INLINE VecL to_int(VecD a) { return VecL(__builtin_convertvector(a.v, VecL::Native)); }
+FD_INLINE VecD to_float(VecL a) { return VecD(__builtin_convertvector(a.v, VecD::Native)); }
+
+// Horizontal reductions in a fixed (pairwise) order.
+template <class T>
+FD_INLINE T reduce_add(Vec<T> a) {
+  T t[Vec<T>::size];
+  store(t, a);
+  for (int w = Vec<T>::size / 2; w > 0; w /= 2)
+    for (int i = 0; i < w; i++) t[i] += t[i + w];
+  return t[0];
+}
+template <class T>
+FD_INLINE T reduce_max(Vec<T> a) {
+  T t[Vec<T>::size];
+  store(t, a);
+  for (int w = Vec<T>::size / 2; w > 0; w /= 2)
+    for (int i = 0; i < w; i++) t[i] = t[i] > t[i + w] ? t[i] : t[i + w];
+  return t[0];
+}
+
+}  // namespace
+}  // namespace fastdl
