@@ -51,6 +51,8 @@ struct Call {
   OutSpec out[kMaxOut];
   DType compute;      // which kernel row: kernels[op][compute]
   int64_t workspace;  // bytes of scratch the kernel needs
+  uint32_t contiguous_inputs;     // bit k: hand the kernel a row-major copy of input k unless it is row-major already
+  uint32_t channels_last_inputs;  // bit k: the same for NHWC memory
 };
 
 using InferFn = void (*)(Call&);
