@@ -1,0 +1,156 @@
+// The register tile under matmul, linear and convolution: a small block of C is kept in registers while k runs.
+//
+//   C[i][j] (+)= sum over taps t and k < K of  A[i * a_row + taps[t] + k * a_k] * B[(t * K + k) * b_k + j]      i < MR, j < NR
+//
+// Rows of C are vectors along j. Each step of k loads NR / lanes vectors of B and, for every row, one element of A that is
+// broadcast to all lanes: MR * NR multiply-adds for MR + NR / lanes loads. As A is read element by element, any strides do:
+// A may be row-major, transposed, packed, or (with taps) the window of a convolution over channels-last memory. B is either
+// packed in panels of NR columns (b_k = NR) or a row-major matrix itself (b_k = its row length).
+// The method is that of BLIS (Van Zee and van de Geijn, 2015); taps follow batch-reduce GEMM (Georganas et al., 2019).
+#pragma once
+#include "cpu/isa/kernel.h"
+#include "cpu/tune.h"
+
+namespace fastdl {
+namespace {
+
+// One tile's work. Rows and vectors are chosen with tile_fn(); columns past the tail of the last vector are never stored.
+template <class T>
+struct Tile {
+  const T* a;
+  int64_t a_row, a_k;   // element strides of A
+  const int64_t* taps;  // element offsets on A; kOneTap for a plain product
+  int64_t ntaps, k;     // B has ntaps * k rows
+  const T* b;
+  int64_t b_k;  // elements from one row of B to the next; nv whole vectors of each row are read
+  T* c;
+  int64_t c_row;
+  int tail;         // lanes of the last vector that belong to C: 1 .. lanes
+  bool accumulate;  // C += instead of C =
+  bool relu;        // applied last: leave off until the last block of k
+  const T* bias;    // null or one value per column, added to the sum: as relu
+};
+
+constexpr int64_t kOneTap[1] = {0};
+
+// Keeps a broadcast in one register: GCC would fold it into the memory operand of each multiply-add, NV loads instead of one.
+#if defined(__x86_64__)
+#define FD_KEEP_VECTOR(x) asm("" : "+v"(x))
+#define FD_KEEP_POINTER(x) asm("" : "+r"(x))
+#else
+#define FD_KEEP_VECTOR(x) asm("" : "+w"(x))
+#define FD_KEEP_POINTER(x) asm("" : "+r"(x))
+#endif
+
+// Adds C and bias to the sums, applies relu, stores. partial: the last vector has t.tail lanes.
+template <bool partial, class T, int MR, int NV>
+FD_INLINE void finish_tile(const Tile<T>& t, Vec<T> (&acc)[MR][NV]) {
+  constexpr int lanes = Vec<T>::size;
+#pragma GCC unroll 4
+  for (int j = 0; j < NV; j++) {
+    const bool cut = partial && j == NV - 1;
+    T* c = t.c + j * lanes;
+    Vec<T> bias(T(0));
+    if (t.bias) bias = cut ? load_partial(t.bias + j * lanes, t.tail) : load(t.bias + j * lanes);
+    if (t.accumulate) {
+#pragma GCC unroll 24
+      for (int i = 0; i < MR; i++) acc[i][j] += cut ? load_partial(c + i * t.c_row, t.tail) : load(c + i * t.c_row);
+    }
+    if (t.bias) {
+#pragma GCC unroll 24
+      for (int i = 0; i < MR; i++) acc[i][j] += bias;
+    }
+    if (t.relu) {
+#pragma GCC unroll 24
+      for (int i = 0; i < MR; i++) acc[i][j] = max(Vec<T>(T(0)), acc[i][j]);  // NaN, as second operand, stays NaN
+    }
+#pragma GCC unroll 24
+    for (int i = 0; i < MR; i++) {
+      if (cut)
+        store_partial(c + i * t.c_row, acc[i][j], t.tail);
+      else
+        store(c + i * t.c_row, acc[i][j]);
+    }
+  }
+}
+
+template <class T, int MR, int NV>
+__attribute__((noinline)) void tile_kernel(const Tile<T>& t) {
+  constexpr int lanes = Vec<T>::size;
+  // Row i is read at base[i / 5] + {0, 1, 2, 3, 4} rows: forms of address that x86 has, so few registers hold 14 row pointers.
+  constexpr int bases = (MR + 4) / 5;
+  const int64_t row = t.a_row * int64_t(sizeof(T)), row3 = 3 * row;
+  const int64_t a_step = t.a_k * int64_t(sizeof(T)), b_step = t.b_k * int64_t(sizeof(T));
+
+  Vec<T> acc[MR][NV];
+#pragma GCC unroll 24
+  for (int i = 0; i < MR; i++) {
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; j++) acc[i][j] = Vec<T>(T(0));
+  }
+  const char* b = reinterpret_cast<const char*>(t.b);
+  for (int64_t tap = 0; tap < t.ntaps; tap++) {
+    const char* a[bases];
+    a[0] = reinterpret_cast<const char*>(t.a + t.taps[tap]);
+    for (int g = 1; g < bases; g++) a[g] = a[g - 1] + 5 * row;
+    for (int64_t k = t.k; k > 0; k--) {
+      Vec<T> bv[NV];
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; j++) bv[j] = load(reinterpret_cast<const T*>(b) + j * lanes);
+#pragma GCC unroll 24
+      for (int i = 0; i < MR; i++) {
+        const char* p = a[i / 5];
+        const char* q = i % 5 == 0 ? p : i % 5 == 1 ? p + row : i % 5 == 2 ? p + 2 * row : i % 5 == 3 ? p + row3 : p + 4 * row;
+        Vec<T> av(*reinterpret_cast<const T*>(q));
+        if (NV > 1) FD_KEEP_VECTOR(av.v);
+#pragma GCC unroll 4
+        for (int j = 0; j < NV; j++) acc[i][j] = fma(av, bv[j], acc[i][j]);
+      }
+#pragma GCC unroll 5
+      for (int g = 0; g < bases; g++) {
+        a[g] += a_step;
+        FD_KEEP_POINTER(a[g]);  // or GCC would step 14 pointers, most of them in memory
+      }
+      b += b_step;
+    }
+  }
+  if (t.tail == lanes)
+    finish_tile<false>(t, acc);
+  else
+    finish_tile<true>(t, acc);
+}
+
+template <class T>
+using TileFn = void (*)(const Tile<T>&);
+
+// The compiled tiles: kTiles<T, nv>[mr], null where the registers do not suffice.
+template <class T, int NV, int MR>
+constexpr TileFn<T> tile_or_null() {
+  if constexpr (MR <= kTileRows[NV])
+    return tile_kernel<T, MR, NV>;
+  else
+    return nullptr;
+}
+#define FD_TILE(mr) tile_or_null<T, NV, mr>()
+template <class T, int NV>
+constexpr TileFn<T> kTiles[15] = {nullptr,     FD_TILE(1),  FD_TILE(2),  FD_TILE(3),  FD_TILE(4),
+                                  FD_TILE(5),  FD_TILE(6),  FD_TILE(7),  FD_TILE(8),  FD_TILE(9),
+                                  FD_TILE(10), FD_TILE(11), FD_TILE(12), FD_TILE(13), FD_TILE(14)};
+#undef FD_TILE
+
+// The kernel for a tile of mr rows and nv vectors of columns: nv 1, 2 or 4, mr <= kTileRows[nv].
+template <class T>
+FD_INLINE TileFn<T> tile_fn(int nv, int mr) {
+  return nv == 1 ? kTiles<T, 1>[mr] : nv == 2 ? kTiles<T, 2>[mr] : kTiles<T, 4>[mr];
+}
+
+// [0, n) cut into the fewest blocks of at most `most`, near-equal in size: block i is [i * n / blocks, (i + 1) * n / blocks).
+// Near-equal tiles beat full tiles and a thin rest, as a thin tile cannot hide the latency of multiply-adds.
+struct Blocks {
+  int64_t n, count;
+  FD_INLINE Blocks(int64_t n, int64_t most) : n(n), count(ceil_div(n, most)) {}
+  FD_INLINE int64_t begin(int64_t i) const { return i * n / count; }
+};
+
+}  // namespace
+}  // namespace fastdl
