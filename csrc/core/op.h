@@ -53,6 +53,7 @@ struct Call {
   int64_t workspace;  // bytes of scratch the kernel needs
   uint32_t contiguous_inputs;     // bit k: hand the kernel a row-major copy of input k unless it is row-major already
   uint32_t channels_last_inputs;  // bit k: the same for NHWC memory
+  uint32_t own_dtype_inputs;      // bit k: input k keeps its dtype (indices, taps, saved statistics); others are cast to `compute`
 };
 
 using InferFn = void (*)(Call&);
