@@ -1,0 +1,37 @@
+"""Datasets, loaders, batch transforms, and data to learn from that ships with the package."""
+
+from ._seed import RngLike
+from .dataset import ConcatDataset, Dataset, MapDataset, Subset, TensorDataset, random_split
+from .generators import make_blobs, make_circles, make_moons, make_spirals, make_xor
+from .idx import read_idx, read_npz
+from .loader import DataLoader
+from .sources import FASHION_CLASSES, load_digits, load_fashion_mnist, load_hamlet
+from .transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, RandomShift, Transform
+
+__all__ = [
+    "FASHION_CLASSES",
+    "Compose",
+    "ConcatDataset",
+    "DataLoader",
+    "Dataset",
+    "MapDataset",
+    "Normalize",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomShift",
+    "RngLike",
+    "Subset",
+    "TensorDataset",
+    "Transform",
+    "load_digits",
+    "load_fashion_mnist",
+    "load_hamlet",
+    "make_blobs",
+    "make_circles",
+    "make_moons",
+    "make_spirals",
+    "make_xor",
+    "random_split",
+    "read_idx",
+    "read_npz",
+]
