@@ -164,6 +164,18 @@ template <class T>
 FD_INLINE Vec<T> min(Vec<T> a, Vec<T> b) { return select(a < b, a, b); }
 template <class T>
 FD_INLINE Vec<T> max(Vec<T> a, Vec<T> b) { return select(a > b, a, b); }
+// GCC makes a compare and a blend of these, not the one instruction.
+#if defined(__AVX512F__)
+FD_INLINE VecF min(VecF a, VecF b) { return VecF((VecF::Native)_mm512_min_ps((__m512)a.v, (__m512)b.v)); }
+FD_INLINE VecF max(VecF a, VecF b) { return VecF((VecF::Native)_mm512_max_ps((__m512)a.v, (__m512)b.v)); }
+FD_INLINE VecD min(VecD a, VecD b) { return VecD((VecD::Native)_mm512_min_pd((__m512d)a.v, (__m512d)b.v)); }
+FD_INLINE VecD max(VecD a, VecD b) { return VecD((VecD::Native)_mm512_max_pd((__m512d)a.v, (__m512d)b.v)); }
+#elif defined(__AVX2__)
+FD_INLINE VecF min(VecF a, VecF b) { return VecF((VecF::Native)_mm256_min_ps((__m256)a.v, (__m256)b.v)); }
+FD_INLINE VecF max(VecF a, VecF b) { return VecF((VecF::Native)_mm256_max_ps((__m256)a.v, (__m256)b.v)); }
+FD_INLINE VecD min(VecD a, VecD b) { return VecD((VecD::Native)_mm256_min_pd((__m256d)a.v, (__m256d)b.v)); }
+FD_INLINE VecD max(VecD a, VecD b) { return VecD((VecD::Native)_mm256_max_pd((__m256d)a.v, (__m256d)b.v)); }
+#endif
 template <class T>
 FD_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) { return Vec<T>(a.v * b.v + c.v); }  // contracted where the ISA has FMA
 
@@ -211,6 +223,58 @@ FD_INLINE VecI to_int(VecF a) { return VecI(__builtin_convertvector(a.v, VecI::N
 FD_INLINE VecF to_float(VecI a) { return VecF(__builtin_convertvector(a.v, VecF::Native)); }
 FD_INLINE VecL to_int(VecD a) { return VecL(__builtin_convertvector(a.v, VecL::Native)); }
 FD_INLINE VecD to_float(VecL a) { return VecD(__builtin_convertvector(a.v, VecD::Native)); }
+
+// ---- float <-> double -------------------------------------------------------------------------------------------------
+typedef float HalfVecF __attribute__((vector_size(FD_VEC_BYTES / 2)));
+FD_INLINE VecD widen_low(VecF a) {  // the first half of the lanes
+  HalfVecF h;
+  __builtin_memcpy(&h, &a.v, sizeof h);
+  return VecD(__builtin_convertvector(h, VecD::Native));
+}
+FD_INLINE VecD widen_high(VecF a) {
+  HalfVecF h;
+  __builtin_memcpy(&h, reinterpret_cast<const char*>(&a.v) + sizeof h, sizeof h);
+  return VecD(__builtin_convertvector(h, VecD::Native));
+}
+FD_INLINE VecF narrow(VecD low, VecD high) {
+  const HalfVecF h[2] = {__builtin_convertvector(low.v, HalfVecF), __builtin_convertvector(high.v, HalfVecF)};
+  VecF r;
+  __builtin_memcpy(&r.v, h, sizeof r.v);
+  return r;
+}
+
+// ---- for math/ ---------------------------------------------------------------------------------------------------------
+// a * b + c with one rounding on every machine, for formulas that rely on it; without FMA through double.
+FD_INLINE VecF exact_fma(VecF a, VecF b, VecF c) {
+#if defined(__FMA__) || defined(__aarch64__)
+  return fma(a, b, c);
+#else
+  return narrow(widen_low(a) * widen_low(b) + widen_low(c), widen_high(a) * widen_high(b) + widen_high(c));
+#endif
+}
+
+// a * 2^n for a in [1/4, 4] and integral n in [-250, 250]: over- and underflow as they should.
+FD_INLINE VecF ldexp(VecF a, VecF n) {
+#if defined(__AVX512F__)
+  return VecF((VecF::Native)_mm512_scalef_ps((__m512)a.v, (__m512)n.v));
+#else
+  const VecI i = to_int(n), half = i >> 1;  // in two steps, as 2^n itself may not be representable
+  return a * bit_cast<float>((half + VecI(127)) << 23) * bit_cast<float>((i - half + VecI(127)) << 23);
+#endif
+}
+
+// a / b within 1 ulp for b in [2^-100, 2^100] and finite a (the divider of AVX-512 machines is slow: a product by the approximate
+// reciprocal, corrected by its remainder, is twice as fast). NaN passes through.
+FD_INLINE VecF quotient(VecF a, VecF b) {
+#if defined(__AVX512F__)
+  const VecF r((VecF::Native)_mm512_rcp14_ps((__m512)b.v));
+  const VecF q = a * r;
+  return fma(fma(-q, b, a), r, q);
+#else
+  return a / b;
+#endif
+}
+FD_INLINE VecD quotient(VecD a, VecD b) { return a / b; }
 
 // Horizontal reductions in a fixed (pairwise) order.
 template <class T>

@@ -1,0 +1,80 @@
+// exp, exp2, expm1. Method (Cody & Waite): x = n ln 2 + r with |r| <= ln 2 / 2, exp(x) = 2^n exp(r), exp(r) by a polynomial.
+#pragma once
+#include "math/base.h"
+
+namespace fastdl {
+namespace {
+
+// n ln 2 is subtracted in two steps: kLn2Hi has 9 bits, so that n * kLn2Hi is exact for |n| < 2^15 even without fused multiply-add.
+constexpr float kLn2Hi = 0.693359375f, kLn2Lo = -2.12194440e-4f;
+constexpr float kLog2e = 1.44269504089f;
+
+// Nearest integer of x for |x| < 2^22: adding 1.5 * 2^23 leaves no room for a fraction. Two operations on every machine.
+template <class V>
+FD_MATH V nearest(V x) {
+  const V magic(12582912.0f);
+  return (x + magic) - magic;
+}
+template <class V>
+FD_MATH V nearest_multiple(V x, float step_inverse) {  // nearest(x * step_inverse)
+  const V magic(12582912.0f);
+  return fma(x, V(step_inverse), magic) - magic;
+}
+
+// x = n ln 2 + r
+template <class V>
+FD_MATH void reduce_exp(V x, V& n, V& r) {
+  n = nearest_multiple(x, kLog2e);
+  r = fma(n, V(-kLn2Lo), fma(n, V(-kLn2Hi), x));
+}
+
+// exp for arguments known to lie in [-104, 89] or to be NaN.
+template <class V>
+FD_MATH V exp_bounded(V x) {
+  V n, r;
+  reduce_exp(x, n, r);
+  // (e^r - 1 - r) / r^2 on |r| <= 0.35; error 3e-9 relative to e^r
+  const V q = polynomial(r, 4.9999994e-01f, 1.6666517e-01f, 4.166828e-02f, 8.369248e-03f, 1.3820742e-03f);
+  return ldexp(fma(q, r * r, r) + V(1.0f), n);
+}
+
+template <class V>
+FD_MATH V exp(V x) {
+  if constexpr (kIsDouble<V>) {
+    return map_lanes(x, [](double t) { return FD_LIBM(exp)(t); });
+  } else {
+    return exp_bounded(max(V(-104.0f), min(V(89.0f), x)));  // beyond the bounds the result is 0 or infinite; NaN passes through
+  }
+}
+
+template <class V>
+FD_MATH V exp2(V x) {
+  if constexpr (kIsDouble<V>) {
+    return map_lanes(x, [](double t) { return FD_LIBM(exp2)(t); });
+  } else {
+    x = max(V(-151.0f), min(V(129.0f), x));
+    const V n = nearest(x), r = x - n;
+    // (2^r - 1) / r on |r| <= 1/2
+    const V q = polynomial(r, 6.931472e-01f, 2.4022648e-01f, 5.550358e-02f, 9.618503e-03f, 1.339189e-03f, 1.5329236e-04f);
+    return ldexp(fma(q, r, V(1.0f)), n);
+  }
+}
+
+// e^x - 1 without cancellation near 0: 2^n (e^r - 1) + (2^n - 1), all halved so that 2^n stays finite up to n = 128.
+template <class V>
+FD_MATH V expm1(V x) {
+  if constexpr (kIsDouble<V>) {
+    return map_lanes(x, [](double t) { return FD_LIBM(expm1)(t); });
+  } else {
+    V n, r;
+    reduce_exp(max(V(-30.0f), min(V(89.0f), x)), n, r);
+    // (e^r - 1 - r) / r^2 on |r| <= 0.35; error 1.4e-8 relative to e^r - 1
+    const V q = polynomial(r, 4.9999997e-01f, 1.6666542e-01f, 4.166743e-02f, 8.366876e-03f, 1.387188e-03f);
+    const V s = ldexp(V(0.5f), n);
+    const V half = fma(s, fma(q, r * r, r), s - V(0.5f));
+    return copysign(half + half, x);
+  }
+}
+
+}  // namespace
+}  // namespace fastdl
