@@ -71,7 +71,7 @@ def _parse_idx(stream: BinaryIO, name: str, max_bytes: int) -> np.ndarray:
     if len(head) < 4:
         raise fd.FormatError(f"{name}: truncated: {len(head)} bytes, an idx file starts with 4")
     if head[:2] != b"\0\0" or head[2] not in _TYPES or head[3] == 0:
-        raise fd.FormatError(f"{name}: not an idx file: it starts with {head.hex(' ')}, need 00 00, a type code 08..0e, a rank >= 1")
+        raise fd.FormatError(f"{name}: not an idx file: it starts with {head.hex(' ')}, need 00 00, a type 08..0e, a rank >= 1")
     dtype, rank = np.dtype(_TYPES[head[2]]), head[3]
     sizes = stream.read(4 * rank)
     if len(sizes) < 4 * rank:

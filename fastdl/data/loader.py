@@ -31,7 +31,7 @@ class DataLoader:
     drop_last : bool
         Leave out the last batch when it is smaller.
     transform : callable, optional
-        Applied to the inputs of each batch (the first array). Transforms of `fastdl.data` draw from a generator of that batch's own.
+        Applied to the inputs of each batch (the first array). Transforms of `fastdl.data` get a generator of that batch's own.
     collate_fn : callable, optional
         Applied to the whole batch (whatever the dataset returns), after `transform`.
     num_workers : int

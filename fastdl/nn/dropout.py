@@ -1,0 +1,57 @@
+"""Dropout of elements and of channels. No mask is stored: backward draws the same numbers again."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import fastdl as fd
+
+from . import functional as F
+from .module import Module
+
+
+class _Dropout(Module):
+    def __init__(self, p: float = 0.5, inplace: bool = False, rng: Any = None) -> None:
+        super().__init__()
+        if not 0 <= p <= 1:
+            raise ValueError(f"{type(self).__name__}: p must be in [0, 1]; got {p}")
+        self.p = p
+        self.inplace = inplace
+        self.rng = rng
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}, inplace={self.inplace}"
+
+
+class Dropout(_Dropout):
+    """In training, zero each element with probability `p` and scale the others by 1 / (1 - p) (Srivastava et al., 2014).
+
+    Parameters
+    ----------
+    p : float
+    inplace : bool
+        Accepted for PyTorch's sake; no difference.
+    rng : fastdl.Generator, optional
+        Default: fastdl's global generator.
+
+    Examples
+    --------
+    >>> import fastdl as fd
+    >>> from fastdl import nn
+    >>> nn.Dropout(0.5).eval()(fd.ones(3)).tolist()
+    [1.0, 1.0, 1.0]
+    """
+
+    def forward(self, input: fd.Tensor) -> fd.Tensor:
+        if not self.training:
+            return input
+        return F.dropout(input, self.p, True, rng=self.rng)
+
+
+class Dropout2d(_Dropout):
+    """In training, zero whole channels of (N, C, ...) with probability `p` and scale the others by 1 / (1 - p)."""
+
+    def forward(self, input: fd.Tensor) -> fd.Tensor:
+        if not self.training:
+            return input
+        return F.dropout2d(input, self.p, True, rng=self.rng)
