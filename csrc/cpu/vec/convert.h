@@ -24,7 +24,15 @@ using WideOf = typename Wide<T>::type;
 
 // Lanes of 16 bits beside one VecI: Half for the bits, widened and narrowed without change of value.
 typedef uint16_t Half __attribute__((vector_size(FD_VEC_BYTES / 2)));
-FD_INLINE VecI from_half(Half h) { return VecI(__builtin_convertvector(h, VecI::Native)); }
+FD_INLINE VecI from_half(Half h) {
+#if defined(__AVX512F__)  // GCC 12 splits the conversion of whole registers
+  return VecI((VecI::Native)_mm512_cvtepu16_epi32((__m256i)h));
+#elif defined(__AVX2__)
+  return VecI((VecI::Native)_mm256_cvtepu16_epi32((__m128i)h));
+#else
+  return VecI(__builtin_convertvector(h, VecI::Native));
+#endif
+}
 FD_INLINE Half to_half(VecI a) { return __builtin_convertvector(a.v, Half); }
 FD_INLINE VecI logical_shift_right(VecI a, int n) { return (a >> n) & VecI(int32_t(0xffffffffu >> n)); }
 
@@ -126,6 +134,69 @@ FD_INLINE void store_narrow_one(T* p, WideOf<T> a) {
     *p = a;
   else
     store_narrow_partial(p, Vec<WideOf<T>>(a), 1);
+}
+
+// Lanes of Vec<I> (I = int32_t, int64_t) read from and written to bytes, one byte a lane, values 0 .. 255. GCC 12 takes
+// __builtin_convertvector to and from bytes apart lane by lane, hence the intrinsics.
+template <class I>
+FD_INLINE Vec<I> load_bytes(const uint8_t* p) {
+  using N = typename Vec<I>::Native;
+#if defined(__AVX512F__)
+  if constexpr (sizeof(I) == 4)
+    return Vec<I>((N)_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)p)));
+  else
+    return Vec<I>((N)_mm512_cvtepu8_epi64(_mm_loadl_epi64((const __m128i*)p)));
+#elif defined(__SSE4_1__)
+  uint32_t bytes = 0;
+#if defined(__AVX2__)
+  if constexpr (sizeof(I) == 4) return Vec<I>((N)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)p)));
+  __builtin_memcpy(&bytes, p, Vec<I>::size & 4);
+  if constexpr (sizeof(I) == 8) return Vec<I>((N)_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(int(bytes))));
+#else
+  __builtin_memcpy(&bytes, p, Vec<I>::size);
+  if constexpr (sizeof(I) == 4)
+    return Vec<I>((N)_mm_cvtepu8_epi32(_mm_cvtsi32_si128(int(bytes))));
+  else
+    return Vec<I>((N)_mm_cvtepu8_epi64(_mm_cvtsi32_si128(int(bytes))));
+#endif
+#else
+  Vec<I> r;
+  for (int i = 0; i < Vec<I>::size; i++) r.v[i] = p[i];
+  return r;
+#endif
+}
+template <class I>
+FD_INLINE void store_bytes(uint8_t* p, Vec<I> a) {
+#if defined(__AVX512F__)
+  if constexpr (sizeof(I) == 4)
+    _mm_storeu_si128((__m128i*)p, _mm512_cvtepi32_epi8((__m512i)a.v));
+  else
+    _mm_storel_epi64((__m128i*)p, _mm512_cvtepi64_epi8((__m512i)a.v));
+#elif defined(__SSE4_1__)
+  const __m128i low = sizeof(I) == 4 ? _mm_setr_epi8(0, 4, 8, 12, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1)
+                                     : _mm_setr_epi8(0, 8, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1, -1);
+  constexpr int half = 16 / sizeof(I);  // lanes of 128 bits
+  __m128i parts[FD_VEC_BYTES / 16];
+  __builtin_memcpy(parts, &a.v, sizeof parts);
+  for (int i = 0; i < FD_VEC_BYTES / 16; i++) {
+    const int bytes = _mm_cvtsi128_si32(_mm_shuffle_epi8(parts[i], low));
+    __builtin_memcpy(p + i * half, &bytes, half);
+  }
+#else
+  for (int i = 0; i < Vec<I>::size; i++) p[i] = uint8_t(a.v[i]);
+#endif
+}
+template <class I>
+FD_INLINE Vec<I> load_bytes_partial(const uint8_t* p, int n) {
+  uint8_t b[Vec<I>::size] = {};
+  for (int i = 0; i < n; i++) b[i] = p[i];
+  return load_bytes<I>(b);
+}
+template <class I>
+FD_INLINE void store_bytes_partial(uint8_t* p, Vec<I> a, int n) {
+  uint8_t b[Vec<I>::size];
+  store_bytes(b, a);
+  for (int i = 0; i < n; i++) p[i] = b[i];
 }
 
 }  // namespace

@@ -159,6 +159,30 @@ FD_INLINE Vec<T> iota() {  // 0, 1, 2, ...
   return r;
 }
 
+// Lanes of a then b as one sequence: its even or odd elements; and the inverse, first or second half of a0 b0 a1 b1 ...
+template <class T, class Index>
+FD_INLINE Vec<T> permute2(Vec<T> a, Vec<T> b, Index index) {  // index(lane): 0 .. size-1 takes from a, size .. 2 size - 1 from b
+  typename Vec<typename Vec<T>::Int>::Native m;
+  for (int i = 0; i < Vec<T>::size; i++) m[i] = index(i);
+#if defined(__clang__)
+  Vec<T> r;
+  for (int i = 0; i < Vec<T>::size; i++) r.v[i] = m[i] < Vec<T>::size ? a.v[m[i]] : b.v[m[i] - Vec<T>::size];
+  return r;
+#else
+  return Vec<T>(__builtin_shuffle(a.v, b.v, m));
+#endif
+}
+template <class T>
+FD_INLINE Vec<T> even_lanes(Vec<T> a, Vec<T> b) { return permute2(a, b, [](int i) { return 2 * i; }); }
+template <class T>
+FD_INLINE Vec<T> odd_lanes(Vec<T> a, Vec<T> b) { return permute2(a, b, [](int i) { return 2 * i + 1; }); }
+template <class T>
+FD_INLINE Vec<T> zip_low(Vec<T> a, Vec<T> b) { return permute2(a, b, [](int i) { return i / 2 + i % 2 * Vec<T>::size; }); }
+template <class T>
+FD_INLINE Vec<T> zip_high(Vec<T> a, Vec<T> b) {
+  return permute2(a, b, [](int i) { return (i + Vec<T>::size) / 2 + i % 2 * Vec<T>::size; });
+}
+
 // x86 rule: the second operand is returned when either is NaN (and for equal zeros).
 template <class T>
 FD_INLINE Vec<T> min(Vec<T> a, Vec<T> b) { return select(a < b, a, b); }
