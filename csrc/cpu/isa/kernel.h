@@ -22,10 +22,16 @@ constexpr DTypeMask kF16 = mask_of(DType::float16), kBF16 = mask_of(DType::bfloa
 constexpr DTypeMask kF32ish = kF32 | kF16 | kBF16;
 
 template <class T>
-FD_INLINE constexpr T min_of(T a, T b) { return b < a ? b : a; }
+FD_INLINE constexpr T min_of(T a, T b) {
+  return b < a ? b : a;
+}
 template <class T>
-FD_INLINE constexpr T max_of(T a, T b) { return a < b ? b : a; }
+FD_INLINE constexpr T max_of(T a, T b) {
+  return a < b ? b : a;
+}
 template <class T>
-FD_INLINE constexpr T ceil_div(T a, T b) { return (a + b - 1) / b; }
+FD_INLINE constexpr T ceil_div(T a, T b) {
+  return (a + b - 1) / b;
+}
 }  // namespace
 }  // namespace fastdl
