@@ -19,13 +19,17 @@ constexpr bool kIsInt = T(0.5) == T(0);
 
 template <class T>
 constexpr T lowest() {
-  if constexpr (kIsInt<T>) return T(uint64_t(1) << (8 * sizeof(T) - 1));
-  else return T(-__builtin_inf());
+  if constexpr (kIsInt<T>)
+    return T(uint64_t(1) << (8 * sizeof(T) - 1));
+  else
+    return T(-__builtin_inf());
 }
 template <class T>
 constexpr T highest() {
-  if constexpr (kIsInt<T>) return T(~lowest<T>());
-  else return T(__builtin_inf());
+  if constexpr (kIsInt<T>)
+    return T(~lowest<T>());
+  else
+    return T(__builtin_inf());
 }
 template <class T>
 struct Sum {
@@ -33,8 +37,10 @@ struct Sum {
   static constexpr T identity = 0;
   static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) { return a + b; }
   static FD_INLINE T f(T a, T b) {
-    if constexpr (kIsInt<T>) return T(uint64_t(a) + uint64_t(b));  // integers wrap
-    else return a + b;
+    if constexpr (kIsInt<T>)
+      return T(uint64_t(a) + uint64_t(b));  // integers wrap
+    else
+      return a + b;
   }
 };
 template <class T>
@@ -43,8 +49,10 @@ struct Prod {
   static constexpr T identity = 1;
   static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) { return a * b; }
   static FD_INLINE T f(T a, T b) {
-    if constexpr (kIsInt<T>) return T(uint64_t(a) * uint64_t(b));
-    else return a * b;
+    if constexpr (kIsInt<T>)
+      return T(uint64_t(a) * uint64_t(b));
+    else
+      return a * b;
   }
 };
 template <class T>
@@ -52,8 +60,10 @@ struct Max {  // NaN on either side wins
   using L = T;
   static constexpr T identity = lowest<T>();
   static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) {
-    if constexpr (kIsInt<T>) return select(a > b, a, b);
-    else return select((a > b) | is_nan(a), a, b);
+    if constexpr (kIsInt<T>)
+      return select(a > b, a, b);
+    else
+      return select((a > b) | is_nan(a), a, b);
   }
   static FD_INLINE T f(T a, T b) { return a > b || a != a ? a : b; }
 };
@@ -62,14 +72,16 @@ struct Min {
   using L = T;
   static constexpr T identity = highest<T>();
   static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) {
-    if constexpr (kIsInt<T>) return select(a < b, a, b);
-    else return select((a < b) | is_nan(a), a, b);
+    if constexpr (kIsInt<T>)
+      return select(a < b, a, b);
+    else
+      return select((a < b) | is_nan(a), a, b);
   }
   static FD_INLINE T f(T a, T b) { return a < b || a != a ? a : b; }
 };
 
-// ---- reducers: what is kept per output (kParts numbers of type Acc), how a leaf is reduced, how two are merged -------------------
-// acc arrays hold part p of output j at acc[p * pitch + j].
+// ---- reducers: what is kept per output (kParts numbers of type Acc), how a leaf is reduced, how two are merged
+// ------------------- acc arrays hold part p of output j at acc[p * pitch + j].
 constexpr int kLeafRows = 128;  // rows of a leaf of columns
 constexpr int kGroup = 8;       // of which so many are read at once
 constexpr int kWidth = 512;     // most outputs of a leaf of columns
@@ -90,8 +102,7 @@ void fold_rows(const L* const* rows, int m, int w, L* acc, bool first) {
   };
   int j = 0;
   for (; j + V::size <= w; j += V::size) vectors([&](const L* p) { return load(p + j); }, [&](V a) { store(acc + j, a); });
-  if (j < w)
-    vectors([&](const L* p) { return load_partial(p + j, w - j); }, [&](V a) { store_partial(acc + j, a, w - j); });
+  if (j < w) vectors([&](const L* p) { return load_partial(p + j, w - j); }, [&](V a) { store_partial(acc + j, a, w - j); });
 }
 
 // op over n contiguous elements.
@@ -167,20 +178,25 @@ struct Var {
     using V = Vec<L>;
     constexpr int S = V::size;
     L sum = 0;
-    if (n <= 512) sum = fold_run<Sum<L>>(p, n);
+    if (n <= 512)
+      sum = fold_run<Sum<L>>(p, n);
     else
       for (int64_t i = 0; i < n; i += 512) sum += fold_run<Sum<L>>(p + i, min_of<int64_t>(512, n - i));
     const L mean = sum / L(n);
-    V s = V(L(0)), q = s, s2 = s, q2 = s;
-    int64_t i = 0;
-    for (; i + 2 * S <= n; i += 2 * S) {
-      const V d = load(p + i) - V(mean), e = load(p + i + S) - V(mean);
-      s += d, s2 += e, q = fma(d, d, q), q2 = fma(e, e, q2);
+    double ds = 0, dq = 0;
+    for (int64_t begin = 0; begin < n; begin += 512) {
+      const int64_t end = min_of(n, begin + 512);
+      V s = V(L(0)), q = s, s2 = s, q2 = s;
+      int64_t i = begin;
+      for (; i + 2 * S <= end; i += 2 * S) {
+        const V d = load(p + i) - V(mean), e = load(p + i + S) - V(mean);
+        s += d, s2 += e, q = fma(d, d, q), q2 = fma(e, e, q2);
+      }
+      ds += double(reduce_add(s + s2)), dq += double(reduce_add(q + q2));
+      for (; i < end; i++) ds += double(p[i] - mean), dq += double(p[i] - mean) * double(p[i] - mean);
     }
-    L ds = reduce_add(s + s2), dq = reduce_add(q + q2);
-    for (; i < n; i++) ds += p[i] - mean, dq += (p[i] - mean) * (p[i] - mean);
-    acc[0] = double(mean) + double(ds) / double(n);
-    acc[1] = double(dq) - double(ds) * double(ds) / double(n);
+    acc[0] = double(mean) + ds / double(n);
+    acc[1] = dq - ds * ds / double(n);
   }
   template <class Rows>
   static void leaf_columns(Rows&& rows, int count, int w, Acc* acc, int64_t pitch) {
@@ -225,7 +241,8 @@ struct Var {
     for (int64_t j = 0; j < w; j++) acc[j] = acc[pitch + j] = 0;
   }
   void finish(const Acc* acc, int64_t pitch, int64_t w, L* y) const {
-    for (int64_t j = 0; j < w; j++) y[j] = L((acc[pitch + j] > 0 || acc[pitch + j] != acc[pitch + j] ? acc[pitch + j] : 0) / divisor);
+    for (int64_t j = 0; j < w; j++)
+      y[j] = L((acc[pitch + j] > 0 || acc[pitch + j] != acc[pitch + j] ? acc[pitch + j] : 0) / divisor);
   }
 };
 
@@ -252,8 +269,10 @@ struct Walk {
   // Reduced elements [a, b) of the output at base.
   FD_NOINLINE void row(const char* base, int64_t a, int64_t b, Acc* acc) const {
     if (b - a <= R::kLeaf) {
-      if (direct && plan.nr == 1 && plan.r[0].stride == 1) R::leaf(reinterpret_cast<const L*>(base) + a, b - a, acc);
-      else row_leaf(base, a, b, acc);
+      if (direct && plan.nr == 1 && plan.r[0].stride == 1)
+        R::leaf(reinterpret_cast<const L*>(base) + a, b - a, acc);
+      else
+        row_leaf(base, a, b, acc);
       return;
     }
     const int64_t mid = middle(a, b, R::kLeaf);
@@ -360,7 +379,8 @@ struct Walk {
         } else {
           columns(base, step, a, b, w, acc, pitch);
         }
-        if (pieces == 1) emit(o, w, acc, pitch);
+        if (pieces == 1)
+          emit(o, w, acc, pitch);
         else
           for (int p = 0; p < P; p++) __builtin_memcpy(partial + (piece * P + p) * outs + o, acc + p * pitch, w * sizeof(Acc));
       }
@@ -380,7 +400,8 @@ struct Walk {
 };
 
 template <class R>
-void run(const Args& a, const R& reducer, Fill<typename R::L> fill, Put<typename R::L> put, bool direct, bool split_complex = false) {
+void run(const Args& a, const R& reducer, Fill<typename R::L> fill, Put<typename R::L> put, bool direct,
+         bool split_complex = false) {
   ReducePlan plan(a.in[0], a.out[0], a.attrs->i[0]);
   if (plan.outs == 0) return;
   if (split_complex) plan.split_complex();
@@ -397,7 +418,8 @@ void run(const Args& a, const R& reducer, Fill<typename R::L> fill, Put<typename
   const bool short_runs = inner_r < 16 && plan.inner_kept() >= 16;
   if (plan.nk == 0 || (plan.nr > 0 && !short_runs && stride_r != 0 && stride_r <= plan.inner_in()))
     walk.run_rows(plan.outs < 64 ? pieces : 1, partial);
-  else walk.run_columns(pieces, partial);
+  else
+    walk.run_columns(pieces, partial);
 }
 
 // Complex product: real arithmetic does not help; plain loops, any layout.
@@ -440,9 +462,13 @@ void run_fold(const Args& a, bool mean = false) {
 template <template <class> class Op>
 void add_or_multiply(const Args& a) {
   switch (a.in[0].dtype) {
-    case DType::float16: case DType::bfloat16: case DType::float32: case DType::complex64:
+    case DType::float16:
+    case DType::bfloat16:
+    case DType::float32:
+    case DType::complex64:
       return run_fold<Op, float, As::Value>(a);
-    case DType::float64: case DType::complex128:
+    case DType::float64:
+    case DType::complex128:
       return run_fold<Op, double, As::Value>(a);
     default:
       return run_fold<Op, int64_t, As::Value>(a);
@@ -455,16 +481,26 @@ void prod_kernel(const Args& a) {
   add_or_multiply<Prod>(a);
 }
 void mean_kernel(const Args& a) {
-  if (a.in[0].dtype == DType::float64 || a.in[0].dtype == DType::complex128) run_fold<Sum, double, As::Value>(a, true);
-  else run_fold<Sum, float, As::Value>(a, true);
+  if (a.in[0].dtype == DType::float64 || a.in[0].dtype == DType::complex128)
+    run_fold<Sum, double, As::Value>(a, true);
+  else
+    run_fold<Sum, float, As::Value>(a, true);
 }
 template <template <class> class Op>
 void extremum_kernel(const Args& a) {
   switch (a.in[0].dtype) {
-    case DType::float16: case DType::bfloat16: case DType::float32: return run_fold<Op, float, As::Ordered>(a);
-    case DType::float64: return run_fold<Op, double, As::Ordered>(a);
-    case DType::uint32: case DType::uint64: case DType::int64: return run_fold<Op, int64_t, As::Ordered>(a);
-    default: return run_fold<Op, int32_t, As::Ordered>(a);
+    case DType::float16:
+    case DType::bfloat16:
+    case DType::float32:
+      return run_fold<Op, float, As::Ordered>(a);
+    case DType::float64:
+      return run_fold<Op, double, As::Ordered>(a);
+    case DType::uint32:
+    case DType::uint64:
+    case DType::int64:
+      return run_fold<Op, int64_t, As::Ordered>(a);
+    default:
+      return run_fold<Op, int32_t, As::Ordered>(a);
   }
 }
 // any, all: max, min of truth values; the identity of an empty reduction is 0, 1.
@@ -477,8 +513,10 @@ void truth_kernel(const Args& a) {
       for (int64_t i = 0, n = a.out[0].numel(); i < n; i++) y[i] = all;
       return;
     }
-  if constexpr (all) run_fold<Min, int32_t, As::Truth>(a);
-  else run_fold<Max, int32_t, As::Truth>(a);
+  if constexpr (all)
+    run_fold<Min, int32_t, As::Truth>(a);
+  else
+    run_fold<Max, int32_t, As::Truth>(a);
 }
 template <class T>
 void var_kernel(const Args& a) {

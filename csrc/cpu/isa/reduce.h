@@ -24,9 +24,12 @@ constexpr uint64_t kTopBit = uint64_t(1) << 63;
 template <class L, As how, class S>
 FD_INLINE L to_lane(S s) {
   if constexpr (how == As::Truth) {
-    if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16) return (s.bits & 0x7fff) != 0;
-    else if constexpr (is_complex(dtype_of<S>())) return s.re != 0 || s.im != 0;
-    else return s != 0;
+    if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16)
+      return (s.bits & 0x7fff) != 0;
+    else if constexpr (is_complex(dtype_of<S>()))
+      return s.re != 0 || s.im != 0;
+    else
+      return s != 0;
   } else if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16) {
     return load_wide_one(&s);
   } else if constexpr (how == As::Ordered && dtype_of<S>() == DType::uint64) {
@@ -53,10 +56,14 @@ template <class S, class L, As how>
 void put(const L* lanes, int64_t n, void* p, int64_t stride) {
   S* s = static_cast<S*>(p);
   for (int64_t i = 0; i < n; i++) {
-    if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16) store_narrow_one(s + i * stride, lanes[i]);
-    else if constexpr (dtype_of<S>() == DType::bool_) s[i * stride] = lanes[i] != 0;
-    else if constexpr (how == As::Ordered && dtype_of<S>() == DType::uint64) s[i * stride] = S(lanes[i]) ^ kTopBit;
-    else s[i * stride] = S(lanes[i]);
+    if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16)
+      store_narrow_one(s + i * stride, lanes[i]);
+    else if constexpr (dtype_of<S>() == DType::bool_)
+      s[i * stride] = lanes[i] != 0;
+    else if constexpr (how == As::Ordered && dtype_of<S>() == DType::uint64)
+      s[i * stride] = S(lanes[i]) ^ kTopBit;
+    else
+      s[i * stride] = S(lanes[i]);
   }
 }
 
@@ -65,12 +72,16 @@ template <class L, As how>
 Fill<L> fill_for(DType d) {
   constexpr bool ints = dtype_of<L>() == DType::int32 || dtype_of<L>() == DType::int64;
   switch (d) {
-#define FD_DTYPE(name, S, size, letter, numpy)                                                                                   \
-  case DType::name:                                                                                                             \
-    if constexpr (how == As::Truth) return fill<S, L, how>;                                                                     \
-    else if constexpr (letter == 'c') return nullptr;                                                                             \
-    else if constexpr (letter == 'f' ? !ints && (size == 8) == (sizeof(L) == 8) : ints && size <= int(sizeof(L))) return fill<S, L, how>; \
-    else return nullptr;
+#define FD_DTYPE(name, S, size, letter, numpy)                                                                    \
+  case DType::name:                                                                                               \
+    if constexpr (how == As::Truth)                                                                               \
+      return fill<S, L, how>;                                                                                     \
+    else if constexpr (letter == 'c')                                                                             \
+      return nullptr;                                                                                             \
+    else if constexpr (letter == 'f' ? !ints && (size == 8) == (sizeof(L) == 8) : ints && size <= int(sizeof(L))) \
+      return fill<S, L, how>;                                                                                     \
+    else                                                                                                          \
+      return nullptr;
 #include "dtypes.def"
   }
   return nullptr;
@@ -79,11 +90,14 @@ template <class L, As how>
 Put<L> put_for(DType d) {
   constexpr bool ints = dtype_of<L>() == DType::int32 || dtype_of<L>() == DType::int64;
   switch (d) {
-#define FD_DTYPE(name, S, size, letter, numpy)                                                                                   \
-  case DType::name:                                                                                                             \
-    if constexpr (letter == 'c') return nullptr;                                                                                  \
-    else if constexpr (letter == 'f' ? !ints && (size == 8) == (sizeof(L) == 8) : ints && size <= int(sizeof(L))) return put<S, L, how>; \
-    else return nullptr;
+#define FD_DTYPE(name, S, size, letter, numpy)                                                                    \
+  case DType::name:                                                                                               \
+    if constexpr (letter == 'c')                                                                                  \
+      return nullptr;                                                                                             \
+    else if constexpr (letter == 'f' ? !ints && (size == 8) == (sizeof(L) == 8) : ints && size <= int(sizeof(L))) \
+      return put<S, L, how>;                                                                                      \
+    else                                                                                                          \
+      return nullptr;
 #include "dtypes.def"
   }
   return nullptr;
@@ -93,8 +107,12 @@ Put<L> put_for(DType d) {
 // A reduction as loops over kept and reduced dims, outermost first. Dims of size 1 are gone and neighbours are merged, so that
 // e.g. the sum over N, H, W of NHWC memory is one kept dim (C, stride 1) and one reduced dim (N*H*W, stride C).
 struct ReducePlan {
-  struct Kept { int64_t size, in, out; };
-  struct Reduced { int64_t size, stride; };
+  struct Kept {
+    int64_t size, in, out;
+  };
+  struct Reduced {
+    int64_t size, stride;
+  };
   int nk = 0, nr = 0;
   int64_t outs = 1, n = 1;  // number of outputs, elements per output
   int64_t item = 0, out_item = 0;
@@ -104,7 +122,8 @@ struct ReducePlan {
   Reduced r[kMaxDims + 1];
 
   // ordered: the reduced dims stay in row-major order (argmax needs positions); else they are sorted for memory order.
-  FD_NOINLINE ReducePlan(const View& x, const View& y, int64_t mask, bool ordered = false) : item(itemsize(x.dtype)), out_item(itemsize(y.dtype)) {
+  FD_NOINLINE ReducePlan(const View& x, const View& y, int64_t mask, bool ordered = false)
+      : item(itemsize(x.dtype)), out_item(itemsize(y.dtype)) {
     in = x.ptr<char>(), out = y.ptr<char>();
     for (int d = 0; d < x.ndim; d++) {
       const int64_t size = x.shape[d];
@@ -127,13 +146,17 @@ struct ReducePlan {
     }
     int m = 0;
     for (int i = 1; i < nr; i++) {
-      if (r[m].stride == r[i].size * r[i].stride) r[m] = {r[m].size * r[i].size, r[i].stride};
-      else r[++m] = r[i];
+      if (r[m].stride == r[i].size * r[i].stride)
+        r[m] = {r[m].size * r[i].size, r[i].stride};
+      else
+        r[++m] = r[i];
     }
     nr = nr ? m + 1 : 0, m = 0;
     for (int i = 1; i < nk; i++) {
-      if (k[m].in == k[i].size * k[i].in && k[m].out == k[i].size * k[i].out) k[m] = {k[m].size * k[i].size, k[i].in, k[i].out};
-      else k[++m] = k[i];
+      if (k[m].in == k[i].size * k[i].in && k[m].out == k[i].size * k[i].out)
+        k[m] = {k[m].size * k[i].size, k[i].in, k[i].out};
+      else
+        k[++m] = k[i];
     }
     nk = nk ? m + 1 : 0;
   }
@@ -143,8 +166,10 @@ struct ReducePlan {
     item /= 2, out_item /= 2, outs *= 2;
     for (int i = 0; i < nk; i++) k[i].in *= 2, k[i].out *= 2;
     for (int i = 0; i < nr; i++) r[i].stride *= 2;
-    if (nk && k[nk - 1].in == 2 && k[nk - 1].out == 2) k[nk - 1] = {k[nk - 1].size * 2, 1, 1};
-    else k[nk++] = {2, 1, 1};
+    if (nk && k[nk - 1].in == 2 && k[nk - 1].out == 2)
+      k[nk - 1] = {k[nk - 1].size * 2, 1, 1};
+    else
+      k[nk++] = {2, 1, 1};
   }
 
   int64_t inner_kept() const { return nk ? k[nk - 1].size : 1; }
