@@ -208,6 +208,7 @@ bool record_op(OpObject* op, PyObject* const* bound, PyObject* const* inputs, in
         }
         break;
       case SavedKind::Output:
+        if (op->outputs_if >= 0 && bound[op->outputs_if] == (*op->params)[op->outputs_if].default_value) break;
         value.object = as_object(alias_tensor(outputs[slot.index], false));
         value.version = outputs[slot.index]->buffer->version;
         value.is_output = true;
@@ -229,7 +230,7 @@ bool record_op(OpObject* op, PyObject* const* bound, PyObject* const* inputs, in
         }
         break;
     }
-    if (!value.object) {
+    if (!value.object && slot.kind != SavedKind::Output) {
       node_release(node);
       return false;
     }
@@ -434,6 +435,38 @@ struct Engine {
     for (auto* r : results) Py_XDECREF(r);
   }
 
+  // In capture mode only nodes that lead to a target run: useful[node], filled before the walk, tells which.
+  std::unordered_map<Node*, bool> useful;
+  bool is_useful(const Edge& e) const {
+    if (e.leaf) return leaf_targets.count(e.leaf) > 0;
+    if (!e.node) return false;
+    const auto it = useful.find(e.node);
+    return (it != useful.end() && it->second) || node_targets.count(e.node) > 0;
+  }
+  void find_useful(Node* root) {
+    std::vector<std::pair<Node*, size_t>> stack{{root, 0}};
+    while (!stack.empty()) {  // depth first; a node is decided after its inputs
+      auto& [node, next] = stack.back();
+      if (next == 0 && useful.count(node)) {
+        stack.pop_back();
+        continue;
+      }
+      Node* child = nullptr;
+      while (next < node->edges.size() && !child) {
+        Node* c = node->edges[next++].node;
+        if (c && !useful.count(c)) child = c;
+      }
+      if (child) {
+        stack.push_back({child, 0});
+        continue;
+      }
+      bool any = false;
+      for (const Edge& e : node->edges) any = any || is_useful(e);
+      useful[node] = any;
+      stack.pop_back();
+    }
+  }
+
   bool add(Node* node, uint32_t output_nr, PyObject* g_owned) {
     auto it = pending.find(node);
     if (it == pending.end()) {
@@ -501,15 +534,20 @@ struct Engine {
     const int parts = int(op->vjp->size());
     for (int p = 0; p < parts; p++) {
       const VjpPart& part = (*op->vjp)[p];
-      const bool list = op->has_list && !op->single;
-      (void)list;
       if (!part.fn) continue;
       if (!op->single && !wanted(node->edges[p])) continue;
       PyObject* args[24];
       int n = 0;
       bool ok = true;
       for (int16_t a : part.args) {
-        if (a < 0) {
+        if (a == kNeeds) {
+          PyObject* needs = PyTuple_New(Py_ssize_t(node->edges.size()));
+          for (size_t k = 0; needs && k < node->edges.size(); k++)
+            PyTuple_SET_ITEM(needs, k, PyBool_FromLong(wanted(node->edges[k])));
+          if (!needs) ok = false;
+          else args[n++] = needs;
+          if (!ok) break;
+        } else if (a < 0) {
           PyObject* g = grads[-1 - a] ? grads[-1 - a] : Py_None;
           Py_INCREF(g);
           args[n++] = g;
@@ -524,7 +562,7 @@ struct Engine {
       for (int k = 0; k < n; k++) Py_DECREF(args[k]);
       if (!r) return false;
       if (!op->single || (node->edges.size() == 1 && !PyTuple_Check(r) && !PyList_Check(r))) {
-        if (!deliver(node, node->edges[p], r)) return false;
+        if (!deliver(node->edges[p], r)) return false;
       } else if (!deliver_all(node, r)) {
         return false;
       }
@@ -532,9 +570,9 @@ struct Engine {
     return true;
   }
 
-  static bool wanted(const Edge& e) { return e.node || e.leaf; }
+  bool wanted(const Edge& e) const { return capture ? is_useful(e) : e.node || e.leaf; }
 
-  bool deliver(Node* node, const Edge& e, PyObject* r_owned) {
+  bool deliver(const Edge& e, PyObject* r_owned) {
     if (r_owned == Py_None || !wanted(e)) {
       Py_DECREF(r_owned);
       return true;
@@ -545,13 +583,12 @@ struct Engine {
       if (!t) return false;
       r_owned = as_object(t);
     }
-    (void)node;
     return send(e, r_owned);
   }
 
   bool deliver_all(Node* node, PyObject* r_owned) {
     PyObject* seq = PyTuple_Check(r_owned) || PyList_Check(r_owned) ? PySequence_Fast(r_owned, "") : nullptr;
-    if (!seq && node->edges.size() == 1) return deliver(node, node->edges[0], r_owned);
+    if (!seq && node->edges.size() == 1) return deliver(node->edges[0], r_owned);
     Py_DECREF(r_owned);
     if (!seq || PySequence_Fast_GET_SIZE(seq) != Py_ssize_t(node->edges.size())) {
       PyObject* name = node_name(node);
@@ -564,7 +601,7 @@ struct Engine {
     for (size_t k = 0; k < node->edges.size(); k++) {
       PyObject* g = PySequence_Fast_GET_ITEM(seq, k);
       Py_INCREF(g);
-      if (!deliver(node, node->edges[k], g)) {
+      if (!deliver(node->edges[k], g)) {
         Py_DECREF(seq);
         return false;
       }
@@ -603,13 +640,14 @@ struct Engine {
       std::vector<PyObject*> grads = std::move(it->second);
       pending.erase(it);  // our reference on node is released below
       bool ok = true;
+      const bool only_target = capture && !useful[node];
       const auto target = node_targets.find(node);
       if (target != node_targets.end())
         for (auto& [output_nr, slot] : target->second)
           if (grads[output_nr]) ok = ok && result(slot, grads[output_nr]);
-      ok = ok && run_node(node, grads);
+      ok = ok && (only_target || run_node(node, grads));
       for (auto* g : grads) Py_XDECREF(g);
-      if (ok && !retain) drop_saved(node), node->freed = true;
+      if (ok && !retain && !only_target) drop_saved(node), node->freed = true;
       node_release(node);
       if (!ok) return false;
       if (PyErr_CheckSignals() < 0) return false;
@@ -643,13 +681,15 @@ PyObject* py_backward(PyObject* roots, PyObject* grads, PyObject* targets, bool 
     }
   }
   const Py_ssize_t n = PyTuple_GET_SIZE(roots);
+  for (Py_ssize_t k = 0; engine.capture && k < n; k++)
+    if (Node* node = as_tensor(PyTuple_GET_ITEM(roots, k))->node) engine.find_useful(node);
   for (Py_ssize_t k = 0; k < n; k++) {
     TensorObject* root = as_tensor(PyTuple_GET_ITEM(roots, k));
     PyObject* g = PyTuple_GET_ITEM(grads, k);
     Edge e;
     fill_edge(e, root);
     Py_INCREF(g);
-    const bool ok = Engine::wanted(e) ? engine.send(e, g) : (Py_DECREF(g), true);
+    const bool ok = engine.wanted(e) ? engine.send(e, g) : (Py_DECREF(g), true);
     if (e.node) node_release(e.node);
     if (e.leaf) Py_DECREF(as_object(e.leaf));
     if (!ok) return nullptr;

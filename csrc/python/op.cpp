@@ -395,7 +395,7 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
   call.nout = 0;
   call.workspace = 0;
   call.contiguous_inputs = call.channels_last_inputs = call.own_dtype_inputs = 0;
-  if (op->nparams > op->ntensors) std::memset(&call.attrs, 0, sizeof call.attrs);
+  if (!op->elementwise || op->nparams > op->ntensors) std::memset(&call.attrs, 0, sizeof call.attrs);
   TensorObject* outputs[kMaxOut] = {};
   int nout = 0;
   Buffer* scratch = nullptr;
@@ -583,6 +583,10 @@ bool parse_vjp(OpObject* op, PyObject* vjp) {  // [(fn, [(kind, index), ...]), .
         part.args.push_back(int16_t(-1 - index));
         continue;
       }
+      if (kind_name[0] == 'n') {
+        part.args.push_back(kNeeds);
+        continue;
+      }
       const SavedKind kind = kind_name[0] == 'i' ? SavedKind::Input : kind_name[0] == 'o' ? SavedKind::Output
                            : kind_name[0] == 'a' ? SavedKind::Attr : SavedKind::InputShape;
       size_t s = 0;
@@ -596,11 +600,12 @@ bool parse_vjp(OpObject* op, PyObject* vjp) {  // [(fn, [(kind, index), ...]), .
   return true;
 }
 
-// Op(name, body, params, visible, vjp, single): params is a tuple of (name, kind, has_default, default, choices)
+// Op(name, body, params, visible, vjp, single, outputs_if): params is a tuple of (name, kind, has_default, default, choices)
 PyObject* op_new(PyTypeObject* type, PyObject* args, PyObject*) {
   PyObject *name, *body, *params, *vjp;
-  int visible, single;
-  if (!PyArg_ParseTuple(args, "UOO!iO!p", &name, &body, &PyTuple_Type, &params, &visible, &PyTuple_Type, &vjp, &single)) return nullptr;
+  int visible, single, outputs_if;
+  if (!PyArg_ParseTuple(args, "UOO!iO!pi", &name, &body, &PyTuple_Type, &params, &visible, &PyTuple_Type, &vjp, &single, &outputs_if))
+    return nullptr;
   OpObject* op = reinterpret_cast<OpObject*>(type->tp_alloc(type, 0));
   if (!op) return nullptr;
   op->vectorcall = op_vectorcall;
@@ -612,6 +617,7 @@ PyObject* op_new(PyTypeObject* type, PyObject* args, PyObject*) {
   op->body = body;
   op->visible = visible;
   op->single = single;
+  op->outputs_if = outputs_if;
   op->params = new std::vector<OpObject::Spec>;
   op->saved = new std::vector<SavedSlot>;
   op->vjp = new std::vector<VjpPart>;
@@ -687,8 +693,8 @@ PyGetSetDef op_getset[] = {
     {"differentiable", op_get_differentiable, nullptr, "whether the stanza gives a vjp of its own", nullptr},
     {}};
 PyMethodDef op_methods[] = {{"__reduce__", op_reduce, METH_NOARGS, nullptr}, {}};
-PyMemberDef op_members[] = {{"__vectorcalloffset__", Py_T_PYSSIZET, offsetof(OpObject, vectorcall), Py_READONLY, nullptr},
-                            {"__dictoffset__", Py_T_PYSSIZET, offsetof(OpObject, dict), Py_READONLY, nullptr},
+PyMemberDef op_members[] = {{"__vectorcalloffset__", T_PYSSIZET, offsetof(OpObject, vectorcall), READONLY, nullptr},
+                            {"__dictoffset__", T_PYSSIZET, offsetof(OpObject, dict), READONLY, nullptr},
                             {}};
 PyType_Slot op_slots[] = {{Py_tp_new, reinterpret_cast<void*>(op_new)},
                           {Py_tp_call, reinterpret_cast<void*>(PyVectorcall_Call)},

@@ -3,6 +3,7 @@
 #pragma once
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
+#include <structmember.h>  // T_PYSSIZET on Python 3.11
 
 #include <vector>
 
@@ -76,9 +77,10 @@ struct SavedSlot {  // one value that backward needs
   uint8_t index;      // which input, output or parameter
   uint64_t parts;     // bit k: needed by vjp part k
 };
+constexpr int16_t kNeeds = 1000;
 struct VjpPart {  // a function giving the gradient of one input (or of all: single)
   PyObject* fn;
-  std::vector<int16_t> args;  // -1 - k: gradient of output k; >= 0: saved slot
+  std::vector<int16_t> args;  // -1 - k: gradient of output k; >= 0: saved slot; kNeeds: which inputs want a gradient
 };
 
 struct OpObject {
@@ -90,6 +92,7 @@ struct OpObject {
   bool elementwise;     // output shape is the broadcast of the inputs, out= allowed
   bool single;          // one vjp function returns all gradients
   bool keepdims_attr;   // reductions: i1 tells whether to keep the reduced axes
+  int outputs_if;       // parameter that must differ from its default for outputs to be saved (fused activations), or -1
   PyObject* name;
   PyObject* body;       // the stanza's function: doc, signature and fallback
   PyObject* dict;
