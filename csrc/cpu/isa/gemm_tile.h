@@ -46,21 +46,25 @@ constexpr int64_t kOneTap[1] = {0};
 template <bool partial, class T, int MR, int NV>
 FD_INLINE void finish_tile(const Tile<T>& t, Vec<T> (&acc)[MR][NV]) {
   constexpr int lanes = Vec<T>::size;
+  const int64_t c_row = t.c_row;  // in registers: for all GCC knows, a store to C changes t
+  const int tail = t.tail;
+  const bool accumulate = t.accumulate, relu = t.relu;
+  const T* const bias_row = t.bias;
+  T* const c_tile = t.c;
 #pragma GCC unroll 4
   for (int j = 0; j < NV; j++) {
     const bool cut = partial && j == NV - 1;
-    T* c = t.c + j * lanes;
-    Vec<T> bias(T(0));
-    if (t.bias) bias = cut ? load_partial(t.bias + j * lanes, t.tail) : load(t.bias + j * lanes);
-    if (t.accumulate) {
+    T* c = c_tile + j * lanes;
+    if (accumulate) {
 #pragma GCC unroll 24
-      for (int i = 0; i < MR; i++) acc[i][j] += cut ? load_partial(c + i * t.c_row, t.tail) : load(c + i * t.c_row);
+      for (int i = 0; i < MR; i++) acc[i][j] += cut ? load_partial(c + i * c_row, tail) : load(c + i * c_row);
     }
-    if (t.bias) {
+    if (bias_row) {
+      const Vec<T> bias = cut ? load_partial(bias_row + j * lanes, tail) : load(bias_row + j * lanes);
 #pragma GCC unroll 24
       for (int i = 0; i < MR; i++) acc[i][j] += bias;
     }
-    if (t.relu) {
+    if (relu) {
 #pragma GCC unroll 24
       for (int i = 0; i < MR; i++) acc[i][j] = max(Vec<T>(T(0)), acc[i][j]);  // NaN, as second operand, stays NaN
     }

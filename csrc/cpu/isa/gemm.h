@@ -1,0 +1,310 @@
+// Matrix product C (m, n) = A (m, k) B (k, n) (+ bias, relu) for float and double and any strides of A and B.
+//
+// Method: the loops of BLIS (Van Zee and van de Geijn, 2015) with the roles of the caches swapped for row-major C. A strip of A
+// (up to 14 rows, 384 of k) stays in L1 while a block of B (384 of k, up to 512 columns), packed in panels as wide as the tile,
+// streams past it from L2. Three savings for the sizes of neural nets:
+//   - few rows, or a small B: B is read where it lies (row-major B only), nothing is packed;
+//   - B transposed in memory (x W^T) and few rows: C^T = B^T A^T is computed instead, which packs the smaller operand, and
+//     each finished block of C^T is transposed into C;
+//   - small C, long k (weight gradients): partial sums over parts of k, added in order.
+// C is cut in blocks that depend on sizes only; threads claim blocks, so results do not depend on the number of threads.
+#pragma once
+#include "core/gemm_workspace.h"
+#include "cpu/isa/gemv.h"
+
+namespace fastdl {
+namespace {
+
+// How one product is cut and where its B comes from.
+struct GemmPlan {
+  int max_rows, nv;                // register tile: rows at most, vectors
+  int64_t tiles, vectors;          // C in tiles of rows and vectors of columns
+  int64_t row_blocks, col_blocks;  // pieces of work
+  int64_t kc, k_blocks;
+  bool packed;  // B is packed to workspace, else read directly
+};
+
+template <class T>
+FD_INLINE int64_t panels_of(const GemmPlan& plan) {
+  return ceil_div(plan.vectors, int64_t(plan.nv));
+}
+
+// Vectors in the panel at vector v of [v, end): as many as the tile takes. A partial last vector of a direct B is a panel of its
+// own, as it must be copied (nothing is read past the end of a row).
+FD_INLINE int panel_vectors(const GemmPlan& plan, int64_t v, int64_t end, bool partial_alone) {
+  int64_t left = end - v;
+  if (partial_alone && end == plan.vectors && left > 1) left--;
+  return left >= 4 && plan.nv == 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+template <class T>
+inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
+  constexpr int lanes = Vec<T>::size;
+  GemmPlan p;
+  p.nv = g.m <= kTileRows[4] && g.n > 2 * lanes ? 4 : 2;
+  p.max_rows = kTileRows[p.nv];
+  p.tiles = ceil_div(g.m, int64_t(p.max_rows));
+  p.vectors = ceil_div(g.n, int64_t(lanes));
+  p.k_blocks = max_of(ceil_div(g.k, kGemmKc), int64_t(1));
+  p.kc = g.k <= kGemmKc ? g.k : ceil_div(ceil_div(g.k, p.k_blocks), int64_t(8)) * 8;
+  p.k_blocks = max_of(ceil_div(g.k, max_of(p.kc, int64_t(1))), int64_t(1));
+  p.packed = g.k > 0 && (g.b_col != 1 || (p.tiles > kGemmDirectTiles && g.n * g.k * int64_t(sizeof(T)) > kGemmDirectBytes));
+  const int64_t panels = panels_of<T>(p);
+  p.row_blocks = ceil_div(p.tiles, kGemmBlockTiles);
+  p.col_blocks = ceil_div(p.vectors * lanes, kGemmBlockCols);
+  for (;;) {  // finer until there is enough to share
+    const int64_t pieces = p.row_blocks * p.col_blocks;
+    if (batch * pieces >= kGemmChunks || g.m * g.n / pieces * max_of(g.k, int64_t(1)) < 2 * kGemmChunkMacs) break;
+    const int64_t rows = g.m / p.row_blocks, cols = g.n / p.col_blocks;
+    const bool can_rows = p.row_blocks * 2 <= p.tiles, can_cols = p.col_blocks * 2 <= panels;
+    if (can_rows && (rows * 2 >= cols || !can_cols))
+      p.row_blocks *= 2;
+    else if (can_cols)
+      p.col_blocks *= 2;
+    else
+      break;
+  }
+  return p;
+}
+
+// Packs vectors [v0, v1) of B, rows k0 .. k0 + kc. A panel of nv vectors at vector v starts at (k0 * vectors + v * kc) * lanes.
+template <class T>
+inline void pack_vectors(const Gemm<T>& g, const GemmPlan& plan, int64_t k0, int64_t kc, int64_t v0, int64_t v1, T* packed) {
+  constexpr int lanes = Vec<T>::size;
+  for (int64_t v = v0; v < v1;) {
+    const int nv = panel_vectors(plan, v, v1, false), width = nv * lanes;
+    const int cols = int(min_of(g.n - v * lanes, int64_t(width)));
+    pack_panel(g.b + k0 * g.b_k + v * lanes * g.b_col, g.b_k, g.b_col, kc, cols, width,
+               packed + (k0 * plan.vectors + v * kc) * lanes);
+    v += nv;
+  }
+}
+
+// One piece: row block rb, column block cb of C. pack_here: nobody else needs these panels, so they are packed just before use.
+template <class T>
+inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64_t cb, T* packed, bool pack_here) {
+  constexpr int lanes = Vec<T>::size;
+  alignas(64) T strip_buf[kStripElements<T>];
+  alignas(64) T edge_buf[kGemmKc * lanes];  // the partial last vector of a direct B
+  const int64_t panels = panels_of<T>(plan);
+  const int64_t v0 = cb * panels / plan.col_blocks * plan.nv;
+  const int64_t v1 = min_of((cb + 1) * panels / plan.col_blocks * plan.nv, plan.vectors);
+  const int64_t tile0 = rb * plan.tiles / plan.row_blocks, tile1 = (rb + 1) * plan.tiles / plan.row_blocks;
+  const bool cut = g.n % lanes != 0 && v1 == plan.vectors;
+  // Copying a strip pays when A is not contiguous along k, or its rows fall on few L1 sets, and several panels pass over it.
+  const bool crowded = g.a_row * int64_t(sizeof(T)) % 2048 == 0;
+  const bool copy_strip = v1 - v0 > plan.nv && (g.a_k != 1 || crowded || v1 - v0 >= 8 * plan.nv) && g.k >= lanes;
+
+  for (int64_t kb = 0; kb < plan.k_blocks; kb++) {
+    const int64_t k0 = kb * plan.kc, kc = min_of(plan.kc, g.k - k0);
+    const bool last = kb == plan.k_blocks - 1;
+    if (pack_here) pack_vectors(g, plan, k0, kc, v0, v1, packed);
+    if (!plan.packed && cut) {
+      const int64_t j = (plan.vectors - 1) * lanes;
+      pack_panel(g.b + k0 * g.b_k + j, g.b_k, int64_t(1), kc, int(g.n - j), lanes, edge_buf);
+    }
+    Tile<T> t;
+    t.taps = kOneTap;
+    t.ntaps = 1;
+    t.k = kc;
+    t.c_row = g.c_row;
+    t.accumulate = g.accumulate || kb > 0;
+    t.relu = last && g.relu;
+    for (int64_t tile = tile0; tile < tile1; tile++) {
+      const int64_t i0 = tile * g.m / plan.tiles;
+      const int rows = int((tile + 1) * g.m / plan.tiles - i0);
+      Strip<T> strip = {g.a + i0 * g.a_row + k0 * g.a_k, g.a_row, g.a_k};
+      if (copy_strip) strip = pack_strip(strip.a, g.a_row, g.a_k, rows, kc, strip_buf);
+      t.a = strip.a;
+      t.a_row = strip.a_row;
+      t.a_k = strip.a_k;
+      for (int64_t v = v0; v < v1;) {
+        const int nv = panel_vectors(plan, v, v1, !plan.packed && cut);
+        const bool edge = cut && v + nv == v1;
+        const int64_t j = v * lanes;
+        if (plan.packed) {
+          t.b = packed + (k0 * plan.vectors + v * kc) * lanes;
+          t.b_k = nv * lanes;
+        } else if (edge) {
+          t.b = edge_buf;
+          t.b_k = lanes;
+        } else {
+          t.b = g.b + k0 * g.b_k + j;
+          t.b_k = g.b_k;
+        }
+        t.c = g.c + i0 * g.c_row + j;
+        t.tail = edge ? int(g.n - (v + nv - 1) * lanes) : lanes;
+        t.bias = last && g.bias ? g.bias + j : nullptr;
+        tile_fn<T>(nv, rows)(t);
+        v += nv;
+      }
+    }
+  }
+  const int64_t i0 = tile0 * g.m / plan.tiles, i1 = tile1 * g.m / plan.tiles, j0 = v0 * lanes, j1 = min_of(v1 * lanes, g.n);
+  if (g.mirror) {
+    transpose(g.c + i0 * g.c_row + j0, g.c_row, g.mirror + j0 * g.mirror_row + i0, g.mirror_row, i1 - i0, j1 - j0);
+    for (int64_t j = j0; j < j1; j++)
+      finish_row(g.mirror + j * g.mirror_row + i0, i1 - i0, g.mirror_bias ? g.mirror_bias + i0 : nullptr, g.mirror_relu, g.finish);
+  } else if (g.finish) {
+    for (int64_t i = i0; i < i1; i++) g.finish(g.c + i * g.c_row + j0, j1 - j0);
+  }
+}
+
+// Products [first, first + count) of the batch. Each has `slot` elements of workspace: for C if that is scratch, and packed B.
+template <class T>
+inline void gemm_batch(const Gemm<T>& g, const GemmPlan& plan, const GemmBatch& batch, int64_t first, int64_t count, T* workspace,
+                       int64_t slot) {
+  constexpr int lanes = Vec<T>::size;
+  const int64_t pieces = plan.row_blocks * plan.col_blocks;
+  const bool pack_here = plan.packed && plan.row_blocks == 1;
+  const auto item = [&](int64_t i) {
+    Gemm<T> one = batch_item(g, batch, first + i);
+    if (g.mirror) one.c = workspace + i * slot;
+    return one;
+  };
+  const auto packed_b = [&](int64_t i) { return workspace + i * slot + (g.mirror ? g.m * g.n : 0); };
+  if (plan.packed && !pack_here) {
+    const int64_t panels = panels_of<T>(plan);
+    const int64_t share = max_of(int64_t(1), (int64_t(1) << 15) / (plan.kc * plan.nv * lanes));  // panels in one task
+    const int64_t tasks = ceil_div(panels, share), all = plan.k_blocks * tasks;
+    parallel_chunks(count * all, [&](int64_t task) {
+      const int64_t i = task / all, k0 = task / tasks % plan.k_blocks * plan.kc, p0 = task % tasks * share;
+      pack_vectors(item(i), plan, k0, min_of(plan.kc, g.k - k0), p0 * plan.nv, min_of((p0 + share) * plan.nv, plan.vectors),
+                   packed_b(i));
+    });
+  }
+  const int64_t macs = max_of(g.m * g.n / pieces * g.k, int64_t(1));
+  const int64_t group = pieces > 1 ? 1 : max_of(int64_t(1), kGemmChunkMacs / macs);  // small products share a chunk
+  parallel_for(count * pieces, group, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t which = i / pieces, piece = i % pieces;
+      gemm_piece(item(which), plan, piece % plan.row_blocks, piece / plan.row_blocks, packed_b(which), pack_here);
+    }
+  });
+}
+
+// Is C^T = B^T A^T cheaper, for a B that would have to be transposed? In cycles per lane: a transposing pack handles about 5
+// elements, a tile 2 * lanes multiply-adds per cycle, padding included.
+template <class T>
+inline bool prefers_swap(const Gemm<T>& g, int64_t slot) {
+  constexpr int64_t lanes = Vec<T>::size;
+  if (g.b_col == 1 || g.b_k != 1 || g.accumulate) return false;
+  const int64_t m_pad = ceil_div(g.m, lanes) * lanes, n_pad = ceil_div(g.n, lanes) * lanes;
+  const bool pack_a = g.a_row != 1;
+  if (g.k * m_pad + g.m * g.n > slot) return false;
+  const double macs = 2.0 * lanes, moves = 5.0;
+  const double plain = double(g.k) * double(g.n) / moves + double(g.m) * double(n_pad) * double(g.k) / macs;
+  const double swap = (pack_a ? double(g.k) * double(g.m) / moves : 0) + 2 * double(g.m) * double(g.n) / moves +
+                      double(m_pad) * double(g.n) * double(g.k) / macs;
+  return swap < plain;
+}
+
+template <class T>
+inline Gemm<T> swap_operands(const Gemm<T>& g) {
+  Gemm<T> s = {g.n, g.m,     g.k,   g.b,   g.b_col,  g.b_k, g.a,     g.a_k,  g.a_row, nullptr,
+               g.m, nullptr, false, false, g.finish, g.c,   g.c_row, g.bias, g.relu};
+  return s;
+}
+
+// All products of a batch (or one with batch.count 1) with at least two rows and columns.
+template <class T>
+inline void gemm_products(const Gemm<T>& g, const GemmBatch& batch, T* workspace, int64_t plan_pieces) {
+  const int64_t slot = gemm_packed_size(g.k, g.n);
+  if (slot <= kGemmPackLimit && prefers_swap(g, slot)) {
+    Gemm<T> s = swap_operands(g);
+    GemmBatch b = batch;
+    for (int d = 0; d < b.ndim; d++) b.a[d] = batch.b[d], b.b[d] = batch.a[d];
+    const GemmPlan plan = plan_gemm(s, plan_pieces);
+    const int64_t at_once = max_of(int64_t(1), kGemmPackLimit / max_of(slot, int64_t(1)));
+    for (int64_t i = 0; i < batch.count; i += at_once) gemm_batch(s, plan, b, i, min_of(at_once, batch.count - i), workspace, slot);
+    return;
+  }
+  const GemmPlan plan = plan_gemm(g, plan_pieces);
+  if (!plan.packed || slot <= kGemmPackLimit) {
+    const int64_t at_once = plan.packed ? max_of(int64_t(1), kGemmPackLimit / max_of(slot, int64_t(1))) : batch.count;
+    for (int64_t i = 0; i < batch.count; i += at_once)
+      gemm_batch(g, plan, batch, i, min_of(at_once, batch.count - i), workspace, slot);
+    return;
+  }
+  // B is larger than the workspace: slab by slab, each product on its own
+  const int64_t k_slab = min_of(g.k, kGemmSlabK), n_slab = min_of(g.n, kGemmPackLimit / k_slab / 64 * 64);
+  GemmBatch none = {};
+  none.count = 1;
+  for (int64_t i = 0; i < batch.count; i++) {
+    const Gemm<T> one = batch_item(g, batch, i);
+    for (int64_t j = 0; j < g.n; j += n_slab) {
+      for (int64_t k = 0; k < g.k; k += k_slab) {
+        Gemm<T> part = one;
+        part.n = min_of(n_slab, g.n - j);
+        part.k = min_of(k_slab, g.k - k);
+        part.a += k * g.a_k;
+        part.b += k * g.b_k + j * g.b_col;
+        part.c += j;
+        part.accumulate = g.accumulate || k > 0;
+        const bool last = k + k_slab >= g.k;
+        part.bias = last && g.bias ? g.bias + j : nullptr;
+        part.relu = last && g.relu;
+        if (!last) part.finish = nullptr;
+        gemm_batch(part, plan_gemm(part, int64_t(1)), none, 0, 1, workspace, kGemmPackLimit);
+      }
+    }
+  }
+}
+
+// Small C, long k: partial products over `splits` parts of k, then their sum.
+template <class T>
+inline void gemm_split(const Gemm<T>& g, T* workspace, int64_t splits) {
+  T* const sums = workspace;
+  T* const scratch = workspace + splits * g.m * g.n;
+  const int64_t part = ceil_div(ceil_div(g.k, splits), int64_t(8)) * 8;
+  parallel_chunks(splits, [&](int64_t s) {
+    const int64_t k0 = min_of(s * part, g.k);
+    Gemm<T> one = g;
+    one.k = min_of(part, g.k - k0);
+    one.a += k0 * g.a_k;
+    one.b += k0 * g.b_k;
+    one.c = sums + s * g.m * g.n;
+    one.c_row = g.n;
+    one.bias = nullptr;
+    one.relu = false;
+    one.finish = nullptr;
+    GemmBatch none = {};
+    none.count = 1;
+    gemm_products(one, none, scratch + gemm_packed_size(k0, g.n), kGemmChunks);
+  });
+  parallel_for(g.m, max_of(int64_t(1), int64_t(8192) / g.n), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      T* c = g.c + i * g.c_row;
+      for (int64_t j = 0; j < g.n; j++) {
+        T sum = sums[i * g.n + j];
+        for (int64_t s = 1; s < splits; s++) sum += sums[(s * g.m + i) * g.n + j];
+        c[j] = sum;
+      }
+      finish_row(c, g.n, g.bias, g.relu, g.finish);
+    }
+  });
+}
+
+// The entry: C = A B for every matrix of the batch. workspace: gemm_workspace_elements(batch.count, m, n, k).
+template <class T>
+inline void gemm(Gemm<T> g, GemmBatch batch, T* workspace) {
+  if (batch.count == 0 || g.m == 0 || g.n == 0) return;
+  // matrices of A that lie like further rows of the one before, on one B: one taller product
+  while (batch.ndim > 0) {
+    const int d = batch.ndim - 1;
+    if (g.m == 1 && batch.shape[d] != 1) g.a_row = batch.a[d];
+    if (batch.shape[d] != 1 && (batch.b[d] != 0 || batch.a[d] != g.m * g.a_row)) break;
+    if (batch.shape[d] != 1) {
+      batch.count /= batch.shape[d];
+      g.m *= batch.shape[d];
+    }
+    batch.ndim--;
+  }
+  if (g.m == 1 || g.n == 1) return gemv_batch(g, batch, workspace);
+  const int64_t splits = gemm_splits(batch.count, g.m, g.n, g.k);
+  if (splits > 1 && g.c_row == g.n) return gemm_split(g, workspace, splits);
+  gemm_products(g, batch, workspace, batch.count);
+}
+
+}  // namespace
+}  // namespace fastdl

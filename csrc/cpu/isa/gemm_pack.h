@@ -1,0 +1,69 @@
+// Packing for gemm.h: copies of pieces of A and B in the order in which the register tile reads them.
+#pragma once
+#include "cpu/isa/gemm_tile.h"
+#include "cpu/vec/transpose.h"
+
+namespace fastdl {
+namespace {
+
+// A strip of A (rows <= MR, kc <= kGemmKc) in L1, with the strides that the tile has to use.
+template <class T>
+struct Strip {
+  const T* a;
+  int64_t a_row, a_k;
+};
+constexpr int kStripRow = int(kGemmKc) + 16;  // row pitch of a copied strip: not a multiple of 4 KB, so rows do not share L1 sets
+template <class T>
+constexpr int kStripElements = max_of(kTileRows[1] * kStripRow, ceil_div(kTileRows[1], Vec<T>::size) * Vec<T>::size * int(kGemmKc));
+
+template <class T>
+inline Strip<T> pack_strip(const T* a, int64_t a_row, int64_t a_k, int rows, int64_t kc, T* buf) {
+  constexpr int lanes = Vec<T>::size;
+  if (a_row == 1) {  // A is transposed in memory: keep it so, `width` elements per k
+    const int width = ceil_div(rows, lanes) * lanes;
+    const int whole = rows / lanes, rest = rows % lanes;
+    for (int64_t k = 0; k < kc; k++) {
+      for (int v = 0; v < whole; v++) store(buf + k * width + v * lanes, load(a + k * a_k + v * lanes));
+      if (rest) store(buf + k * width + whole * lanes, load_partial(a + k * a_k + whole * lanes, rest));
+    }
+    return {buf, 1, width};
+  }
+  for (int i = 0; i < rows; i++) {
+    const T* from = a + i * a_row;
+    T* to = buf + i * kStripRow;
+    int64_t k = 0;
+    if (a_k == 1) {
+      for (; k + lanes <= kc; k += lanes) store(to + k, load(from + k));
+    }
+    for (; k < kc; k++) to[k] = from[k * a_k];
+  }
+  return {buf, kStripRow, 1};
+}
+
+// A panel of B: `width` columns (whole vectors), of which `cols` exist; the others repeat or are zero and are never stored.
+//   out[k * width + j] = b[k * b_k + j * b_col]
+template <class T>
+inline void pack_panel(const T* b, int64_t b_k, int64_t b_col, int64_t kc, int cols, int width, T* out) {
+  constexpr int lanes = Vec<T>::size;
+  const int whole = cols / lanes, rest = cols % lanes;
+  if (b_col == 1) {
+    for (int64_t k = 0; k < kc; k++) {
+      for (int v = 0; v < whole; v++) store(out + k * width + v * lanes, load(b + k * b_k + v * lanes));
+      if (rest) store(out + k * width + whole * lanes, load_partial(b + k * b_k + whole * lanes, rest));
+    }
+    return;
+  }
+  int j = 0;
+  if (b_k == 1) {
+    for (; j + lanes <= cols; j += lanes) transpose(b + j * b_col, b_col, out + j, width, lanes, kc);
+  }
+  for (; j < cols; j++) {
+    for (int64_t k = 0; k < kc; k++) out[k * width + j] = b[k * b_k + j * b_col];
+  }
+  for (; j < width; j++) {
+    for (int64_t k = 0; k < kc; k++) out[k * width + j] = T(0);
+  }
+}
+
+}  // namespace
+}  // namespace fastdl

@@ -1,0 +1,216 @@
+// Products with one row or one column: y (n) = x (k) B (k, n) (+ bias, relu), at the speed of reading B once.
+//
+// Rows of B contiguous: y += x[k] * B[k], eight rows at a time, over a stretch of y that stays in L1.
+// Columns contiguous (B = W^T): dot products, four columns at a time. Nothing is packed.
+#pragma once
+#include "core/gemm_workspace.h"
+#include "cpu/isa/gemm_pack.h"
+
+namespace fastdl {
+namespace {
+
+// What else happens to a finished piece of a row of C: activations that the tile does not know.
+template <class T>
+using RowFn = void (*)(T* c, int64_t count);
+
+template <class T>
+struct Gemm {
+  int64_t m, n, k;
+  const T* a;
+  int64_t a_row, a_k;
+  const T* b;
+  int64_t b_k, b_col;
+  T* c;
+  int64_t c_row;  // columns of C are adjacent
+  const T* bias;  // per column, or null
+  bool relu;
+  bool accumulate;  // C +=
+  RowFn<T> finish;  // after bias and relu, or null
+  // C^T products: where the transpose of C, which itself is scratch, goes, and its bias and relu
+  T* mirror;
+  int64_t mirror_row;
+  const T* mirror_bias;
+  bool mirror_relu;
+};
+
+// A batch of products: matrix i of an operand lies at the sum of index[d] * stride[d]. C is dense.
+struct GemmBatch {
+  int ndim;
+  int64_t count;
+  int64_t shape[kMaxDims], a[kMaxDims], b[kMaxDims];
+};
+
+template <class T>
+inline void finish_row(T* c, int64_t count, const T* bias, bool relu, RowFn<T> finish) {
+  if (bias) {
+    for (int64_t i = 0; i < count; i++) c[i] += bias[i];
+  }
+  if (relu) {
+    for (int64_t i = 0; i < count; i++) c[i] = c[i] < T(0) ? T(0) : c[i];  // NaN stays
+  }
+  if (finish) finish(c, count);
+}
+
+// Matrix i of the batch.
+template <class T>
+FD_INLINE Gemm<T> batch_item(const Gemm<T>& g, const GemmBatch& batch, int64_t i) {
+  Gemm<T> r = g;
+  if (g.mirror)
+    r.mirror += i * g.m * g.n;
+  else
+    r.c += i * g.m * g.n;
+  for (int d = batch.ndim - 1; d >= 0; d--) {
+    const int64_t at = i % batch.shape[d];
+    i /= batch.shape[d];
+    r.a += at * batch.a[d];
+    r.b += at * batch.b[d];
+  }
+  return r;
+}
+
+// y[j] (+)= sum over i < K of x[i] * b[i * b_k + j], j < n.
+template <class T, int K>
+FD_INLINE void axpy_rows(const T* x, int64_t x_step, const T* b, int64_t b_k, T* y, int64_t n, bool accumulate) {
+  constexpr int lanes = Vec<T>::size;
+  Vec<T> xv[K];
+#pragma GCC unroll 8
+  for (int i = 0; i < K; i++) xv[i] = Vec<T>(x[i * x_step]);
+  int64_t j = 0;
+  for (; j + lanes <= n; j += lanes) {
+    Vec<T> sum = accumulate ? load(y + j) : Vec<T>(T(0));
+#pragma GCC unroll 8
+    for (int i = 0; i < K; i++) sum = fma(xv[i], load(b + i * b_k + j), sum);
+    store(y + j, sum);
+  }
+  if (j < n) {
+    const int rest = int(n - j);
+    Vec<T> sum = accumulate ? load_partial(y + j, rest) : Vec<T>(T(0));
+#pragma GCC unroll 8
+    for (int i = 0; i < K; i++) sum = fma(xv[i], load_partial(b + i * b_k + j, rest), sum);
+    store_partial(y + j, sum, rest);
+  }
+}
+
+template <class T>
+inline void gemv_axpy(const T* x, int64_t x_step, const T* b, int64_t b_k, T* y, int64_t n, int64_t k) {
+  int64_t i = 0;
+  for (; i + 8 <= k; i += 8) axpy_rows<T, 8>(x + i * x_step, x_step, b + i * b_k, b_k, y, n, i > 0);
+  for (; i < k; i++) axpy_rows<T, 1>(x + i * x_step, x_step, b + i * b_k, b_k, y, n, i > 0);
+  if (k == 0) {
+    for (int64_t j = 0; j < n; j++) y[j] = T(0);
+  }
+}
+
+// N dot products of x with columns of B that are contiguous.
+template <class T, int N>
+FD_INLINE void dot_columns(const T* x, const T* b, int64_t b_col, int64_t k, T* y, bool accumulate) {
+  constexpr int lanes = Vec<T>::size;
+  Vec<T> sum[N][2];
+#pragma GCC unroll 4
+  for (int j = 0; j < N; j++) sum[j][0] = sum[j][1] = Vec<T>(T(0));
+  int64_t i = 0;
+  for (; i + 2 * lanes <= k; i += 2 * lanes) {
+    const Vec<T> x0 = load(x + i), x1 = load(x + i + lanes);
+#pragma GCC unroll 4
+    for (int j = 0; j < N; j++) {
+      sum[j][0] = fma(x0, load(b + j * b_col + i), sum[j][0]);
+      sum[j][1] = fma(x1, load(b + j * b_col + i + lanes), sum[j][1]);
+    }
+  }
+  for (; i < k; i += lanes) {
+    const int rest = int(min_of(k - i, int64_t(lanes)));
+    const Vec<T> x0 = load_partial(x + i, rest);
+#pragma GCC unroll 4
+    for (int j = 0; j < N; j++) sum[j][0] = fma(x0, load_partial(b + j * b_col + i, rest), sum[j][0]);
+  }
+#pragma GCC unroll 4
+  for (int j = 0; j < N; j++) {
+    const T s = reduce_add(sum[j][0] + sum[j][1]);
+    y[j] = accumulate ? y[j] + s : s;
+  }
+}
+
+template <class T>
+inline void gemv_dot(const T* x, int64_t x_step, const T* b, int64_t b_col, T* y, int64_t n, int64_t k) {
+  constexpr int64_t block = 2048;
+  alignas(64) T buf[block];
+  if (k == 0) {
+    for (int64_t j = 0; j < n; j++) y[j] = T(0);
+  }
+  const int64_t step = x_step == 1 ? k : block;
+  for (int64_t i = 0; i < k; i += step) {
+    const int64_t len = min_of(step, k - i);
+    const T* xi = x + i * x_step;
+    if (x_step != 1) {
+      for (int64_t q = 0; q < len; q++) buf[q] = xi[q * x_step];
+      xi = buf;
+    }
+    int64_t j = 0;
+    for (; j + 4 <= n; j += 4) dot_columns<T, 4>(xi, b + i + j * b_col, b_col, len, y + j, i > 0);
+    for (; j < n; j++) dot_columns<T, 1>(xi, b + i + j * b_col, b_col, len, y + j, i > 0);
+  }
+}
+
+template <class T>
+inline void gemv_any(const T* x, int64_t x_step, const T* b, int64_t b_k, int64_t b_col, T* y, int64_t n, int64_t k) {
+  if (b_col == 1 && (n > 1 || b_k != 1)) return gemv_axpy(x, x_step, b, b_k, y, n, k);
+  if (b_k == 1 || k <= 1) return gemv_dot(x, x_step, b, b_col, y, n, k);
+  for (int64_t j = 0; j < n; j++) {
+    T sum = T(0);
+    for (int64_t i = 0; i < k; i++) sum += x[i * x_step] * b[i * b_k + j * b_col];
+    y[j] = sum;
+  }
+}
+
+// Products with m == 1 or n == 1. workspace: gemv_splits(...) * length elements, for a single product.
+template <class T>
+inline void gemv_batch(Gemm<T> g, GemmBatch batch, T* workspace) {
+  if (g.m != 1) {  // one column: the transposed product has one row
+    const Gemm<T> t = g;
+    g.m = 1, g.n = t.m;
+    g.a = t.b, g.a_k = t.b_k;
+    g.b = t.a, g.b_k = t.a_k, g.b_col = t.a_row;
+    for (int d = 0; d < batch.ndim; d++) {
+      const int64_t a = batch.a[d];
+      batch.a[d] = batch.b[d], batch.b[d] = a;
+    }
+    if (t.bias) {  // one value for every row: rare, added here
+      g.bias = nullptr, g.relu = false, g.finish = nullptr;
+      gemv_batch(g, batch, workspace);
+      for (int64_t i = 0; i < batch.count * g.n; i++) finish_row(g.c + i, 1, t.bias, t.relu, t.finish);
+      return;
+    }
+  }
+  constexpr int64_t part_macs = int64_t(1) << 15;
+  const int64_t splits = batch.count == 1 ? gemv_splits(g.n, g.k) : 1;
+  if (splits > 1) {
+    const int64_t part = ceil_div(g.k, splits);
+    parallel_chunks(splits, [&](int64_t s) {
+      const int64_t k0 = min_of(s * part, g.k);
+      gemv_any(g.a + k0 * g.a_k, g.a_k, g.b + k0 * g.b_k, g.b_k, g.b_col, workspace + s * g.n, g.n, min_of(part, g.k - k0));
+    });
+    for (int64_t j = 0; j < g.n; j++) {
+      T sum = workspace[j];
+      for (int64_t s = 1; s < splits; s++) sum += workspace[s * g.n + j];
+      g.c[j] = sum;
+    }
+    return finish_row(g.c, g.n, g.bias, g.relu, g.finish);
+  }
+  // stretches of y: long enough for whole cache lines of B and little overhead, at most what stays in L1
+  const int64_t rows = ceil_div(part_macs, max_of(g.k, int64_t(1)));
+  const int64_t stretch = min_of(
+      int64_t(2048), g.b_col == 1 ? max_of(ceil_div(rows, int64_t(256)) * 256, int64_t(512)) : ceil_div(rows, int64_t(4)) * 4);
+  const int64_t stretches = ceil_div(g.n, stretch);
+  const int64_t group = stretches > 1 ? 1 : max_of(int64_t(1), part_macs / max_of(g.n * g.k, int64_t(1)));
+  parallel_for(batch.count * stretches, group, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) {
+      const Gemm<T> one = batch_item(g, batch, i / stretches);
+      const int64_t j = i % stretches * stretch, len = min_of(stretch, g.n - j);
+      gemv_any(one.a, one.a_k, one.b + j * one.b_col, one.b_k, one.b_col, one.c + j, len, one.k);
+      finish_row(one.c + j, len, g.bias ? g.bias + j : nullptr, g.relu, g.finish);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace fastdl
