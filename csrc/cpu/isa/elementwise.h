@@ -7,7 +7,7 @@
 // Results are written in place or, if the output is strided or of a 16-bit type, through such a buffer.
 // A transposed operand turns tiles into 2-d ones, wide along the unit strides of both sides.
 #pragma once
-#include "cpu/isa/kernel.h"
+#include "cpu/isa/tiles.h"
 #include "cpu/vec/cast.h"
 
 namespace fastdl {
@@ -15,8 +15,6 @@ namespace {
 
 using BlockFn = void (*)(void* out, const void* const* in, int64_t n, const Attrs& attrs);
 
-constexpr int kMaxOperands = 4;             // inputs, then the output
-constexpr int64_t kTileBytes = 8192;        // per operand; 4 operands + staging stay within a 48 KB L1
 constexpr int64_t kCheapGrain = 32 * 1024;  // elements per task: add, compare, relu
 constexpr int64_t kCostlyGrain = 8 * 1024;  // exp, tanh, power
 
@@ -30,165 +28,6 @@ struct ElementwiseOp {
   CastFn (*save)(DType to);                      // cast from out
 };
 
-// ---- moving strided tiles ---------------------------------------------------------------------------------------------
-struct Item16 {
-  uint64_t a, b;
-};
-
-// dst (rows, cols) dense <- src with strides; all lengths in elements.
-template <class T>
-inline void gather_2d(T* dst, const T* src, int64_t rows, int64_t cols, int64_t rs, int64_t cs) {
-  if (rs == 0 && rows > 1) {  // the same row again and again
-    gather_2d(dst, src, 1, cols, 0, cs);
-    for (int64_t r = 1; r < rows; r++) __builtin_memcpy(dst + r * cols, dst, cols * sizeof(T));
-  } else if (cs == 1) {
-    for (int64_t r = 0; r < rows; r++) __builtin_memcpy(dst + r * cols, src + r * rs, cols * sizeof(T));
-  } else if (cs == 0) {
-    for (int64_t r = 0; r < rows; r++) {
-      const T x = src[r * rs];
-      for (int64_t c = 0; c < cols; c++) dst[r * cols + c] = x;
-    }
-  } else if (rows > 1 && (rs == 1 || rs == -1)) {  // transposed: read along the source's unit stride
-    for (int64_t c = 0; c < cols; c++)
-      for (int64_t r = 0; r < rows; r++) dst[r * cols + c] = src[r * rs + c * cs];
-  } else {
-    for (int64_t r = 0; r < rows; r++)
-      for (int64_t c = 0; c < cols; c++) dst[r * cols + c] = src[r * rs + c * cs];
-  }
-}
-template <class T>
-inline void scatter_2d(T* dst, const T* src, int64_t rows, int64_t cols, int64_t rs, int64_t cs) {
-  if (cs == 1) {
-    for (int64_t r = 0; r < rows; r++) __builtin_memcpy(dst + r * rs, src + r * cols, cols * sizeof(T));
-  } else {
-    for (int64_t r = 0; r < rows; r++)
-      for (int64_t c = 0; c < cols; c++) dst[r * rs + c * cs] = src[r * cols + c];
-  }
-}
-
-// A tile seen by one operand: n dims (innermost last) with extents and strides in elements.
-struct TileView {
-  int n;
-  int64_t extent[kMaxDims], stride[kMaxDims];
-};
-
-// Walks the tile as 2-d pieces. gather: dense <- strided, else strided <- dense.
-template <class T>
-void move_tile(void* dense_, void* strided_, const TileView& t, bool gather) {
-  T* dense = static_cast<T*>(dense_);
-  T* strided = static_cast<T*>(strided_);
-  const int n = t.n;
-  const int64_t cols = n > 0 ? t.extent[n - 1] : 1, cs = n > 0 ? t.stride[n - 1] : 1;
-  const int64_t rows = n > 1 ? t.extent[n - 2] : 1, rs = n > 1 ? t.stride[n - 2] : 0;
-  int64_t index[kMaxDims] = {};
-  for (;;) {
-    if (gather)
-      gather_2d<T>(dense, strided, rows, cols, rs, cs);
-    else
-      scatter_2d<T>(strided, dense, rows, cols, rs, cs);
-    dense += rows * cols;
-    int d = n - 3;
-    for (; d >= 0; d--) {
-      strided += t.stride[d];
-      if (++index[d] < t.extent[d]) break;
-      strided -= t.stride[d] * t.extent[d];
-      index[d] = 0;
-    }
-    if (d < 0) return;
-  }
-}
-inline void move_tile(void* dense, void* strided, const TileView& t, bool gather, int64_t item) {
-  if (item == 4)
-    move_tile<uint32_t>(dense, strided, t, gather);
-  else if (item == 8)
-    move_tile<uint64_t>(dense, strided, t, gather);
-  else if (item == 2)
-    move_tile<uint16_t>(dense, strided, t, gather);
-  else if (item == 1)
-    move_tile<uint8_t>(dense, strided, t, gather);
-  else
-    move_tile<Item16>(dense, strided, t, gather);
-}
-
-// ---- the iteration space ----------------------------------------------------------------------------------------------
-// Dims common to all operands, outermost first, ordered by the output's strides and merged. Operand nin is the output.
-struct Walk {
-  int ndim, nin;
-  int64_t shape[kMaxDims];
-  int64_t stride[kMaxOperands][kMaxDims];
-};
-
-inline int64_t magnitude(int64_t a) { return a < 0 ? -a : a; }
-
-inline void make_walk(Walk& w, const Args& a) {
-  const View& o = a.out[0];
-  const int nin = w.nin = a.nin, ops = nin + 1;
-  int n = 0;
-  for (int d = 0; d < o.ndim; d++) {
-    if (o.shape[d] == 1) continue;
-    int at = n++;  // insertion by falling output stride; equal strides keep their order
-    const int64_t key = magnitude(o.strides[d]);
-    for (; at > 0 && magnitude(w.stride[nin][at - 1]) < key; at--) {
-      w.shape[at] = w.shape[at - 1];
-      for (int k = 0; k < ops; k++) w.stride[k][at] = w.stride[k][at - 1];
-    }
-    w.shape[at] = o.shape[d];
-    for (int k = 0; k < nin; k++) w.stride[k][at] = a.in[k].ndim == o.ndim ? a.in[k].strides[d] : 0;
-    w.stride[nin][at] = o.strides[d];
-  }
-  int m = 0;  // merged dims are 0 .. m
-  for (int d = 1; d < n; d++) {
-    bool joins = true;
-    for (int k = 0; k < ops; k++) joins &= w.stride[k][m] == w.stride[k][d] * w.shape[d];
-    if (joins)
-      w.shape[m] *= w.shape[d];
-    else
-      w.shape[++m] = w.shape[d];
-    for (int k = 0; k < ops; k++) w.stride[k][m] = w.stride[k][d];
-  }
-  w.ndim = n > 0 ? m + 1 : 0;
-}
-
-// How the walk is cut: extent[d] elements of each dim per tile. Dims >= first may have an extent above 1.
-struct Tiling {
-  int64_t extent[kMaxDims], count[kMaxDims], tiles;
-  int across;  // >= 0: 2-d tiles, rows from this dim, the block runs once per row; -1: the tile is one dense run of the output
-};
-
-inline void make_tiling(Tiling& t, const Walk& w, int64_t tile_elements) {
-  const int n = w.ndim;
-  for (int d = 0; d < n; d++) t.extent[d] = 1;
-  t.across = -1;
-  if (n > 1) {  // an operand whose smallest stride is not on the last dim?
-    for (int k = 0; k <= w.nin; k++) {
-      const int64_t last = magnitude(w.stride[k][n - 1]);
-      for (int d = 0; d < n - 1; d++)
-        if (last > 1 && w.stride[k][d] != 0 && magnitude(w.stride[k][d]) < last && w.shape[d] >= 4 && w.shape[n - 1] >= 16 &&
-            (t.across < 0 || magnitude(w.stride[k][d]) < magnitude(w.stride[k][t.across])))
-          t.across = d;
-      if (t.across >= 0) break;
-    }
-  }
-  if (t.across >= 0) {
-    t.extent[t.across] = min_of<int64_t>(w.shape[t.across], 16);
-    t.extent[n - 1] = min_of<int64_t>(w.shape[n - 1], max_of<int64_t>(tile_elements / 16, 16));
-  } else {
-    int64_t left = tile_elements;
-    for (int d = n - 1; d >= 0; d--) {
-      if (w.shape[d] <= left) {
-        t.extent[d] = w.shape[d];
-        left /= w.shape[d];
-        continue;
-      }
-      const int64_t pieces = ceil_div(w.shape[d], max_of<int64_t>(left, 1));
-      t.extent[d] = ceil_div(w.shape[d], pieces);  // even pieces
-      break;
-    }
-  }
-  t.tiles = 1;
-  for (int d = 0; d < n; d++) t.tiles *= t.count[d] = ceil_div(w.shape[d], t.extent[d]);
-}
-
 // ---- one task: a range of tiles ----------------------------------------------------------------------------------------
 struct ElementwiseJob {
   const Args& a;
@@ -196,15 +35,6 @@ struct ElementwiseJob {
   const Walk& w;
   const Tiling& t;
 };
-
-inline bool dense_in_tile(const Tiling& t, const Walk& w, int k) {
-  int64_t want = 1;
-  for (int d = w.ndim - 1; d >= 0 && t.extent[d] > 1; d--) {
-    if (w.stride[k][d] != want) return false;
-    want *= w.shape[d];
-  }
-  return true;
-}
 
 void run_tiles(const ElementwiseJob& job, int64_t begin, int64_t end) {
   const Walk& w = job.w;
@@ -228,26 +58,9 @@ void run_tiles(const ElementwiseJob& job, int64_t begin, int64_t end) {
   }
 
   for (int64_t tile = begin; tile < end; tile++) {
-    int64_t offset[kMaxOperands] = {}, size[kMaxDims], total = 1;
-    int64_t rest = tile;
-    for (int d = n - 1; d >= 0; d--) {
-      const int64_t at = rest % t.count[d] * t.extent[d];
-      rest /= t.count[d];
-      size[d] = min_of(t.extent[d], w.shape[d] - at);
-      total *= size[d];
-      for (int k = 0; k <= nin; k++) offset[k] += at * w.stride[k][d];
-    }
+    int64_t offset[kMaxOperands], size[kMaxDims];
+    const int64_t total = place_tile(t, w, tile, size, offset);
     const int64_t rows = across < 0 ? 1 : size[across], cols = total / rows;
-    TileView v;
-    v.n = 0;
-    int64_t* const extent = v.extent;
-    for (int d = 0; d < n; d++)
-      if (t.extent[d] > 1) extent[v.n++] = size[d];
-    const auto seen_by = [&](int k) {
-      int m = 0;
-      for (int d = 0; d < n; d++)
-        if (t.extent[d] > 1) v.stride[m++] = w.stride[k][d];
-    };
 
     char* at[kMaxOperands];  // where the block reads and writes, and the step between its rows
     int64_t step[kMaxOperands];
@@ -265,8 +78,7 @@ void run_tiles(const ElementwiseJob& job, int64_t begin, int64_t end) {
       if (dense[k]) {
         cast[k](at[k], source, total);
       } else {
-        seen_by(k);
-        move_tile(cast[k] ? static_cast<void*>(raw) : at[k], source, v, true, item[k]);
+        move_tile(cast[k] ? static_cast<void*>(raw) : at[k], source, tile_view(t, w, size, k), true, item[k]);
         if (cast[k]) cast[k](at[k], raw, total);
       }
     }
@@ -280,9 +92,8 @@ void run_tiles(const ElementwiseJob& job, int64_t begin, int64_t end) {
       if (dense[nin]) {
         cast[nin](target, at[nin], total);
       } else {
-        seen_by(nin);
         if (cast[nin]) cast[nin](raw, at[nin], total);
-        move_tile(cast[nin] ? static_cast<void*>(raw) : at[nin], target, v, false, item[nin]);
+        move_tile(cast[nin] ? static_cast<void*>(raw) : at[nin], target, tile_view(t, w, size, nin), false, item[nin]);
       }
     }
   }

@@ -1,0 +1,108 @@
+// Conv2d: geometry and scratch layout, shared by inference (which reserves the scratch) and the kernels (which use it).
+// Everything depends on sizes only, never on the instruction set's or the pool's width, and saturates instead of overflowing.
+#pragma once
+#include <cstdint>
+
+namespace fastdl {
+namespace {
+
+constexpr int64_t kTooLarge = int64_t(1) << 56;  // bytes; a plan that reaches it is refused by inference
+
+inline int64_t saturating_mul(int64_t a, int64_t b) {
+  int64_t r;
+  return __builtin_mul_overflow(a, b, &r) || r > kTooLarge ? kTooLarge : r;
+}
+template <class... More>
+inline int64_t saturating_mul(int64_t a, int64_t b, More... more) {
+  return saturating_mul(saturating_mul(a, b), more...);
+}
+
+// x (N, C, H, W), w (O, C / groups, KH, KW), y (N, O, OH, OW). [0] is the vertical axis, [1] the horizontal one.
+struct ConvShape {
+  int64_t batch, in_channels, out_channels, groups;
+  int64_t in[2], kernel[2], out[2], stride[2], padding[2], dilation[2];
+
+  int64_t group_in() const { return in_channels / groups; }
+  int64_t group_out() const { return out_channels / groups; }
+  int64_t taps() const { return kernel[0] * kernel[1]; }
+  int64_t in_pixels() const { return saturating_mul(batch, in[0], in[1]); }
+  int64_t out_pixels() const { return saturating_mul(batch, out[0], out[1]); }
+  // One filter per channel: vectors run along channels, there is nothing to multiply as a matrix.
+  bool depthwise() const { return groups > 1 && groups == in_channels && groups == out_channels; }
+  // Few input channels: the taps of a kernel row and their channels are one contiguous run in a zero-padded copy of x.
+  bool merges_row() const { return groups == 1 && in_channels <= 4 && dilation[1] == 1 && kernel[1] > 1; }
+  bool pads_input() const { return group_in() < 8 && !depthwise(); }  // weights' gradient: rows are (tap, channel) pairs there
+  int64_t padded(int axis) const { return in[axis] + 2 * padding[axis]; }
+};
+
+// Offsets in bytes into the workspace, each part 64-byte aligned.
+struct ConvScratch {
+  int64_t bytes = 0;
+  int64_t add(int64_t n) {
+    const int64_t at = bytes;
+    if (bytes < kTooLarge && n < kTooLarge)
+      bytes += (n + 63) / 64 * 64;
+    else
+      bytes = kTooLarge;
+    return at;
+  }
+};
+
+// Columns rounded up to the widest vector of any instruction set.
+inline int64_t whole_vectors(int64_t n, int64_t item) { return (n + 64 / item - 1) / (64 / item) * (64 / item); }
+
+// y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group.
+struct ConvGatherPlan {
+  int64_t zeros, tables, padded_input, weights, wide_out, bytes;
+};
+inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t item, bool narrow_out) {
+  ConvGatherPlan p;
+  ConvScratch scratch;
+  const int64_t source = forward ? s.group_in() : s.group_out(), columns = forward ? s.group_out() : s.group_in();
+  const bool pad = forward && s.merges_row() && (s.padding[0] || s.padding[1]);
+  p.zeros = scratch.add(saturating_mul(source + 1, item));
+  p.tables = scratch.add(saturating_mul(s.taps() + s.kernel[0] + s.kernel[1], 8));
+  p.padded_input = scratch.add(pad ? saturating_mul(s.batch, s.padded(0), s.padded(1), s.in_channels, item) : 0);
+  if (s.depthwise())
+    p.weights = scratch.add(saturating_mul(s.taps(), s.in_channels, item));
+  else
+    p.weights = scratch.add(saturating_mul(s.groups, saturating_mul(s.taps(), source, whole_vectors(columns, item)), item));
+  p.wide_out = scratch.add(narrow_out ? saturating_mul(forward ? s.out_pixels() : s.in_pixels(), columns, s.groups, item) : 0);
+  p.bytes = scratch.bytes;
+  return p;
+}
+
+// dw, db: pixels are split into `splits` parts of whole rows of y; each part has sums of its own, added in order at the end.
+struct ConvWeightPlan {
+  int64_t splits, rows_per_split;  // rows of y, counted over the batch
+  int64_t padded_input, padded_grad, sums, wide_out, bytes;
+  bool pad_input, pad_grad;
+};
+inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool narrow_out) {
+  ConvWeightPlan p;
+  ConvScratch scratch;
+  const int64_t lanes = 64 / item, columns = whole_vectors(s.group_out(), item);
+  const int64_t rows = saturating_mul(s.batch, s.out[0]), terms = saturating_mul(s.group_in(), s.taps()) + 1;
+  // Parts enough to share among 16 threads, each with enough pixels to outweigh the final addition.
+  const int64_t panels = saturating_mul(s.groups, (columns + 2 * lanes - 1) / (2 * lanes));
+  int64_t splits = s.depthwise() ? 16 : panels < 16 ? 16 / (panels > 0 ? panels : 1) : 1;
+  const int64_t most = s.out_pixels() / 256 + 1;
+  if (splits > most) splits = most;
+  if (splits > rows) splits = rows > 0 ? rows : 1;
+  p.rows_per_split = rows > 0 ? (rows + splits - 1) / splits : 0;
+  p.splits = rows > 0 ? (rows + p.rows_per_split - 1) / p.rows_per_split : 1;
+  p.pad_input = s.pads_input() && (s.padding[0] || s.padding[1]);
+  p.pad_grad = !s.depthwise() && s.out_channels < lanes;
+  p.padded_input = scratch.add(p.pad_input ? saturating_mul(s.batch, s.padded(0), s.padded(1), s.in_channels, item) : 0);
+  p.padded_grad = scratch.add(p.pad_grad ? saturating_mul(s.out_pixels(), lanes, item) : 0);
+  if (s.depthwise())
+    p.sums = scratch.add(saturating_mul(p.splits, s.taps() + 1, s.in_channels, item));
+  else
+    p.sums = scratch.add(saturating_mul(saturating_mul(p.splits, s.groups), saturating_mul(terms, columns), item));
+  p.wide_out = scratch.add(narrow_out ? saturating_mul(s.out_channels, terms, item) : 0);
+  p.bytes = scratch.bytes;
+  return p;
+}
+
+}  // namespace
+}  // namespace fastdl

@@ -1,0 +1,294 @@
+// conv2d and its gradients, on channels-last (NHWC) memory: matrix products over addresses, without im2col.
+//   conv_tile.h    the register tile: rows of A anywhere in memory        conv_pack.h    layouts of weights and borders
+//   conv_gather.h  y, and dx: sums over taps                              conv_weight.h  dw and db: sums over pixels
+// Here the three ops are put into these forms. Work is cut by sizes only: results are bitwise equal for any number of threads.
+#include "cpu/isa/conv_gather.h"
+#include "cpu/isa/conv_weight.h"
+
+namespace fastdl {
+namespace {
+
+void set_common(ConvShape& s, const Args& a) {
+  for (int axis = 0; axis < 2; axis++) {
+    s.stride[axis] = a.attrs->i[axis];
+    s.padding[axis] = a.attrs->i[2 + axis];
+    s.dilation[axis] = a.attrs->i[4 + axis];
+  }
+  s.groups = a.attrs->i[6];
+}
+
+ConvShape shape_of(const Args& a, const View& x, const View& w, const View& y) {
+  ConvShape s;
+  set_common(s, a);
+  s.batch = x.shape[0];
+  s.in_channels = x.shape[1];
+  s.out_channels = y.shape[1];
+  for (int axis = 0; axis < 2; axis++) {
+    s.in[axis] = x.shape[2 + axis];
+    s.kernel[axis] = w.shape[2 + axis];
+    s.out[axis] = y.shape[2 + axis];
+  }
+  return s;
+}
+
+template <class T>
+T* scratch(const Args& a, int64_t offset) {
+  return reinterpret_cast<T*>(static_cast<char*>(a.workspace) + offset);
+}
+
+template <class T>
+void set_zeros(T* zeros, int64_t n) {
+  for (int64_t i = 0; i < n; i++) zeros[i] = T(0);
+}
+
+// Depthwise weights (C, 1, KH, KW) to [position][C].
+template <class T>
+void pack_depthwise(const ConvShape& s, const T* w, const int64_t* position, T* out) {
+  for (int64_t tap = 0; tap < s.taps(); tap++) {
+    for (int64_t c = 0; c < s.in_channels; c++) out[position[tap] * s.in_channels + c] = w[c * s.taps() + tap];
+  }
+}
+
+template <class T>
+void conv2d_kernel(const Args& a) {
+  const View &x = a.in[0], &w = a.in[1], &y = a.out[0];
+  const ConvShape s = shape_of(a, x, w, y);
+  const bool narrow = y.dtype != dtype_of<T>();
+  const ConvGatherPlan plan = conv_gather_plan(s, true, sizeof(T), narrow);
+  if (y.numel() == 0) return;
+
+  Gather<T> g;
+  g.batch = s.batch;
+  g.groups = s.groups;
+  g.source = x.ptr<T>();
+  g.pitch = s.in_channels;
+  g.group_source = s.group_in();
+  g.run = s.group_in();
+  g.out = narrow ? scratch<T>(a, plan.wide_out) : y.ptr<T>();
+  g.out_pitch = s.out_channels;
+  g.columns = s.group_out();
+  T* zeros = scratch<T>(a, plan.zeros);
+  set_zeros(zeros, s.group_in());
+  g.zeros = zeros;
+  T* packed = scratch<T>(a, plan.weights);
+  g.weights = packed;
+  g.first_row = 0;
+  g.bias = a.in[2].given() ? a.in[2].ptr<T>() : nullptr;
+  g.relu = a.attrs->i[7] == 1;
+  int64_t* position = scratch<int64_t>(a, plan.tables);
+  for (int64_t tap = 0; tap < s.taps(); tap++) position[tap] = tap;
+  int64_t* offset = position + s.taps();
+  for (int axis = 0; axis < 2; axis++) {
+    g.size[axis] = s.in[axis];
+    g.step[axis] = s.stride[axis];
+    g.ntaps[axis] = s.kernel[axis];
+    g.offset[axis] = offset;
+    for (int64_t k = 0; k < s.kernel[axis]; k++) *offset++ = k * s.dilation[axis] - s.padding[axis];
+    g.out_size[axis] = g.count[axis] = s.out[axis];
+    g.out_begin[axis] = 0;
+    g.out_step[axis] = 1;
+  }
+  if (s.depthwise()) {
+    pack_depthwise(s, w.ptr<T>(), position, packed);
+    depthwise_gather(g);
+  } else {
+    const int64_t taps = s.taps(), filter = taps * s.group_in();
+    const ConvPack<T> pack = {w.ptr<T>(),    s.group_out() * filter, filter, taps,     s.groups,
+                              s.group_out(), s.group_in(),           taps,   position, packed};
+    pack_weights(pack);
+    g.weight_rows = filter;
+    g.weight_group = pack.group_size();
+    if (s.merges_row()) {  // one tap per kernel row, on padded rows
+      g.run = s.kernel[1] * s.in_channels;
+      g.ntaps[1] = 1;
+      if (s.padding[0] || s.padding[1]) {
+        T* padded = scratch<T>(a, plan.padded_input);
+        pad_input(s, x.ptr<T>(), padded);
+        g.source = padded;
+      }
+      int64_t* rows = position + taps;
+      for (int64_t k = 0; k < s.kernel[0]; k++) rows[k] = k * s.dilation[0];
+      rows[s.kernel[0]] = 0;
+      for (int axis = 0; axis < 2; axis++) g.size[axis] = s.padded(axis);
+    }
+    gather(g);
+  }
+  if constexpr (sizeof(T) == 4) {
+    if (narrow) narrow_output(g.out, y);
+  }
+}
+
+// One axis of the gradient by the input. Input position i gets tap k from output position (i + padding - k * dilation) / stride
+// where that is whole. So positions of the same remainder modulo stride (a phase) see the same taps, those k that leave
+// k * dilation - padding with that remainder: every period-th tap.
+struct Phases {
+  int64_t stride, padding, dilation, taps, period, count;
+  Phases(const ConvShape& s, int axis)
+      : stride(s.stride[axis]), padding(s.padding[axis]), dilation(s.dilation[axis]), taps(s.kernel[axis]) {
+    int64_t a = stride, b = dilation;
+    while (b) {
+      const int64_t r = a % b;
+      a = b;
+      b = r;
+    }
+    period = stride / a;
+    count = min_of(period, taps);
+  }
+  int64_t size(int64_t phase) const { return ceil_div(taps - phase, period); }
+  int64_t tap(int64_t phase, int64_t i) const { return phase + i * period; }
+  int64_t remainder(int64_t phase) const {
+    const int64_t r = (phase * dilation - padding) % stride;
+    return r < 0 ? r + stride : r;
+  }
+  // Output position of a tap, minus (input position - remainder) / stride.
+  int64_t offset(int64_t phase, int64_t i) const { return (remainder(phase) + padding - tap(phase, i) * dilation) / stride; }
+};
+
+template <class T>
+void conv2d_backward_input_kernel(const Args& a) {
+  const View &dy = a.in[0], &w = a.in[1], &dx = a.out[0];
+  const ConvShape s = shape_of(a, dx, w, dy);
+  const bool narrow = dx.dtype != dtype_of<T>();
+  const ConvGatherPlan plan = conv_gather_plan(s, false, sizeof(T), narrow);
+  if (dx.numel() == 0) return;
+
+  Gather<T> g;
+  g.batch = s.batch;
+  g.groups = s.groups;
+  g.source = dy.ptr<T>();
+  g.pitch = s.out_channels;
+  g.group_source = g.run = s.group_out();
+  g.out = narrow ? scratch<T>(a, plan.wide_out) : dx.ptr<T>();
+  g.out_pitch = s.in_channels;
+  g.columns = s.group_in();
+  T* zeros = scratch<T>(a, plan.zeros);
+  set_zeros(zeros, s.group_out());
+  g.zeros = zeros;
+  T* packed = scratch<T>(a, plan.weights);
+  g.weights = packed;
+  g.bias = nullptr;
+  g.relu = false;
+  int64_t* position = scratch<int64_t>(a, plan.tables);
+  const Phases rows(s, 0), cols(s, 1);
+  // The taps of one pair of phases are neighbours, in the order in which the pairs are visited below.
+  int64_t next = 0;
+  for (int64_t v = 0; v < rows.count; v++) {
+    for (int64_t h = 0; h < cols.count; h++) {
+      for (int64_t i = 0; i < rows.size(v); i++) {
+        for (int64_t j = 0; j < cols.size(h); j++) position[rows.tap(v, i) * s.kernel[1] + cols.tap(h, j)] = next++;
+      }
+    }
+  }
+  if (s.depthwise()) {
+    pack_depthwise(s, w.ptr<T>(), position, packed);
+  } else {
+    const int64_t taps = s.taps(), filter = taps * s.group_in();
+    const ConvPack<T> pack = {w.ptr<T>(),   s.group_out() * filter, taps, filter,   s.groups,
+                              s.group_in(), s.group_out(),          taps, position, packed};
+    pack_weights(pack);
+    g.weight_rows = taps * s.group_out();
+    g.weight_group = pack.group_size();
+  }
+  if (rows.count < rows.stride || cols.count < cols.stride) {  // pixels that no tap reads
+    T* out = g.out;
+    parallel_for(dx.numel(), 65536, [&](int64_t begin, int64_t end) { set_zeros(out + begin, end - begin); });
+  }
+  const Phases* phases[2] = {&rows, &cols};
+  int64_t* offsets[2] = {position + s.taps(), position + s.taps() + s.kernel[0]};
+  int64_t first = 0;  // tap
+  for (int64_t v = 0; v < rows.count; v++) {
+    for (int64_t h = 0; h < cols.count; h++) {
+      for (int axis = 0; axis < 2; axis++) {
+        const int64_t phase = axis == 0 ? v : h;
+        g.ntaps[axis] = phases[axis]->size(phase);
+        for (int64_t i = 0; i < g.ntaps[axis]; i++) offsets[axis][i] = phases[axis]->offset(phase, i);
+        g.offset[axis] = offsets[axis];
+        g.size[axis] = s.out[axis];
+        g.step[axis] = 1;
+        g.out_begin[axis] = phases[axis]->remainder(phase);
+        g.out_size[axis] = s.in[axis];
+        g.out_step[axis] = s.stride[axis];
+        g.count[axis] = g.out_begin[axis] < s.in[axis] ? ceil_div(s.in[axis] - g.out_begin[axis], s.stride[axis]) : 0;
+      }
+      g.first_row = s.depthwise() ? first : first * g.run;
+      first += g.ntaps[0] * g.ntaps[1];
+      if (s.depthwise())
+        depthwise_gather(g);
+      else
+        gather(g);
+    }
+  }
+  if constexpr (sizeof(T) == 4) {
+    if (narrow) narrow_output(g.out, dx);
+  }
+}
+
+// dy with its few channels padded to one vector.
+template <class T>
+void pad_channels(const T* from, int64_t pixels, int64_t channels, T* to) {
+  parallel_for(pixels, 4096, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i++) store(to + i * Vec<T>::size, load_partial(from + i * channels, int(channels)));
+  });
+}
+
+template <class T>
+void conv2d_backward_weight_kernel(const Args& a) {
+  const View &dy = a.in[0], &x = a.in[1], &dw = a.out[0], &db = a.out[1];
+  const ConvShape s = shape_of(a, x, dw, dy);
+  const bool narrow = dw.dtype != dtype_of<T>();
+  const ConvWeightPlan plan = conv_weight_plan(s, sizeof(T), narrow);
+  if (db.numel() == 0) return;
+
+  WeightGrad<T> g;
+  g.s = s;
+  g.splits = plan.splits;
+  g.rows_per_split = plan.rows_per_split;
+  g.x = x.ptr<T>();
+  g.dy = dy.ptr<T>();
+  g.dy_pitch = s.out_channels;
+  for (int axis = 0; axis < 2; axis++) {
+    g.x_size[axis] = s.in[axis];
+    g.padding[axis] = s.padding[axis];
+  }
+  g.pairs = s.pads_input();
+  g.sums = scratch<T>(a, plan.sums);
+  g.dw = narrow ? scratch<T>(a, plan.wide_out) : dw.ptr<T>();
+  g.db = narrow ? g.dw + dw.numel() : db.ptr<T>();
+  if (s.depthwise()) {
+    depthwise_weight_grad(g);
+  } else {
+    if (plan.pad_input) {
+      T* padded = scratch<T>(a, plan.padded_input);
+      pad_input(s, g.x, padded);
+      g.x = padded;
+      for (int axis = 0; axis < 2; axis++) g.x_size[axis] = s.padded(axis), g.padding[axis] = 0;
+    }
+    if (s.out_channels < Vec<T>::size) {
+      T* padded = scratch<T>(a, plan.padded_grad);
+      pad_channels(g.dy, s.out_pixels(), s.out_channels, padded);
+      g.dy = padded;
+      g.dy_pitch = Vec<T>::size;
+    }
+    weight_grad(g);
+  }
+  if constexpr (sizeof(T) == 4) {
+    if (narrow) {
+      narrow_output(g.dw, dw);
+      narrow_output(g.db, db);
+    }
+  }
+}
+
+}  // namespace
+
+FD_KERNEL_TABLE(conv) = {
+    {OpId::conv2d, kF32, conv2d_kernel<float>},
+    {OpId::conv2d, kF64, conv2d_kernel<double>},
+    {OpId::conv2d_backward_input, kF32, conv2d_backward_input_kernel<float>},
+    {OpId::conv2d_backward_input, kF64, conv2d_backward_input_kernel<double>},
+    {OpId::conv2d_backward_weight, kF32, conv2d_backward_weight_kernel<float>},
+    {OpId::conv2d_backward_weight, kF64, conv2d_backward_weight_kernel<double>},
+    {},
+};
+
+}  // namespace fastdl

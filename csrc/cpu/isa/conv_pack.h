@@ -1,0 +1,118 @@
+// Weights, borders and sums of convolution, brought into and out of the layouts that the register tile wants.
+#pragma once
+#include "core/conv_plan.h"
+#include "cpu/isa/conv_tile.h"
+#include "cpu/vec/convert.h"
+#include "cpu/vec/interleave.h"
+
+namespace fastdl {
+namespace {
+
+// Columns of a product cut into panels of `most` (1 or 2) vectors; the last may be narrower, and its last vector partly used.
+template <class T>
+struct Panels {
+  static constexpr int64_t lanes = Vec<T>::size;
+  int64_t columns, most, count;
+  FD_INLINE Panels(int64_t columns, int64_t most) : columns(columns), most(most), count(ceil_div(columns, most * lanes)) {}
+  FD_INLINE int64_t begin(int64_t p) const { return p * most * lanes; }
+  FD_INLINE int64_t used(int64_t p) const { return min_of(columns - begin(p), most * lanes); }
+  FD_INLINE int vectors(int64_t p) const { return int(ceil_div(used(p), lanes)); }
+  FD_INLINE int tail(int64_t p) const { return int(used(p) - (vectors(p) - 1) * lanes); }
+  FD_INLINE int64_t width(int64_t p) const { return vectors(p) * lanes; }
+  FD_INLINE int64_t whole() const { return ceil_div(columns, lanes) * lanes; }  // the width of all panels
+};
+
+// Weights (O, C / groups, KH, KW), row-major, to one matrix of taps * channels rows per group, in panels of columns:
+// row position[tap] * channels + r, column n. Channels r are summed over, columns n are produced.
+template <class T>
+struct ConvPack {
+  const T* weights;
+  int64_t group_stride, column_stride, channel_stride;  // elements; one of the last two equals taps
+  int64_t groups, columns, channels, taps;
+  const int64_t* position;
+  T* out;
+
+  int64_t rows() const { return taps * channels; }
+  int64_t group_size() const { return rows() * Panels<T>(columns, 2).whole(); }
+};
+
+// Channels [r0, r1) of the columns of vector v.
+template <class T>
+void pack_block(const ConvPack<T>& p, int64_t group, int64_t v, int64_t r0, int64_t r1) {
+  constexpr int lanes = Vec<T>::size;
+  const Panels<T> panels(p.columns, 2);
+  const int64_t panel = v / 2, width = panels.width(panel);
+  const int used = int(min_of<int64_t>(lanes, p.columns - v * lanes));
+  const T* in = p.weights + group * p.group_stride + v * lanes * p.column_stride;
+  T* out = p.out + group * p.group_size() + panels.begin(panel) * p.rows() + v % 2 * lanes;
+  if (p.column_stride == 1) {  // taps == 1 and columns contiguous
+    for (int64_t r = r0; r < r1; r++) store(out + r * width, load_partial(in + r * p.channel_stride, used));
+    return;
+  }
+  // Runs of memory along taps, or along channels and taps: a square of `lanes` columns by `lanes` elements is transposed at once.
+  const bool long_run = p.channel_stride == p.taps;
+  for (int64_t r = r0; r < r1; r += long_run ? r1 - r0 : 1) {
+    const int64_t length = long_run ? (r1 - r0) * p.taps : p.taps;
+    const T* run = in + r * p.channel_stride;
+    int64_t channel = r, tap = 0;
+    for (int64_t j = 0; j < length; j += lanes) {
+      const int n = int(min_of<int64_t>(lanes, length - j));
+      Vec<T> square[lanes];
+      for (int i = 0; i < lanes; i++) square[i] = i < used ? load_partial(run + i * p.column_stride + j, n) : Vec<T>(T(0));
+      transpose_rows(square);
+      for (int i = 0; i < n; i++) {
+        store(out + (p.position[tap] * p.channels + channel) * width, square[i]);
+        if (++tap == p.taps) tap = 0, channel++;
+      }
+    }
+  }
+}
+
+template <class T>
+void pack_weights(const ConvPack<T>& p) {
+  const int64_t vectors = ceil_div<int64_t>(p.columns, Vec<T>::size);
+  const int64_t slice = max_of<int64_t>(1, 2048 / p.taps), slices = ceil_div(p.channels, slice);
+  parallel_for(p.groups * vectors * slices, 4, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; c++) {
+      const int64_t s = c % slices, v = c / slices % vectors, g = c / slices / vectors;
+      pack_block(p, g, v, s * slice, min_of(p.channels, (s + 1) * slice));
+    }
+  });
+}
+
+// x (N, H, W, C) with a border of zeros.
+template <class T>
+void pad_input(const ConvShape& s, const T* x, T* out) {
+  const int64_t h = s.padded(0), row = s.padded(1) * s.in_channels, inner = s.in[1] * s.in_channels;
+  parallel_for(s.batch * h, max_of<int64_t>(1, 16384 / max_of<int64_t>(1, row)), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      const int64_t n = r / h, y = r % h - s.padding[0];
+      T* to = out + r * row;
+      const int64_t left = y < 0 || y >= s.in[0] ? row : s.padding[1] * s.in_channels;
+      for (int64_t i = 0; i < left; i++) to[i] = T(0);
+      if (left == row) continue;
+      const T* from = x + (n * s.in[0] + y) * inner;
+      for (int64_t i = 0; i < inner; i++) to[left + i] = from[i];
+      for (int64_t i = left + inner; i < row; i++) to[i] = T(0);
+    }
+  });
+}
+
+// float results to the 16-bit output that the user sees.
+inline void narrow_output(const float* from, const View& out) {
+  const int64_t n = out.numel();
+  parallel_for(n, 32768, [&](int64_t begin, int64_t end) {
+    const auto copy = [&](auto* to) {
+      int64_t i = begin;
+      for (; i + VecF::size <= end; i += VecF::size) store_narrow(to + i, load(from + i));
+      store_narrow_partial(to + i, load_partial(from + i, int(end - i)), int(end - i));
+    };
+    if (out.dtype == DType::float16)
+      copy(out.ptr<f16>());
+    else
+      copy(out.ptr<bf16>());
+  });
+}
+
+}  // namespace
+}  // namespace fastdl

@@ -1,0 +1,224 @@
+// What the reduction kernels (reduce, argreduce, scan) share: the plan of a reduction over any axes of any strided view, and the
+// loading of elements of any dtype as one of four lane types, so that loops are written once per lane type and not once per dtype.
+#pragma once
+#include "cpu/isa/kernel.h"
+#include "cpu/vec/convert.h"
+
+#define FD_NOINLINE __attribute__((noinline))  // keeps the many instances of templates small
+
+namespace fastdl {
+namespace {
+
+// ---- elements of any dtype as lanes ------------------------------------------------------------------------------------
+// Value: converts (bool -> 0/1). Ordered: the same for max/min, but uint64 becomes int64 with the top bit flipped, which keeps the
+// order. Truth: 1 where the element is not zero (NaN is true), 0 elsewhere.
+enum class As { Value, Ordered, Truth };
+
+template <class L>
+using Fill = void (*)(const void* p, int64_t stride, int64_t n, L* lanes);
+template <class L>
+using Put = void (*)(const L* lanes, int64_t n, void* p, int64_t stride);
+
+constexpr uint64_t kTopBit = uint64_t(1) << 63;
+
+template <class L, As how, class S>
+FD_INLINE L to_lane(S s) {
+  if constexpr (how == As::Truth) {
+    if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16)
+      return (s.bits & 0x7fff) != 0;
+    else if constexpr (is_complex(dtype_of<S>()))
+      return s.re != 0 || s.im != 0;
+    else
+      return s != 0;
+  } else if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16) {
+    return load_wide_one(&s);
+  } else if constexpr (how == As::Ordered && dtype_of<S>() == DType::uint64) {
+    return L(s ^ kTopBit);
+  } else {
+    return L(s);
+  }
+}
+
+template <class S, class L, As how>
+void fill(const void* p, int64_t stride, int64_t n, L* lanes) {
+  const S* s = static_cast<const S*>(p);
+  if (stride == 1) {
+    int64_t i = 0;
+    if constexpr (how != As::Truth && dtype_of<L>() == DType::float32 && sizeof(S) == 2)
+      for (; i + VecF::size <= n; i += VecF::size) store(lanes + i, load_wide(s + i));
+    for (; i < n; i++) lanes[i] = to_lane<L, how>(s[i]);
+  } else {
+    for (int64_t i = 0; i < n; i++) lanes[i] = to_lane<L, how>(s[i * stride]);
+  }
+}
+
+template <class S, class L, As how>
+void put(const L* lanes, int64_t n, void* p, int64_t stride) {
+  S* s = static_cast<S*>(p);
+  for (int64_t i = 0; i < n; i++) {
+    if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16)
+      store_narrow_one(s + i * stride, lanes[i]);
+    else if constexpr (dtype_of<S>() == DType::bool_)
+      s[i * stride] = lanes[i] != 0;
+    else if constexpr (how == As::Ordered && dtype_of<S>() == DType::uint64)
+      s[i * stride] = S(lanes[i]) ^ kTopBit;
+    else
+      s[i * stride] = S(lanes[i]);
+  }
+}
+
+// The functions for a dtype; null for pairs that no kernel uses.
+template <class L, As how>
+Fill<L> fill_for(DType d) {
+  constexpr bool ints = dtype_of<L>() == DType::int32 || dtype_of<L>() == DType::int64;
+  switch (d) {
+#define FD_DTYPE(name, S, size, letter, numpy)                                                                    \
+  case DType::name:                                                                                               \
+    if constexpr (how == As::Truth)                                                                               \
+      return fill<S, L, how>;                                                                                     \
+    else if constexpr (letter == 'c')                                                                             \
+      return nullptr;                                                                                             \
+    else if constexpr (letter == 'f' ? !ints && (size == 8) == (sizeof(L) == 8) : ints && size <= int(sizeof(L))) \
+      return fill<S, L, how>;                                                                                     \
+    else                                                                                                          \
+      return nullptr;
+#include "dtypes.def"
+  }
+  return nullptr;
+}
+template <class L, As how>
+Put<L> put_for(DType d) {
+  constexpr bool ints = dtype_of<L>() == DType::int32 || dtype_of<L>() == DType::int64;
+  switch (d) {
+#define FD_DTYPE(name, S, size, letter, numpy)                                                                    \
+  case DType::name:                                                                                               \
+    if constexpr (letter == 'c')                                                                                  \
+      return nullptr;                                                                                             \
+    else if constexpr (letter == 'f' ? !ints && (size == 8) == (sizeof(L) == 8) : ints && size <= int(sizeof(L))) \
+      return put<S, L, how>;                                                                                      \
+    else                                                                                                          \
+      return nullptr;
+#include "dtypes.def"
+  }
+  return nullptr;
+}
+
+// ---- the plan ------------------------------------------------------------------------------------------------------------
+// A reduction as loops over kept and reduced dims, outermost first. Dims of size 1 are gone and neighbours are merged, so that
+// e.g. the sum over N, H, W of NHWC memory is one kept dim (C, stride 1) and one reduced dim (N*H*W, stride C).
+struct ReducePlan {
+  struct Kept {
+    int64_t size, in, out;
+  };
+  struct Reduced {
+    int64_t size, stride;
+  };
+  int nk = 0, nr = 0;
+  int64_t outs = 1, n = 1;  // number of outputs, elements per output
+  int64_t item = 0, out_item = 0;
+  const char* in = nullptr;
+  char* out = nullptr;
+  Kept k[kMaxDims + 1];
+  Reduced r[kMaxDims + 1];
+
+  // ordered: the reduced dims stay in row-major order (argmax needs positions); else they are sorted for memory order.
+  FD_NOINLINE ReducePlan(const View& x, const View& y, int64_t mask, bool ordered = false)
+      : item(itemsize(x.dtype)), out_item(itemsize(y.dtype)) {
+    in = x.ptr<char>(), out = y.ptr<char>();
+    for (int d = 0; d < x.ndim; d++) {
+      const int64_t size = x.shape[d];
+      int64_t s = x.strides[d], t = y.strides[d];
+      if (mask >> d & 1) {
+        n *= size;
+        if (size == 1) continue;
+        if (s < 0 && !ordered && size > 0) in += (size - 1) * s * item, s = -s;
+        int at = nr++;
+        for (; !ordered && at > 0 && key(r[at - 1].stride) < key(s); at--) r[at] = r[at - 1];
+        r[at] = {size, s};
+      } else {
+        outs *= size;
+        if (size == 1) continue;
+        if (s < 0 && size > 0) in += (size - 1) * s * item, out += (size - 1) * t * out_item, s = -s, t = -t;
+        int at = nk++;
+        for (; at > 0 && key(k[at - 1].in) < key(s); at--) k[at] = k[at - 1];
+        k[at] = {size, s, t};
+      }
+    }
+    int m = 0;
+    for (int i = 1; i < nr; i++) {
+      if (r[m].stride == r[i].size * r[i].stride)
+        r[m] = {r[m].size * r[i].size, r[i].stride};
+      else
+        r[++m] = r[i];
+    }
+    nr = nr ? m + 1 : 0, m = 0;
+    for (int i = 1; i < nk; i++) {
+      if (k[m].in == k[i].size * k[i].in && k[m].out == k[i].size * k[i].out)
+        k[m] = {k[m].size * k[i].size, k[i].in, k[i].out};
+      else
+        k[++m] = k[i];
+    }
+    nk = nk ? m + 1 : 0;
+  }
+
+  // Complex numbers as pairs of reals: one more kept dim of size 2.
+  FD_NOINLINE void split_complex() {
+    item /= 2, out_item /= 2, outs *= 2;
+    for (int i = 0; i < nk; i++) k[i].in *= 2, k[i].out *= 2;
+    for (int i = 0; i < nr; i++) r[i].stride *= 2;
+    if (nk && k[nk - 1].in == 2 && k[nk - 1].out == 2)
+      k[nk - 1] = {k[nk - 1].size * 2, 1, 1};
+    else
+      k[nk++] = {2, 1, 1};
+  }
+
+  int64_t inner_kept() const { return nk ? k[nk - 1].size : 1; }
+  int64_t inner_in() const { return nk ? k[nk - 1].in : 0; }
+
+  // Where the input elements (elements, not bytes) of output o start, and of reduced element e relative to that.
+  FD_NOINLINE int64_t kept_offset(int64_t o) const {
+    int64_t off = 0;
+    for (int i = nk - 1; i > 0; i--) off += o % k[i].size * k[i].in, o /= k[i].size;
+    return nk ? off + o * k[0].in : 0;
+  }
+  FD_NOINLINE int64_t out_offset(int64_t o) const {
+    int64_t off = 0;
+    for (int i = nk - 1; i > 0; i--) off += o % k[i].size * k[i].out, o /= k[i].size;
+    return nk ? off + o * k[0].out : 0;
+  }
+  FD_NOINLINE int64_t reduced_offset(int64_t e) const {
+    int64_t off = 0;
+    for (int i = nr - 1; i > 0; i--) off += e % r[i].size * r[i].stride, e /= r[i].size;
+    return nr ? off + e * r[0].stride : 0;
+  }
+
+  // Reduced elements [begin, begin + count) of the output whose elements start at base, as lanes: in place if they lie together
+  // and are lanes already (fill_fn null means that dtype and lane type agree), else copied to buf.
+  template <class L>
+  FD_NOINLINE const L* block(const char* base, int64_t begin, int64_t count, Fill<L> fill_fn, bool direct, L* buf) const {
+    if (nr <= 1) {
+      const int64_t stride = nr ? r[0].stride : 1;
+      const char* p = base + begin * stride * item;
+      if (direct && stride == 1) return reinterpret_cast<const L*>(p);
+      fill_fn(p, stride, count, buf);
+      return buf;
+    }
+    const Reduced last = r[nr - 1];
+    int64_t outer = begin / last.size, col = begin - outer * last.size;
+    for (int64_t done = 0; done < count; col = 0, outer++) {
+      const int64_t len = min_of(count - done, last.size - col);
+      const char* p = base + reduced_offset(outer * last.size + col) * item;
+      if (direct && last.stride == 1 && len == count) return reinterpret_cast<const L*>(p);
+      fill_fn(p, last.stride, len, buf + done);
+      done += len;
+    }
+    return buf;
+  }
+
+ private:
+  // Broadcast dims (stride 0) count as outermost: their repeats then hit the cache.
+  static int64_t key(int64_t stride) { return stride == 0 ? INT64_MAX : stride < 0 ? -stride : stride; }
+};
+
+}  // namespace
+}  // namespace fastdl

@@ -1,0 +1,143 @@
+// softmax, log_softmax and their gradients along any axis of dense memory, which is (outer, n, inner) to the axis: rows when inner
+// is 1 (the last axis; channels of NHWC memory), else strips of up to 128 columns. Three passes over cached data: maximum, sum of
+// exp(x - maximum), result. The maximum is subtracted, so nothing overflows; a row of -inf, or one with NaN, gives NaN as in
+// PyTorch.
+//   softmax      y = exp(x - m) / s        dx = y (g - sum(g y))
+//   log_softmax  y = x - m - log(s)        dx = g - exp(y) sum(g)
+#include "cpu/isa/softmax.h"
+
+namespace fastdl {
+namespace {
+
+constexpr int kStrip = 128;  // columns
+
+template <bool is_log, class T>
+void softmax_row(const T* x, T* y, int64_t n) {
+  using W = WideOf<T>;
+  using V = Vec<W>;
+  const W m = row_max(x, n);
+  if constexpr (is_log) {
+    const W s = log_of(row_sum_exp(x, n, m));
+    for_vectors<W>(n, [&](int64_t i, auto k) { set(y + i, get(x + i, k) - V(m) - V(s), k); });
+  } else if constexpr (sizeof(T) == 2) {  // the exponentials do not survive rounding to 16 bits: compute them twice
+    const W scale = W(1) / row_sum_exp(x, n, m);
+    for_vectors<W>(n, [&](int64_t i, auto k) { set(y + i, exp(get(x + i, k) - V(m)) * V(scale), k); });
+  } else {
+    const auto keep = [&](int64_t i, auto k) {
+      const V e = exp(get(x + i, k) - V(m));
+      set(y + i, e, k);
+      return e;
+    };
+    const W scale = W(1) / reduce_add(join_vectors<W>(n, W(0), keep, kAdd));
+    for_vectors<W>(n, [&](int64_t i, auto k) { set(y + i, get(y + i, k) * V(scale), k); });
+  }
+}
+
+// w <= kStrip columns, `inner` apart per row.
+template <bool is_log, class T>
+void softmax_columns(const T* x, T* y, int64_t n, int64_t inner, int w) {
+  using W = WideOf<T>;
+  using V = Vec<W>;
+  alignas(64) W m[kStrip], s[kStrip];
+  for (int j = 0; j < w; j++) m[j] = -kInf<W>, s[j] = 0;
+  for (int64_t r = 0; r < n; r++)
+    for_vectors<W>(w, [&](int64_t j, auto k) { set(m + j, max(get(m + j, k), get(x + r * inner + j, k)), k); });
+  for (int64_t r = 0; r < n; r++)
+    for_vectors<W>(w, [&](int64_t j, auto k) {
+      const V e = exp(get(x + r * inner + j, k) - get(m + j, k));
+      if constexpr (!is_log && sizeof(T) != 2) set(y + r * inner + j, e, k);
+      set(s + j, get(s + j, k) + e, k);
+    });
+  for_vectors<W>(w, [&](int64_t j, auto k) { set(s + j, is_log ? log(get(s + j, k)) : V(W(1)) / get(s + j, k), k); });
+  for (int64_t r = 0; r < n; r++)
+    for_vectors<W>(w, [&](int64_t j, auto k) {
+      const T *px = x + r * inner + j, *py = y + r * inner + j;
+      V v;
+      if constexpr (is_log)
+        v = get(px, k) - get(m + j, k) - get(s + j, k);
+      else if constexpr (sizeof(T) == 2)
+        v = exp(get(px, k) - get(m + j, k)) * get(s + j, k);
+      else
+        v = get(py, k) * get(s + j, k);
+      set(y + r * inner + j, v, k);
+    });
+}
+
+template <bool is_log, class T>
+void backward_row(const T* g, const T* y, T* dx, int64_t n) {
+  using W = WideOf<T>;
+  using V = Vec<W>;
+  const auto term = [&](int64_t i, auto k) { return is_log ? get(g + i, k) : get(g + i, k) * get(y + i, k); };
+  const V s = reduce_add(join_vectors<W>(n, W(0), term, kAdd));
+  for_vectors<W>(n, [&](int64_t i, auto k) {
+    const V a = get(g + i, k), b = get(y + i, k);
+    set(dx + i, is_log ? a - exp(b) * s : b * (a - s), k);
+  });
+}
+
+template <bool is_log, class T>
+void backward_columns(const T* g, const T* y, T* dx, int64_t n, int64_t inner, int w) {
+  using W = WideOf<T>;
+  using V = Vec<W>;
+  alignas(64) W s[kStrip];
+  for (int j = 0; j < w; j++) s[j] = 0;
+  for (int64_t r = 0; r < n; r++)
+    for_vectors<W>(w, [&](int64_t j, auto k) {
+      const V a = get(g + r * inner + j, k);
+      set(s + j, get(s + j, k) + (is_log ? a : a * get(y + r * inner + j, k)), k);
+    });
+  for (int64_t r = 0; r < n; r++)
+    for_vectors<W>(w, [&](int64_t j, auto k) {
+      const V a = get(g + r * inner + j, k), b = get(y + r * inner + j, k), t = get(s + j, k);
+      set(dx + r * inner + j, is_log ? a - exp(b) * t : b * (a - t), k);
+    });
+}
+
+// Cuts dense memory into rows or strips: row(offset), columns(offset, columns).
+template <class Row, class Columns>
+void for_lines(const View& v, int64_t axis, Row&& row, Columns&& columns) {
+  const int64_t total = v.numel();
+  if (total == 0) return;
+  const int64_t n = v.ndim ? v.shape[axis] : 1, inner = n > 1 ? v.strides[axis] : 1, outer = total / n / inner;
+  if (inner == 1)
+    return parallel_for(outer, max_of<int64_t>(1, kSoftmaxGrain / n), [&](int64_t begin, int64_t end) {
+      for (int64_t o = begin; o < end; o++) row(o * n, n);
+    });
+  const int64_t strips = ceil_div<int64_t>(inner, kStrip), width = min_of<int64_t>(inner, kStrip);
+  parallel_for(outer * strips, max_of<int64_t>(1, kSoftmaxGrain / width / n), [&](int64_t begin, int64_t end) {
+    for (int64_t t = begin; t < end; t++) {
+      const int64_t j = t % strips * kStrip;
+      columns(t / strips * n * inner + j, n, inner, int(min_of<int64_t>(kStrip, inner - j)));
+    }
+  });
+}
+
+template <bool is_log, class T>
+void softmax_kernel(const Args& a) {
+  const T* x = a.in[0].ptr<T>();
+  T* y = a.out[0].ptr<T>();
+  for_lines(
+      a.in[0], a.attrs->i[0], [=](int64_t at, int64_t n) { softmax_row<is_log>(x + at, y + at, n); },
+      [=](int64_t at, int64_t n, int64_t inner, int w) { softmax_columns<is_log>(x + at, y + at, n, inner, w); });
+}
+
+template <bool is_log, class T>
+void softmax_backward_kernel(const Args& a) {
+  const T *g = a.in[0].ptr<T>(), *y = a.in[1].ptr<T>();
+  T* dx = a.out[0].ptr<T>();
+  for_lines(
+      a.in[1], a.attrs->i[0], [=](int64_t at, int64_t n) { backward_row<is_log>(g + at, y + at, dx + at, n); },
+      [=](int64_t at, int64_t n, int64_t inner, int w) { backward_columns<is_log>(g + at, y + at, dx + at, n, inner, w); });
+}
+
+}  // namespace
+
+#define FD_SOFTMAX_ROWS(mask, T)                                                                       \
+  {OpId::softmax, mask, softmax_kernel<false, T>}, {OpId::log_softmax, mask, softmax_kernel<true, T>}, \
+      {OpId::softmax_backward, mask, softmax_backward_kernel<false, T>}, {                             \
+    OpId::log_softmax_backward, mask, softmax_backward_kernel<true, T>                                 \
+  }
+FD_KERNEL_TABLE(softmax) = {
+    FD_SOFTMAX_ROWS(kF32, float), FD_SOFTMAX_ROWS(kF64, double), FD_SOFTMAX_ROWS(kF16, f16), FD_SOFTMAX_ROWS(kBF16, bf16), {}};
+
+}  // namespace fastdl

@@ -1,0 +1,86 @@
+// Loops over a row of n contiguous elements, for softmax and cross-entropy: one body serves whole vectors and the rest at the end.
+#pragma once
+#include "cpu/isa/kernel.h"
+#include "cpu/vec/convert.h"
+#include "math/exp.h"
+#include "math/log.h"
+
+namespace fastdl {
+namespace {
+
+struct Whole {};  // a whole vector
+struct Part {
+  int count;
+};  // only so many lanes of it
+
+template <class T>
+FD_INLINE Vec<WideOf<T>> get(const T* p, Whole) {
+  return load_wide(p);
+}
+template <class T>
+FD_INLINE Vec<WideOf<T>> get(const T* p, Part k) {
+  return load_wide_partial(p, k.count);
+}
+template <class T>
+FD_INLINE void set(T* p, Vec<WideOf<T>> a, Whole) {
+  store_narrow(p, a);
+}
+template <class T>
+FD_INLINE void set(T* p, Vec<WideOf<T>> a, Part k) {
+  store_narrow_partial(p, a, k.count);
+}
+
+// body(i, Whole or Part) for the vectors of a row.
+template <class W, class F>
+FD_INLINE void for_vectors(int64_t n, F&& body) {
+  constexpr int S = Vec<W>::size;
+  int64_t i = 0;
+  for (; i + S <= n; i += S) body(i, Whole{});
+  if (i < n) body(i, Part{int(n - i)});
+}
+
+// Joins term(i, Whole or Part) over the vectors of a row, four at a time; `none` stands in for lanes past the end.
+template <class W, class Term, class Join>
+FD_INLINE Vec<W> join_vectors(int64_t n, W none, Term&& term, Join&& join) {
+  using V = Vec<W>;
+  using I = typename Lane<W>::Int;
+  constexpr int S = V::size;
+  V a(none);
+  int64_t i = 0;
+  if (n >= 4 * S) {
+    V b = a, c = a, d = a;
+    for (; i + 4 * S <= n; i += 4 * S) {
+      a = join(a, term(i, Whole{})), b = join(b, term(i + S, Whole{}));
+      c = join(c, term(i + 2 * S, Whole{})), d = join(d, term(i + 3 * S, Whole{}));
+    }
+    a = join(join(a, b), join(c, d));
+  }
+  for (; i + S <= n; i += S) a = join(a, term(i, Whole{}));
+  if (i < n) a = join(a, select(iota<I>() < Vec<I>(I(n - i)), term(i, Part{int(n - i)}), V(none)));
+  return a;
+}
+
+constexpr auto kAdd = [](auto a, auto b) { return a + b; };
+
+// The maximum; a row with NaN may give any number, the sum of exponentials is NaN then anyway.
+template <class T>
+FD_INLINE WideOf<T> row_max(const T* x, int64_t n) {
+  using W = WideOf<T>;
+  return reduce_max(
+      join_vectors<W>(n, -kInf<W>, [&](int64_t i, auto k) { return get(x + i, k); }, [](Vec<W> a, Vec<W> b) { return max(a, b); }));
+}
+// Sum of exp(x - m).
+template <class T>
+FD_INLINE WideOf<T> row_sum_exp(const T* x, int64_t n, WideOf<T> m) {
+  using W = WideOf<T>;
+  return reduce_add(join_vectors<W>(n, W(0), [&](int64_t i, auto k) { return exp(get(x + i, k) - Vec<W>(m)); }, kAdd));
+}
+template <class W>
+FD_INLINE W log_of(W x) {
+  return log(Vec<W>(x))[0];
+}
+
+constexpr int64_t kSoftmaxGrain = 16384;  // elements per chunk
+
+}  // namespace
+}  // namespace fastdl

@@ -1,0 +1,708 @@
+// The tape: nodes recorded by ops, and the engine that walks them backward. The rules themselves are Python one-liners (vjp of each
+// stanza); the walk is a loop, so depth is bounded by memory only.
+#include <queue>
+#include <unordered_map>
+
+#include "tensor.h"
+
+namespace fastdl::python {
+
+thread_local bool grad_enabled = true;
+
+// Where the gradient of one input goes, and the shape and dtype it must have there.
+struct Edge {
+  Node* node = nullptr;          // producer of the input (owned), or
+  TensorObject* leaf = nullptr;  // the leaf itself (owned); neither: no gradient wanted
+  uint32_t output_nr = 0;
+  DType dtype;
+  int32_t ndim;
+  int64_t shape[kMaxDims];
+};
+
+struct SavedValue {
+  PyObject* object = nullptr;  // tensor, number, attribute or shape tuple
+  uint32_t version = 0;        // of the buffer when saved
+  bool is_output = false;      // an alias without its node, to avoid a reference cycle
+};
+
+struct OutputMeta {
+  DType dtype;
+  int32_t ndim;
+  int64_t shape[kMaxDims];
+};
+
+struct Node {
+  int64_t references = 1;
+  uint64_t sequence;           // grows with creation: inputs always have smaller numbers than outputs
+  PyObject* op;                // OpObject, or nullptr when rule is set
+  PyObject* rule = nullptr;    // vjp(g0, ..., *saved) -> gradients
+  PyObject* name = nullptr;
+  std::vector<Edge> edges;
+  std::vector<SavedValue> saved;
+  std::vector<OutputMeta> outputs;
+  bool freed = false;
+};
+
+namespace {
+
+uint64_t next_sequence = 0;
+
+// Nodes waiting to be destroyed: a chain of any length is freed in a loop, not by recursion.
+std::vector<Node*>* graveyard = nullptr;
+
+void drop_saved(Node* node) {
+  std::vector<SavedValue> saved;
+  saved.swap(node->saved);
+  for (auto& s : saved) Py_XDECREF(s.object);
+}
+
+void destroy(Node* node) {
+  drop_saved(node);
+  for (auto& e : node->edges) {
+    if (e.node) node_release(e.node);
+    if (e.leaf) Py_DECREF(as_object(e.leaf));
+  }
+  Py_XDECREF(node->op);
+  Py_XDECREF(node->rule);
+  Py_XDECREF(node->name);
+  delete node;
+}
+
+void fill_edge(Edge& e, TensorObject* t) {
+  e.dtype = t->view.dtype;
+  e.ndim = t->view.ndim;
+  for (int d = 0; d < e.ndim; d++) e.shape[d] = t->view.shape[d];
+  if (t->node) {
+    e.node = node_retain(t->node);
+    e.output_nr = t->output_nr;
+  } else if (t->requires_grad) {
+    Py_INCREF(as_object(t));
+    e.leaf = t;
+  }
+}
+
+Node* new_node(PyObject* const* inputs, int nin, TensorObject* const* outputs, int nout) {
+  Node* node = new Node;
+  node->sequence = next_sequence++;
+  node->op = nullptr;
+  node->edges.resize(nin);
+  for (int k = 0; k < nin; k++)
+    if (is_tensor(inputs[k]) && is_differentiable(as_tensor(inputs[k])->view.dtype)) fill_edge(node->edges[k], as_tensor(inputs[k]));
+  node->outputs.resize(nout);
+  for (int k = 0; k < nout; k++) {
+    if (!outputs[k]) continue;
+    OutputMeta& m = node->outputs[k];
+    const View& v = outputs[k]->view;
+    m.dtype = v.dtype;
+    m.ndim = v.ndim;
+    for (int d = 0; d < v.ndim; d++) m.shape[d] = v.shape[d];
+  }
+  return node;
+}
+
+void attach(Node* node, TensorObject* const* outputs, int nout) {
+  for (int k = 0; k < nout; k++) {
+    TensorObject* t = outputs[k];
+    if (!t || !is_differentiable(t->view.dtype)) continue;
+    if (t->node) node_release(t->node);
+    t->node = node_retain(node);
+    t->output_nr = uint32_t(k);
+    t->version = t->buffer->version;
+  }
+  node_release(node);
+}
+
+PyObject* shape_tuple(const int64_t* shape, int ndim) {
+  PyObject* t = PyTuple_New(ndim);
+  for (int d = 0; t && d < ndim; d++) PyTuple_SET_ITEM(t, d, PyLong_FromLongLong(shape[d]));
+  return t;
+}
+
+}  // namespace
+
+Node* node_retain(Node* node) {
+  node->references++;
+  return node;
+}
+
+void node_release(Node* node) {
+  if (--node->references > 0) return;
+  if (graveyard) {
+    graveyard->push_back(node);
+    return;
+  }
+  std::vector<Node*> pending{node};
+  graveyard = &pending;
+  while (!pending.empty()) {
+    Node* next = pending.back();
+    pending.pop_back();
+    destroy(next);
+  }
+  graveyard = nullptr;
+}
+
+PyObject* node_name(Node* node) {
+  PyObject* name = node->name ? node->name : node->op ? reinterpret_cast<OpObject*>(node->op)->name : Py_None;
+  Py_INCREF(name);
+  return name;
+}
+
+bool any_needs_grad(PyObject* const* inputs, int n) {
+  for (int k = 0; k < n; k++)
+    if (is_tensor(inputs[k]) && needs_grad(as_tensor(inputs[k])) && is_differentiable(as_tensor(inputs[k])->view.dtype)) return true;
+  return false;
+}
+
+void bump_version(TensorObject* t) { t->version = ++t->buffer->version; }
+
+bool check_version(const TensorObject* t, const char* op) {
+  if (!t->node || t->version == t->buffer->version || !grad_enabled) return true;
+  raise(ErrorCode::Grad,
+        "%s: this tensor's memory was changed in place through another tensor after it was computed, so its gradient would be wrong; "
+        "use clone() before the in-place write",
+        op);
+  return false;
+}
+
+bool check_inplace(TensorObject* t, const char* op) {
+  if (!grad_enabled) return true;
+  if (t->requires_grad && !t->node) {
+    raise(ErrorCode::Grad, "%s: a leaf that requires grad cannot be changed in place; do it under no_grad() or on a copy", op);
+    return false;
+  }
+  if (t->is_view) {
+    raise(ErrorCode::Grad, "%s: an in-place write to a view cannot be recorded for gradients; write to its base tensor or use clone() first", op);
+    return false;
+  }
+  return check_version(t, op);
+}
+
+bool record_op(OpObject* op, PyObject* const* bound, PyObject* const* inputs, int nin, TensorObject* const* outputs, int nout,
+               bool in_place) {
+  Node* node = new_node(inputs, nin, outputs, nout);
+  Py_INCREF(reinterpret_cast<PyObject*>(op));
+  node->op = reinterpret_cast<PyObject*>(op);
+  uint64_t wanted = ~uint64_t(0);
+  if (!op->single) {
+    wanted = 0;
+    for (int k = 0; k < nin && k < 64; k++)
+      if (node->edges[k].node || node->edges[k].leaf) wanted |= uint64_t(1) << k;
+  }
+  node->saved.resize(op->saved->size());
+  for (size_t s = 0; s < op->saved->size(); s++) {
+    const SavedSlot& slot = (*op->saved)[s];
+    if (!(slot.parts & wanted)) continue;
+    SavedValue& value = node->saved[s];
+    switch (slot.kind) {
+      case SavedKind::Input:
+        if (op->has_list && slot.index == 0) {  // the whole list
+          value.object = PyTuple_New(nin);
+          for (int k = 0; value.object && k < nin; k++) Py_INCREF(inputs[k]), PyTuple_SET_ITEM(value.object, k, inputs[k]);
+          break;
+        }
+        value.object = inputs[slot.index];
+        Py_INCREF(value.object);
+        if (is_tensor(value.object)) {
+          const Buffer* b = as_tensor(value.object)->buffer;
+          value.version = b->version - (in_place && outputs[0] && b == outputs[0]->buffer);
+        }
+        break;
+      case SavedKind::Output:
+        if (op->outputs_if >= 0 && bound[op->outputs_if] == (*op->params)[op->outputs_if].default_value) break;
+        value.object = as_object(alias_tensor(outputs[slot.index], false));
+        value.version = outputs[slot.index]->buffer->version;
+        value.is_output = true;
+        break;
+      case SavedKind::Attr:
+        value.object = bound[slot.index];
+        Py_INCREF(value.object);
+        break;
+      case SavedKind::InputShape:
+        if (op->has_list && slot.index == 0) {
+          value.object = PyTuple_New(nin);
+          for (int k = 0; value.object && k < nin; k++)
+            PyTuple_SET_ITEM(value.object, k, shape_tuple(as_tensor(inputs[k])->view.shape, as_tensor(inputs[k])->view.ndim));
+        } else if (is_tensor(inputs[slot.index])) {
+          const View& v = as_tensor(inputs[slot.index])->view;
+          value.object = shape_tuple(v.shape, v.ndim);
+        } else {
+          value.object = PyTuple_New(0);
+        }
+        break;
+    }
+    if (!value.object && slot.kind != SavedKind::Output) {
+      node_release(node);
+      return false;
+    }
+  }
+  attach(node, outputs, nout < op->visible ? nout : op->visible);
+  return true;
+}
+
+bool record_rule(PyObject* name, PyObject* rule, PyObject* saved, PyObject* const* inputs, int nin, TensorObject* const* outputs,
+                 int nout) {
+  if (!grad_enabled || !any_needs_grad(inputs, nin)) return true;
+  Node* node = new_node(inputs, nin, outputs, nout);
+  Py_XINCREF(name);
+  node->name = name;
+  Py_INCREF(rule);
+  node->rule = rule;
+  const Py_ssize_t n = saved ? PyTuple_GET_SIZE(saved) : 0;
+  node->saved.resize(n);
+  for (Py_ssize_t s = 0; s < n; s++) {
+    PyObject* o = PyTuple_GET_ITEM(saved, s);
+    bool output = false;
+    for (int k = 0; k < nout; k++) output = output || o == as_object(outputs[k]);
+    if (output) {
+      node->saved[s].object = as_object(alias_tensor(as_tensor(o), false));
+      node->saved[s].is_output = true;
+    } else {
+      Py_INCREF(o);
+      node->saved[s].object = o;
+    }
+    if (is_tensor(o)) node->saved[s].version = as_tensor(o)->buffer->version;
+  }
+  attach(node, outputs, nout);
+  return true;
+}
+
+namespace {
+
+PyObject* call_op(OpId id, PyObject* a, PyObject* b) {
+  PyObject* bound[2] = {a, b};
+  return dispatch(op_objects[int(id)], bound);
+}
+
+// Sums g over the axes along which the input was broadcast, and casts it to the input's dtype.
+PyObject* fit(PyObject* g_owned, const Edge& e) {
+  TensorObject* g = as_tensor(g_owned);
+  const View& v = g->view;
+  bool same = v.ndim == e.ndim;
+  for (int d = 0; same && d < e.ndim; d++) same = v.shape[d] == e.shape[d];
+  if (!same) {
+    const int extra = v.ndim - e.ndim;
+    int64_t mask = 0;
+    bool ok = extra >= 0;
+    for (int d = 0; ok && d < v.ndim; d++) {
+      if (d < extra) mask |= int64_t(1) << d;
+      else if (e.shape[d - extra] != v.shape[d]) ok = e.shape[d - extra] == 1, mask |= int64_t(1) << d;
+    }
+    PyObject* axes = PyList_New(0);
+    for (int d = 0; ok && axes && d < v.ndim; d++)
+      if (mask >> d & 1) {
+        PyObject* i = PyLong_FromLong(d);
+        PyList_Append(axes, i);
+        Py_DECREF(i);
+      }
+    PyObject* shape = shape_tuple(e.shape, e.ndim);
+    PyObject* summed = nullptr;
+    if (!ok) {
+      raise(ErrorCode::Grad, "backward: a gradient of shape %s does not fit an input of shape %s", shape_text(v).c_str(),
+            shape_text(e.shape, e.ndim).c_str());
+    } else {
+      // Extra parameters of `sum` take their defaults.
+      OpObject* sum = op_objects[int(OpId::sum)];
+      PyObject* bound[8] = {g_owned, axes};
+      for (int k = 2; k < sum->nparams && k < 8; k++) bound[k] = (*sum->params)[k].default_value;
+      summed = dispatch(sum, bound);
+    }
+    Py_XDECREF(axes);
+    Py_DECREF(g_owned);
+    g_owned = summed && shape ? py_reshape(summed, shape) : nullptr;
+    Py_XDECREF(summed);
+    Py_XDECREF(shape);
+    if (!g_owned) return nullptr;
+    g = as_tensor(g_owned);
+  }
+  if (g->view.dtype != e.dtype) {
+    if (is_complex(g->view.dtype) && !is_complex(e.dtype)) {  // a real input: only the real part has meaning
+      PyObject* real = PyObject_GetAttrString(g_owned, "real");
+      Py_DECREF(g_owned);
+      if (!real) return nullptr;
+      g_owned = real;
+    }
+    PyObject* cast = PyObject_CallMethod(g_owned, "astype", "O", dtype_object(e.dtype));
+    Py_DECREF(g_owned);
+    g_owned = cast;
+  }
+  return g_owned;
+}
+
+// a (owned) + b (owned); adds into a's memory when nobody else can see it.
+PyObject* accumulate(PyObject* a, PyObject* b) {
+  TensorObject *ta = as_tensor(a), *tb = as_tensor(b);
+  const bool mine = Py_REFCNT(a) == 1 && !ta->node && ta->buffer->references.load() == 1 && !ta->is_view && !(grad_enabled && tb->node);
+  PyObject* sum;
+  if (mine) {
+    PyObject* bound[2] = {a, b};
+    sum = dispatch(op_objects[int(OpId::add)], bound, ta);
+  } else {
+    sum = call_op(OpId::add, a, b);
+  }
+  Py_DECREF(a);
+  Py_DECREF(b);
+  return sum;
+}
+
+bool accumulate_leaf(TensorObject* leaf, PyObject* g_owned) {
+  TensorObject* g = as_tensor(g_owned);
+  const bool graph = grad_enabled && g->node;
+  if (leaf->grad) {
+    TensorObject* old = as_tensor(leaf->grad);
+    if (!graph && !needs_grad(old)) {  // in the same memory, which an optimiser may own
+      PyObject* bound[2] = {leaf->grad, g_owned};
+      PyObject* r = dispatch(op_objects[int(OpId::add)], bound, old);
+      Py_DECREF(g_owned);
+      Py_XDECREF(r);
+      return r != nullptr;
+    }
+    PyObject* sum = call_op(OpId::add, leaf->grad, g_owned);
+    Py_DECREF(g_owned);
+    if (!sum) return false;
+    Py_SETREF(leaf->grad, sum);
+    return true;
+  }
+  if (leaf->grad_slot && !graph && Py_REFCNT(leaf->grad_slot) == 1) {
+    const bool ok = copy_into(as_tensor(leaf->grad_slot), g);
+    Py_DECREF(g_owned);
+    if (!ok) return false;
+    Py_INCREF(leaf->grad_slot);
+    leaf->grad = leaf->grad_slot;
+    return true;
+  }
+  const bool fresh = Py_REFCNT(g_owned) == 1 && g->buffer->references.load() == 1 && g->buffer->release_fn == nullptr;
+  if (!graph && !(fresh && g->view.contiguous())) {  // a gradient of its own, in the leaf's memory order
+    TensorObject* copy = materialise(g, Layout::Like, g->view.dtype);
+    Py_DECREF(g_owned);
+    if (!copy) return false;
+    g_owned = as_object(copy);
+  }
+  leaf->grad = g_owned;
+  return true;
+}
+
+// The saved values of a node as the rule wants them: outputs get their node back, stale memory is an error.
+PyObject* unpack(Node* node, size_t s) {
+  SavedValue& value = node->saved[s];
+  PyObject* o = value.object;
+  if (!o) {
+    Py_RETURN_NONE;
+  }
+  if (is_tensor(o)) {
+    TensorObject* t = as_tensor(o);
+    if (t->buffer->version != value.version) {
+      PyObject* name = node_name(node);
+      raise(ErrorCode::Grad,
+            "backward: a tensor of shape %s that %U needs for its gradient was changed in place (version %u, needed %u); "
+            "use clone() before the in-place write or an out-of-place op",
+            shape_text(t->view).c_str(), name, t->buffer->version, value.version);
+      Py_XDECREF(name);
+      return nullptr;
+    }
+    if (value.is_output && grad_enabled) {
+      TensorObject* alias = alias_tensor(t, false);
+      if (!alias) return nullptr;
+      alias->node = node_retain(node);
+      alias->output_nr = 0;
+      if (node->op)
+        for (const SavedSlot& slot : *reinterpret_cast<OpObject*>(node->op)->saved)
+          if (&slot - reinterpret_cast<OpObject*>(node->op)->saved->data() == std::ptrdiff_t(s)) alias->output_nr = slot.index;
+      alias->version = t->buffer->version;
+      return as_object(alias);
+    }
+  }
+  Py_INCREF(o);
+  return o;
+}
+
+struct Engine {
+  std::unordered_map<Node*, std::vector<PyObject*>> pending;  // gradients gathered per output
+  struct Later {
+    bool operator()(const Node* a, const Node* b) const { return a->sequence < b->sequence; }
+  };
+  std::priority_queue<Node*, std::vector<Node*>, Later> ready;  // newest first: every consumer of a node is newer than it
+  // targets of grad(): the result slot of a leaf or of an output of a node
+  std::unordered_map<TensorObject*, std::vector<int>> leaf_targets;
+  std::unordered_map<Node*, std::vector<std::pair<uint32_t, int>>> node_targets;
+  std::vector<PyObject*> results;
+  bool capture = false, retain = false;
+
+  ~Engine() {
+    for (auto& p : pending) {
+      for (auto* g : p.second) Py_XDECREF(g);
+      node_release(p.first);
+    }
+    for (auto* r : results) Py_XDECREF(r);
+  }
+
+  // In capture mode only nodes that lead to a target run: useful[node], filled before the walk, tells which.
+  std::unordered_map<Node*, bool> useful;
+  bool is_useful(const Edge& e) const {
+    if (e.leaf) return leaf_targets.count(e.leaf) > 0;
+    if (!e.node) return false;
+    const auto it = useful.find(e.node);
+    return (it != useful.end() && it->second) || node_targets.count(e.node) > 0;
+  }
+  void find_useful(Node* root) {
+    std::vector<std::pair<Node*, size_t>> stack{{root, 0}};
+    while (!stack.empty()) {  // depth first; a node is decided after its inputs
+      auto& [node, next] = stack.back();
+      if (next == 0 && useful.count(node)) {
+        stack.pop_back();
+        continue;
+      }
+      Node* child = nullptr;
+      while (next < node->edges.size() && !child) {
+        Node* c = node->edges[next++].node;
+        if (c && !useful.count(c)) child = c;
+      }
+      if (child) {
+        stack.push_back({child, 0});
+        continue;
+      }
+      bool any = false;
+      for (const Edge& e : node->edges) any = any || is_useful(e);
+      useful[node] = any;
+      stack.pop_back();
+    }
+  }
+
+  bool add(Node* node, uint32_t output_nr, PyObject* g_owned) {
+    auto it = pending.find(node);
+    if (it == pending.end()) {
+      it = pending.emplace(node_retain(node), std::vector<PyObject*>(node->outputs.size(), nullptr)).first;
+      ready.push(node);
+    }
+    PyObject*& slot = it->second[output_nr];
+    if (!slot) {
+      slot = g_owned;
+      return true;
+    }
+    PyObject* old = slot;
+    slot = nullptr;
+    PyObject* sum = accumulate(old, g_owned);
+    pending[node][output_nr] = sum;
+    return sum != nullptr;
+  }
+
+  bool result(int slot, PyObject* g) {
+    Py_INCREF(g);
+    if (!results[slot]) {
+      results[slot] = g;
+      return true;
+    }
+    results[slot] = accumulate(results[slot], g);
+    return results[slot] != nullptr;
+  }
+
+  bool send(const Edge& e, PyObject* g_owned) {
+    g_owned = fit(g_owned, e);
+    if (!g_owned) return false;
+    if (e.node) return add(e.node, e.output_nr, g_owned);
+    return leaf(e.leaf, g_owned);
+  }
+
+  bool leaf(TensorObject* t, PyObject* g_owned) {
+    if (!capture) return accumulate_leaf(t, g_owned);
+    bool ok = true;
+    const auto it = leaf_targets.find(t);
+    if (it != leaf_targets.end())
+      for (int slot : it->second) ok = ok && result(slot, g_owned);
+    Py_DECREF(g_owned);
+    return ok;
+  }
+
+  bool run_node(Node* node, std::vector<PyObject*>& grads) {
+    if (node->freed) {
+      PyObject* name = node_name(node);
+      raise(ErrorCode::Grad, "backward: the graph at %U was already freed by an earlier backward; pass retain_graph=True to the first", name);
+      Py_XDECREF(name);
+      return false;
+    }
+    // Missing gradients of further outputs are zeros.
+    for (size_t k = 0; k < grads.size(); k++)
+      if (!grads[k] && (node->rule || reinterpret_cast<OpObject*>(node->op)->visible > int(k))) {
+        const OutputMeta& m = node->outputs[k];
+        if (!is_differentiable(m.dtype)) continue;
+        TensorObject* zero = empty_tensor(m.dtype, m.shape, m.ndim);
+        if (!zero) return false;
+        memset(zero->buffer->data, 0, size_t(zero->buffer->bytes));
+        grads[k] = as_object(zero);
+      }
+    if (node->rule) return run_rule(node, grads);
+    OpObject* op = reinterpret_cast<OpObject*>(node->op);
+    const int parts = int(op->vjp->size());
+    for (int p = 0; p < parts; p++) {
+      const VjpPart& part = (*op->vjp)[p];
+      if (!part.fn) continue;
+      if (!op->single && !wanted(node->edges[p])) continue;
+      PyObject* args[24];
+      int n = 0;
+      bool ok = true;
+      for (int16_t a : part.args) {
+        if (a == kNeeds) {
+          PyObject* needs = PyTuple_New(Py_ssize_t(node->edges.size()));
+          for (size_t k = 0; needs && k < node->edges.size(); k++)
+            PyTuple_SET_ITEM(needs, k, PyBool_FromLong(wanted(node->edges[k])));
+          if (!needs) ok = false;
+          else args[n++] = needs;
+          if (!ok) break;
+        } else if (a < 0) {
+          PyObject* g = grads[-1 - a] ? grads[-1 - a] : Py_None;
+          Py_INCREF(g);
+          args[n++] = g;
+        } else if ((args[n] = unpack(node, size_t(a)))) {
+          n++;
+        } else {
+          ok = false;
+          break;
+        }
+      }
+      PyObject* r = ok ? PyObject_Vectorcall(part.fn, args, n, nullptr) : nullptr;
+      for (int k = 0; k < n; k++) Py_DECREF(args[k]);
+      if (!r) return false;
+      if (!op->single || (node->edges.size() == 1 && !PyTuple_Check(r) && !PyList_Check(r))) {
+        if (!deliver(node->edges[p], r)) return false;
+      } else if (!deliver_all(node, r)) {
+        return false;
+      }
+    }
+    return true;
+  }
+
+  bool wanted(const Edge& e) const { return capture ? is_useful(e) : e.node || e.leaf; }
+
+  bool deliver(const Edge& e, PyObject* r_owned) {
+    if (r_owned == Py_None || !wanted(e)) {
+      Py_DECREF(r_owned);
+      return true;
+    }
+    if (!is_tensor(r_owned)) {
+      TensorObject* t = tensor_from(r_owned);
+      Py_DECREF(r_owned);
+      if (!t) return false;
+      r_owned = as_object(t);
+    }
+    return send(e, r_owned);
+  }
+
+  bool deliver_all(Node* node, PyObject* r_owned) {
+    PyObject* seq = PyTuple_Check(r_owned) || PyList_Check(r_owned) ? PySequence_Fast(r_owned, "") : nullptr;
+    if (!seq && node->edges.size() == 1) return deliver(node->edges[0], r_owned);
+    Py_DECREF(r_owned);
+    if (!seq || PySequence_Fast_GET_SIZE(seq) != Py_ssize_t(node->edges.size())) {
+      PyObject* name = node_name(node);
+      raise(ErrorCode::Grad, "backward: the gradient rule of %U must return a tuple with one gradient (or None) per input (%zd)", name,
+            Py_ssize_t(node->edges.size()));
+      Py_XDECREF(name);
+      Py_XDECREF(seq);
+      return false;
+    }
+    for (size_t k = 0; k < node->edges.size(); k++) {
+      PyObject* g = PySequence_Fast_GET_ITEM(seq, k);
+      Py_INCREF(g);
+      if (!deliver(node->edges[k], g)) {
+        Py_DECREF(seq);
+        return false;
+      }
+    }
+    Py_DECREF(seq);
+    return true;
+  }
+
+  bool run_rule(Node* node, std::vector<PyObject*>& grads) {
+    const size_t n = grads.size() + node->saved.size();
+    PyObject* args = PyTuple_New(Py_ssize_t(n));
+    if (!args) return false;
+    for (size_t k = 0; k < grads.size(); k++) {
+      PyObject* g = grads[k] ? grads[k] : Py_None;
+      Py_INCREF(g);
+      PyTuple_SET_ITEM(args, k, g);
+    }
+    for (size_t s = 0; s < node->saved.size(); s++) {
+      PyObject* o = unpack(node, s);
+      if (!o) {
+        Py_DECREF(args);
+        return false;
+      }
+      PyTuple_SET_ITEM(args, grads.size() + s, o);
+    }
+    PyObject* r = PyObject_CallObject(node->rule, args);
+    Py_DECREF(args);
+    return r && deliver_all(node, r);
+  }
+
+  bool run() {
+    while (!ready.empty()) {
+      Node* node = ready.top();
+      ready.pop();
+      auto it = pending.find(node);
+      std::vector<PyObject*> grads = std::move(it->second);
+      pending.erase(it);  // our reference on node is released below
+      bool ok = true;
+      const bool only_target = capture && !useful[node];
+      const auto target = node_targets.find(node);
+      if (target != node_targets.end())
+        for (auto& [output_nr, slot] : target->second)
+          if (grads[output_nr]) ok = ok && result(slot, grads[output_nr]);
+      ok = ok && (only_target || run_node(node, grads));
+      for (auto* g : grads) Py_XDECREF(g);
+      if (ok && !retain && !only_target) drop_saved(node), node->freed = true;
+      node_release(node);
+      if (!ok) return false;
+      if (PyErr_CheckSignals() < 0) return false;
+    }
+    return true;
+  }
+};
+
+struct GradMode {
+  bool before = grad_enabled;
+  explicit GradMode(bool on) { grad_enabled = on; }
+  ~GradMode() { grad_enabled = before; }
+};
+
+}  // namespace
+
+// backward of roots with grads; targets None: accumulate into leaves; else a tuple of tensors whose gradients are returned
+// (None for those not reached).
+PyObject* py_backward(PyObject* roots, PyObject* grads, PyObject* targets, bool retain_graph, bool create_graph) {
+  Engine engine;
+  engine.retain = retain_graph || create_graph;
+  engine.capture = targets != Py_None;
+  GradMode mode(create_graph);
+  if (engine.capture) {
+    const Py_ssize_t n = PyTuple_GET_SIZE(targets);
+    engine.results.resize(n, nullptr);
+    for (Py_ssize_t k = 0; k < n; k++) {
+      TensorObject* t = as_tensor(PyTuple_GET_ITEM(targets, k));
+      if (t->node) engine.node_targets[t->node].push_back({t->output_nr, int(k)});
+      else engine.leaf_targets[t].push_back(int(k));
+    }
+  }
+  const Py_ssize_t n = PyTuple_GET_SIZE(roots);
+  for (Py_ssize_t k = 0; engine.capture && k < n; k++)
+    if (Node* node = as_tensor(PyTuple_GET_ITEM(roots, k))->node) engine.find_useful(node);
+  for (Py_ssize_t k = 0; k < n; k++) {
+    TensorObject* root = as_tensor(PyTuple_GET_ITEM(roots, k));
+    PyObject* g = PyTuple_GET_ITEM(grads, k);
+    Edge e;
+    fill_edge(e, root);
+    Py_INCREF(g);
+    const bool ok = engine.wanted(e) ? engine.send(e, g) : (Py_DECREF(g), true);
+    if (e.node) node_release(e.node);
+    if (e.leaf) Py_DECREF(as_object(e.leaf));
+    if (!ok) return nullptr;
+  }
+  if (!engine.run()) return nullptr;
+  if (!engine.capture) Py_RETURN_NONE;
+  PyObject* out = PyTuple_New(Py_ssize_t(engine.results.size()));
+  for (size_t k = 0; out && k < engine.results.size(); k++) {
+    PyObject* r = engine.results[k] ? engine.results[k] : Py_None;
+    Py_INCREF(r);
+    PyTuple_SET_ITEM(out, k, r);
+  }
+  return out;
+}
+
+}  // namespace fastdl::python

@@ -1,0 +1,233 @@
+// The extension module fastdl._C: pybind11 binds everything that is not on a hot path.
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include "core/parallel.h"
+#include "core/threads.h"
+#include "cpu/cpuid.h"
+#include "tensor.h"
+
+namespace py = pybind11;
+using namespace fastdl;
+using namespace fastdl::python;
+
+namespace {
+
+py::object steal(PyObject* o) {
+  if (!o) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(o);
+}
+TensorObject* need_tensor(const py::object& o, const char* what) {
+  if (!is_tensor(o.ptr())) {
+    raise(ErrorCode::Type, "%s: need a tensor, not %.80s", what, Py_TYPE(o.ptr())->tp_name);
+    throw py::error_already_set();
+  }
+  return as_tensor(o.ptr());
+}
+void ok(bool fine) {
+  if (!fine) throw py::error_already_set();
+}
+
+py::object empty(const py::object& shape, const py::object& dtype) {
+  int64_t sizes[kMaxDims];
+  int n;
+  ok(get_shape(shape.ptr(), "empty", sizes, &n));
+  const int d = dtype_code(dtype.ptr());
+  if (d < 0) throw py::error_already_set();
+  return steal(as_object(empty_tensor(DType(d), sizes, n)));
+}
+
+// Shares t's memory under another type, e.g. nn.Parameter.
+py::object as_subclass(const py::object& o, const py::object& cls) {
+  TensorObject* t = need_tensor(o, "as_subclass");
+  if (!PyType_Check(cls.ptr()) || !PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(cls.ptr()), tensor_type)) {
+    raise(ErrorCode::Type, "as_subclass: need a subclass of Tensor");
+    throw py::error_already_set();
+  }
+  auto* type = reinterpret_cast<PyTypeObject*>(cls.ptr());
+  if (type == tensor_type) return steal(as_object(alias_tensor(t, false)));
+  PyObject* self = type->tp_alloc(type, 0);
+  if (!self) throw py::error_already_set();
+  as_tensor(self)->buffer = retain(t->buffer);
+  as_tensor(self)->view = t->view;
+  as_tensor(self)->version = t->version;
+  return py::reinterpret_steal<py::object>(self);
+}
+
+// Makes `o` a row-major view of `arena` at element `offset`; the caller copies values.
+void rebase(const py::object& o, const py::object& arena_object, int64_t offset) {
+  TensorObject *t = need_tensor(o, "rebase"), *arena = need_tensor(arena_object, "rebase");
+  const int64_t n = t->view.numel();
+  if (t->node || t->view.dtype != arena->view.dtype || !arena->view.contiguous() || offset < 0 || offset > arena->view.numel() - n) {
+    raise(ErrorCode::Value, "rebase: need a leaf, a row-major arena of the same dtype and an offset inside it");
+    throw py::error_already_set();
+  }
+  Buffer* old = t->buffer;
+  t->buffer = retain(arena->buffer);
+  t->view.data = static_cast<char*>(arena->view.data) + offset * itemsize(t->view.dtype);
+  set_contiguous_strides(t->view);
+  t->version = t->buffer->version;
+  release(old);
+}
+
+// Gives `o` other memory of the same shape and dtype (load_state_dict, .to()).
+void set_data(const py::object& o, const py::object& source) {
+  TensorObject *t = need_tensor(o, "set_data"), *s = need_tensor(source, "set_data");
+  if (t->node) {
+    raise(ErrorCode::Grad, "set_data: only a leaf can get other memory");
+    throw py::error_already_set();
+  }
+  Buffer* old = t->buffer;
+  t->buffer = retain(s->buffer);
+  t->view = s->view;
+  t->version = t->buffer->version;
+  release(old);
+}
+
+// Where backward() should put the first gradient: a tensor of the same shape, or None.
+void set_grad_slot(const py::object& o, const py::object& slot) {
+  TensorObject* t = need_tensor(o, "set_grad_slot");
+  if (slot.is_none()) {
+    Py_CLEAR(t->grad_slot);
+    return;
+  }
+  TensorObject* s = need_tensor(slot, "set_grad_slot");
+  bool same = s->view.ndim == t->view.ndim && s->view.dtype == t->view.dtype;
+  for (int d = 0; same && d < t->view.ndim; d++) same = s->view.shape[d] == t->view.shape[d];
+  if (!same) {
+    raise(ErrorCode::Shape, "set_grad_slot: shape %s does not match %s", shape_text(s->view).c_str(), shape_text(t->view).c_str());
+    throw py::error_already_set();
+  }
+  Py_INCREF(slot.ptr());
+  Py_XSETREF(t->grad_slot, slot.ptr());
+}
+
+void copy_(const py::object& dst, const py::object& src) {
+  TensorObject* d = need_tensor(dst, "copy_");
+  ok(check_inplace(d, "copy_"));
+  if (is_scalar(src.ptr())) {
+    ok(fill_view(d->view, src.ptr()));
+  } else {
+    TensorObject* s = tensor_from(src.ptr());
+    ok(s != nullptr);
+    const py::object hold = steal(as_object(s));
+    ok(copy_into(d, s));
+  }
+  bump_version(d);
+}
+
+py::object record(const py::tuple& outputs, const py::tuple& inputs, const py::object& rule, const py::str& name, const py::tuple& saved) {
+  std::vector<PyObject*> in;
+  std::vector<TensorObject*> out;
+  for (auto& o : inputs) in.push_back(o.ptr());
+  for (auto& o : outputs) {
+    TensorObject* t = need_tensor(py::reinterpret_borrow<py::object>(o), "record");
+    if (grad_enabled && any_needs_grad(in.data(), int(in.size())) && t->requires_grad) {
+      raise(ErrorCode::Grad, "%U: an output is a leaf that requires grad; return a new tensor", name.ptr());
+      throw py::error_already_set();
+    }
+    out.push_back(t);
+  }
+  ok(record_rule(name.ptr(), rule.ptr(), saved.ptr(), in.data(), int(in.size()), out.data(), int(out.size())));
+  return outputs;
+}
+
+py::list op_table_rows() {
+  py::list rows;
+  for (const OpInfo& info : op_table) {
+    py::list dtypes, kernels;
+    for (int d = 0; d < kNumDTypes; d++) {
+      if (info.dtypes >> d & 1) dtypes.append(dtype_name(DType(d)));
+      if (info.cpu[d]) kernels.append(dtype_name(DType(d)));
+    }
+    rows.append(py::make_tuple(info.name, info.family, int(info.nin), int(info.nout), dtypes, kernels));
+  }
+  return rows;
+}
+
+py::dict memory_stats_dict() {
+  const MemoryStats s = memory_stats();
+  py::dict d;
+  d["in_use"] = s.in_use;
+  d["peak"] = s.peak;
+  d["cached"] = s.cached;
+  d["limit"] = s.limit;
+  d["allocations"] = s.allocations;
+  d["hits"] = s.hits;
+  return d;
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_C, m) {
+  m.doc() = "fastdl's compiled core: Tensor, Op, kernels, allocator, threads.";
+  init_op_table();
+  if (!make_tensor_type(m.ptr()) || !make_op_type(m.ptr())) throw py::error_already_set();
+
+  m.def("set_errors", [](const py::object& module) { ok(set_error_classes(module.ptr())); });
+  m.def("set_dtypes", [](const py::object& tuple) { ok(set_dtypes(tuple.ptr())); });
+  m.def("set_hook", [](const char* name, const py::object& fn) { set_hook(name, fn.ptr()); });
+  m.def("op_table", op_table_rows, "Rows of the op table: (name, family, nin, nout, dtypes, dtypes with a CPU kernel).");
+
+  m.def("empty", empty, py::arg("shape"), py::arg("dtype"));
+  m.def("from_buffer", [](const py::object& o, int copy) { return steal(as_object(tensor_from(o.ptr(), -1, copy))); }, py::arg("obj"), py::arg("copy") = -1);
+  m.def("as_subclass", as_subclass);
+  m.def("rebase", rebase);
+  m.def("set_data", set_data);
+  m.def("set_grad_slot", set_grad_slot);
+  m.def("copy_", copy_);
+  m.def("permute", [](const py::object& t, const py::object& axes) { need_tensor(t, "permute"); return steal(py_permute(t.ptr(), axes.ptr())); });
+  m.def("reshape", [](const py::object& t, const py::object& shape) { need_tensor(t, "reshape"); return steal(py_reshape(t.ptr(), shape.ptr())); });
+  m.def("broadcast_to", [](const py::object& t, const py::object& shape) { need_tensor(t, "broadcast_to"); return steal(py_broadcast_to(t.ptr(), shape.ptr())); });
+  m.def("as_strided", [](const py::object& t, const py::object& shape, const py::object& strides, Py_ssize_t offset, const char* rule, const py::tuple& saved) {
+    need_tensor(t, "as_strided");
+    return steal(py_as_strided(t.ptr(), shape.ptr(), strides.ptr(), offset, rule, saved.ptr()));
+  });
+  m.def("element_strides", [](const py::object& t) {
+    const View& v = need_tensor(t, "element_strides")->view;
+    return py::tuple(py::cast(std::vector<int64_t>(v.strides, v.strides + v.ndim)));
+  });
+  m.def("to_dlpack", [](const py::object& t, bool versioned) { need_tensor(t, "to_dlpack"); return steal(to_dlpack(t.ptr(), versioned)); });
+  m.def("from_dlpack", [](const py::object& capsule) { return steal(from_dlpack(capsule.ptr())); });
+  m.def("promote_types", [](const py::object& a, const py::object& b) {
+    const int x = dtype_code(a.ptr()), y = x < 0 ? -1 : dtype_code(b.ptr());
+    if (y < 0) throw py::error_already_set();
+    return py::reinterpret_borrow<py::object>(dtype_object(promote(DType(x), DType(y))));
+  });
+  m.def("float_of", [](const py::object& a) {
+    const int x = dtype_code(a.ptr());
+    if (x < 0) throw py::error_already_set();
+    return py::reinterpret_borrow<py::object>(dtype_object(float_of(DType(x))));
+  });
+
+  m.def("grad_enabled", [] { return grad_enabled; });
+  m.def("set_grad_enabled", [](bool on) { const bool before = grad_enabled; grad_enabled = on; return before; });
+  m.def("backward", [](const py::tuple& roots, const py::tuple& grads, const py::object& targets, bool retain, bool create) {
+    for (auto& r : roots) need_tensor(py::reinterpret_borrow<py::object>(r), "backward");
+    for (auto& g : grads) need_tensor(py::reinterpret_borrow<py::object>(g), "backward");
+    if (roots.size() != grads.size()) throw py::value_error("backward: one gradient per root");
+    if (!targets.is_none())
+      for (auto& t : targets) need_tensor(py::reinterpret_borrow<py::object>(t), "grad");
+    return steal(py_backward(roots.ptr(), grads.ptr(), targets.ptr(), retain, create));
+  });
+  m.def("record", record, py::arg("outputs"), py::arg("inputs"), py::arg("rule"), py::arg("name"), py::arg("saved") = py::tuple());
+
+  m.def("num_threads", &num_threads);
+  m.def("set_num_threads", [](int n) {
+    if (n < 1 || n > 1024) throw py::value_error("set_num_threads: need a number from 1 to 1024");
+    set_num_threads(n);
+  });
+  m.def("memory_stats", memory_stats_dict);
+  m.def("reset_peak_memory", &reset_peak_memory);
+  m.def("empty_cache", &empty_cache);
+  m.def("set_memory_limit", &set_memory_limit);
+  m.def("fail_after", &fail_after, "Tests: the n-th allocation from now on fails.");
+  m.def("isa", [] { return isa_name(chosen_isa()); });
+  m.def("compiler", [] {
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#else
+    return "gcc " __VERSION__;
+#endif
+  });
+}

@@ -1,0 +1,149 @@
+// The Python types of the extension and what connects them. Tensor and Op live on CPython's own slots (a call costs tens of
+// nanoseconds); pybind11 binds the rest (module.cpp).
+#pragma once
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+#include <structmember.h>  // T_PYSSIZET on Python 3.11
+
+#include <vector>
+
+#include "core/buffer.h"
+#include "core/op.h"
+
+namespace fastdl::python {
+
+struct Node;
+struct OpObject;
+
+// fd.Tensor: a view on a buffer, plus its place in the autograd graph.
+struct TensorObject {
+  PyObject_HEAD
+  Buffer* buffer;      // one reference owned
+  View view;           // data points at element (0, ..., 0)
+  Node* node;          // the op that made it, when that was recorded; one reference owned
+  uint32_t output_nr;  // which output of node
+  uint32_t version;    // buffer version that node (or the leaf) stands for: a later in-place write makes it stale
+  bool requires_grad;  // leaves only; a tensor with a node always does
+  bool is_view;        // shares the memory of a tensor it was made from
+  PyObject* grad;      // TensorObject or nullptr
+  PyObject* grad_slot; // where an optimiser wants the gradient written (a view of its arena), or nullptr
+  PyObject* weakrefs;
+};
+
+extern PyTypeObject* tensor_type;
+extern PyTypeObject* op_type;
+
+inline bool is_tensor(PyObject* o) {
+  return Py_TYPE(o) == tensor_type || PyType_IsSubtype(Py_TYPE(o), tensor_type);
+}
+inline TensorObject* as_tensor(PyObject* o) { return reinterpret_cast<TensorObject*>(o); }
+inline PyObject* as_object(TensorObject* t) { return reinterpret_cast<PyObject*>(t); }
+inline bool needs_grad(const TensorObject* t) { return t->node || t->requires_grad; }
+
+// All functions that return PyObject* or TensorObject* give a new reference, or nullptr with a Python exception set.
+TensorObject* new_tensor(Buffer* buffer_owned, const View& view);      // takes the buffer reference
+TensorObject* empty_tensor(DType dtype, const int64_t* shape, int ndim, Layout layout = Layout::Contiguous,
+                           const View* like = nullptr, int likes = 0);
+TensorObject* alias_tensor(TensorObject* t, bool keep_node);           // same memory, new object
+bool make_tensor_type(PyObject* module);
+bool make_op_type(PyObject* module);
+bool set_error_classes(PyObject* error_module);
+PyObject* raise(const Error& error);                                   // sets the Python exception, returns nullptr
+PyObject* raise(ErrorCode code, const char* format, ...);
+
+// ---- conversion (convert.cpp) ------------------------------------------------------------------------------------
+bool is_scalar(PyObject* o);                                           // exactly bool, int, float, complex
+TensorObject* tensor_from(PyObject* o, int dtype = -1, int copy = -1);  // anything array-like; copy: -1 if needed, 0 never, 1 always
+bool scalar_to_view(PyObject* o, DType dtype, void* storage16, View* out);
+DType scalar_dtype(PyObject* o, bool have_reference, DType reference);
+PyObject* dtype_object(DType d);                                       // borrowed
+bool set_dtypes(PyObject* tuple);                                      // the fastdl.DType objects, in enum order
+int dtype_code(PyObject* o);                                           // fd dtype, NumPy dtype, type or name; -1 with exception
+bool get_shape(PyObject* o, const char* what, int64_t* shape, int* ndim);  // int or sequence of ints, >= 0
+int tensor_getbuffer(PyObject* self, Py_buffer* buf, int flags);
+void tensor_releasebuffer(PyObject* self, Py_buffer* buf);
+PyObject* tensor_item(TensorObject* t);
+PyObject* tensor_tolist(TensorObject* t);
+PyObject* to_dlpack(PyObject* t, bool versioned);                      // a capsule
+PyObject* from_dlpack(PyObject* capsule);
+
+// ---- ops (op.cpp) ------------------------------------------------------------------------------------------------
+// Parameter kinds of an op's signature, by annotation of its Python stanza (fastdl/op.py).
+enum class Param : uint8_t { Tensor, OptTensor, Tensors, Int, Bool, Float, Axis, Axes, Pair, DType, Shape, Pads, Choice, Object };
+
+enum class SavedKind : uint8_t { Input, Output, Attr, InputShape };
+struct SavedSlot {  // one value that backward needs
+  SavedKind kind;
+  uint8_t index;      // which input, output or parameter
+  uint64_t parts;     // bit k: needed by vjp part k
+};
+constexpr int16_t kNeeds = 1000;
+struct VjpPart {  // a function giving the gradient of one input (or of all: single)
+  PyObject* fn;
+  std::vector<int16_t> args;  // -1 - k: gradient of output k; >= 0: saved slot; kNeeds: which inputs want a gradient
+};
+
+struct OpObject {
+  PyObject_HEAD
+  vectorcallfunc vectorcall;
+  int op;  // row of op_table, or -1: composite, body is called
+  int ntensors, nparams, visible;
+  bool has_list;        // the first parameter is a list of tensors
+  bool elementwise;     // output shape is the broadcast of the inputs, out= allowed
+  bool single;          // one vjp function returns all gradients
+  bool keepdims_attr;   // reductions: i1 tells whether to keep the reduced axes
+  int outputs_if;       // parameter that must differ from its default for outputs to be saved (fused activations), or -1
+  PyObject* name;
+  PyObject* body;       // the stanza's function: doc, signature and fallback
+  PyObject* dict;
+  struct Spec {
+    PyObject* name;
+    PyObject* default_value;  // nullptr: required
+    PyObject* choices;        // Choice: tuple of str
+    Param kind;
+  };
+  std::vector<Spec>* params;
+  std::vector<SavedSlot>* saved;
+  std::vector<VjpPart>* vjp;  // empty: not differentiable
+};
+
+PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out = nullptr);
+PyObject* call_binary(OpId id, PyObject* a, PyObject* b);              // NotImplemented for foreign operands
+PyObject* call_inplace(OpId id, PyObject* self, PyObject* other);
+PyObject* call_unary(OpId id, PyObject* a);
+bool copy_into(TensorObject* dst, TensorObject* src);                  // raw copy with cast and broadcast; no autograd
+bool copy_view(const View& dst, const View& src);                      // the same, shapes equal
+bool fill_view(const View& dst, PyObject* scalar);
+TensorObject* materialise(TensorObject* t, Layout layout, DType dtype);  // dense copy; no autograd
+extern OpObject* op_objects[kNumOps];
+
+// ---- autograd (autograd.cpp) -------------------------------------------------------------------------------------
+extern thread_local bool grad_enabled;
+void node_release(Node* node);
+Node* node_retain(Node* node);
+// Records `op` when grad mode is on and an input needs it. inputs: TensorObject or other objects (scalars), borrowed.
+// in_place: the output's memory was an input's, whose old value is gone.
+bool record_op(OpObject* op, PyObject* const* bound, PyObject* const* inputs, int nin, TensorObject* const* outputs, int nout,
+               bool in_place);
+// A node with a Python rule: vjp(g0, ..., *saved) -> one gradient per input.
+bool record_rule(PyObject* name, PyObject* rule, PyObject* saved, PyObject* const* inputs, int nin, TensorObject* const* outputs, int nout);
+bool any_needs_grad(PyObject* const* inputs, int n);
+bool check_version(const TensorObject* t, const char* op);
+PyObject* py_backward(PyObject* roots, PyObject* grads, PyObject* targets, bool retain_graph, bool create_graph);
+void bump_version(TensorObject* t);
+bool check_inplace(TensorObject* t, const char* op);                   // leaf or view that needs grad: GradError
+PyObject* node_name(Node* node);
+
+// ---- views (views.cpp) -------------------------------------------------------------------------------------------
+PyObject* tensor_subscript(PyObject* self, PyObject* key);
+int tensor_ass_subscript(PyObject* self, PyObject* key, PyObject* value);
+TensorObject* make_view(TensorObject* base, const View& view, const char* rule, PyObject* saved_owned);  // records the rule
+bool broadcast_view(const View& in, const int64_t* shape, int ndim, View* out);
+PyObject* py_permute(PyObject* t, PyObject* axes);
+PyObject* py_reshape(PyObject* t, PyObject* shape);
+PyObject* py_broadcast_to(PyObject* t, PyObject* shape);
+PyObject* py_as_strided(PyObject* t, PyObject* shape, PyObject* strides, Py_ssize_t offset, const char* rule, PyObject* saved);
+PyObject* hook(const char* name);                                      // a Python function set by the package; borrowed
+bool set_hook(const char* name, PyObject* fn);
+
+}  // namespace fastdl::python
