@@ -50,6 +50,7 @@ FD_MATH float abs(float a) { return FD_LIBM(fabsf)(a); }
 FD_MATH double abs(double a) { return FD_LIBM(fabs)(a); }
 FD_MATH float sqrt(float a) { return FD_LIBM(sqrtf)(a); }
 FD_MATH double sqrt(double a) { return FD_LIBM(sqrt)(a); }
+FD_MATH float trunc(float a) { return FD_LIBM(truncf)(a); }
 FD_MATH int32_t to_int(float a) { return int32_t(a); }
 FD_MATH int64_t to_int(double a) { return int64_t(a); }
 FD_MATH float to_float(int32_t a) { return float(a); }
@@ -79,6 +80,8 @@ template <class V>
 using ScalarOf = typename ValueTraits<V>::Scalar;
 template <class V>
 using IntOf = typename ValueTraits<V>::Int;
+template <class V>
+using MaskFor = decltype(V() < V());  // bool for scalars
 template <class V>
 constexpr bool kIsDouble = sizeof(ScalarOf<V>) == 8;
 
@@ -110,10 +113,11 @@ FD_MATH V map_lanes(V x, F f) {
     return f(x);
   } else {
     ScalarOf<V> t[V::size];
-    store(t, x);
+    memcpy(t, &x, sizeof t);
 #pragma GCC unroll 1
     for (int i = 0; i < V::size; i++) t[i] = f(t[i]);
-    return load(t);
+    memcpy(&x, t, sizeof t);
+    return x;
   }
 }
 template <class V, class F>
@@ -122,12 +126,29 @@ FD_MATH V map_lanes(V x, V y, F f) {
     return f(x, y);
   } else {
     ScalarOf<V> t[V::size], u[V::size];
-    store(t, x);
-    store(u, y);
+    memcpy(t, &x, sizeof t);
+    memcpy(u, &y, sizeof u);
 #pragma GCC unroll 1
     for (int i = 0; i < V::size; i++) t[i] = f(t[i], u[i]);
-    return load(t);
+    memcpy(&x, t, sizeof t);
+    return x;
   }
+}
+
+// f in double on float lanes, for the few formulas that need a little more than float has.
+template <class V, class F>
+FD_MATH V in_double(V x, F f) {
+  if constexpr (sizeof(V) == sizeof(float))
+    return float(f(double(x)));
+  else
+    return narrow(f(widen_low(x)), f(widen_high(x)));
+}
+template <class V, class F>
+FD_MATH V in_double(V x, V y, F f) {
+  if constexpr (sizeof(V) == sizeof(float))
+    return float(f(double(x), double(y)));
+  else
+    return narrow(f(widen_low(x), widen_low(y)), f(widen_high(x), widen_high(y)));
 }
 
 // c0 + c1 x + c2 x^2 + ... by Horner's rule; one fused multiply-add per coefficient. Enough independent vectors are in flight

@@ -28,14 +28,33 @@ FD_MATH void reduce_exp(V x, V& n, V& r) {
   r = fma(n, V(-kLn2Lo), fma(n, V(-kLn2Hi), x));
 }
 
-// exp for arguments known to lie in [-104, 89] or to be NaN.
+// 2^n e^r
+template <class V>
+FD_MATH V exp_reduced(V n, V r) {
+  // (e^r - 1 - r) / r^2 on |r| <= 0.35; error 3e-9 relative to e^r
+  const V q = polynomial(r, 4.9999994e-01f, 1.6666517e-01f, 4.166828e-02f, 8.369248e-03f, 1.3820742e-03f);
+  return ldexp(fma(q, r * r, r) + V(1.0f), n);
+}
+
+// exp for arguments in [-104, 89] or NaN.
 template <class V>
 FD_MATH V exp_bounded(V x) {
   V n, r;
   reduce_exp(x, n, r);
-  // (e^r - 1 - r) / r^2 on |r| <= 0.35; error 3e-9 relative to e^r
-  const V q = polynomial(r, 4.9999994e-01f, 1.6666517e-01f, 4.166828e-02f, 8.369248e-03f, 1.3820742e-03f);
-  return ldexp(fma(q, r * r, r) + V(1.0f), n);
+  return exp_reduced(n, r);
+}
+
+// y exp(-c x^2) for 0 <= c x^2 <= 104. The rounding error of the square, which exp would magnify, is added to the remainder, and
+// y (1 + (e^r - 1)) is rounded once.
+template <class V>
+FD_MATH V times_exp_minus_square(V y, V x, float c) {
+  // exact_fma for the square too, lest the compiler fuse it, unrounded, into the reduction
+  const V m = x * V(-c), square = exact_fma(m, x, V(0.0f)), error = exact_fma(m, x, -square);
+  V n, r;
+  reduce_exp(square, n, r);
+  r = r + error;
+  const V q = polynomial(r, 4.9999994e-01f, 1.6666517e-01f, 4.166828e-02f, 8.369248e-03f, 1.3820742e-03f);  // as above
+  return ldexp(fma(y, fma(q, r * r, r), y), n);
 }
 
 template <class V>
@@ -60,6 +79,13 @@ FD_MATH V exp2(V x) {
   }
 }
 
+template <class V>
+FD_MATH V expm1_reduced(V r) {
+  // (e^r - 1 - r) / r^2 on |r| <= 0.35; error 1.4e-8 relative to e^r - 1
+  const V q = polynomial(r, 4.9999997e-01f, 1.6666542e-01f, 4.166743e-02f, 8.366876e-03f, 1.387188e-03f);
+  return fma(q, r * r, r);
+}
+
 // e^x - 1 without cancellation near 0: 2^n (e^r - 1) + (2^n - 1), all halved so that 2^n stays finite up to n = 128.
 template <class V>
 FD_MATH V expm1(V x) {
@@ -68,10 +94,7 @@ FD_MATH V expm1(V x) {
   } else {
     V n, r;
     reduce_exp(max(V(-30.0f), min(V(89.0f), x)), n, r);
-    // (e^r - 1 - r) / r^2 on |r| <= 0.35; error 1.4e-8 relative to e^r - 1
-    const V q = polynomial(r, 4.9999997e-01f, 1.6666542e-01f, 4.166743e-02f, 8.366876e-03f, 1.387188e-03f);
-    const V s = ldexp(V(0.5f), n);
-    const V half = fma(s, fma(q, r * r, r), s - V(0.5f));
+    const V s = ldexp(V(0.5f), n), half = fma(s, expm1_reduced(r), s - V(0.5f));
     return copysign(half + half, x);
   }
 }

@@ -95,5 +95,18 @@ FD_MATH V log1p(V x) {
   }
 }
 
+// log(1 + x) for x in [0, 1], at half the cost: 1 + x = 2^k (1 + f) with k = 0 or 1, and f is exact.
+template <class V>
+FD_MATH V log1p_unit(V x) {
+  if constexpr (kIsDouble<V>) {
+    return log1p(x);
+  } else {
+    const auto upper = x > V(0.41421356f);
+    const V f = select(upper, fma(x, V(0.5f), V(-0.5f)), x);
+    const V y = f + (log1p_tail(f) + select(upper, V(kLn2Lo), V(0.0f)));
+    return y + select(upper, V(kLn2Hi), V(0.0f));
+  }
+}
+
 }  // namespace
 }  // namespace fastdl

@@ -198,6 +198,28 @@ void map_block(void* out_, const void* const* in_, int64_t n, const Attrs& attrs
   }
 }
 
+// The same for long formulas, where interleaving two vectors would only spill registers and triple the code.
+template <class F, class T, int nin>
+void map_block_long(void* out_, const void* const* in_, int64_t n, const Attrs& attrs) {
+  using V = Vec<T>;
+  T* const out = static_cast<T*>(out_);
+  const T* in[nin];
+  for (int k = 0; k < nin; k++) in[k] = static_cast<const T*>(in_[k]);
+  V p[F::kParams + 1];
+  for (int k = 0; k < F::kParams; k++) p[k] = V(T(attrs.f[k]));
+  for (int64_t i = 0; i < n; i += V::size) {
+    const int64_t left = n - i;
+    const bool full = left >= V::size;
+    V x[nin];
+    for (int k = 0; k < nin; k++) x[k] = full ? load(in[k] + i) : load_partial(in[k] + i, int(left));
+    const V y = apply<F, nin, V>(x, p);
+    if (full)
+      store(out + i, y);
+    else
+      store_partial(out + i, y, int(left));
+  }
+}
+
 // Any type and a result of another type: one value at a time, vectorised by the compiler. ivdep: out may be an input, exactly.
 template <class F, class T, class R, int nin>
 void map_scalars(void* out_, const void* const* in_, int64_t n, const Attrs& attrs) {
@@ -227,6 +249,8 @@ void elementwise_kernel(const Args& a) {
 //   double, 1, ...
 template <class F, class T, int nin, int64_t grain = kCheapGrain>
 constexpr KernelFn map_kernel = elementwise_kernel<map_block<F, T, nin>, T, T, nin, grain>;
+template <class F, class T, int nin>
+constexpr KernelFn map_kernel_long = elementwise_kernel<map_block_long<F, T, nin>, T, T, nin, kCostlyGrain>;
 
 }  // namespace
 }  // namespace fastdl

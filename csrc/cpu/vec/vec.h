@@ -268,10 +268,16 @@ FD_INLINE VecF narrow(VecD low, VecD high) {
 }
 
 // ---- for math/ ---------------------------------------------------------------------------------------------------------
-// a * b + c with one rounding on every machine, for formulas that rely on it; without FMA through double.
+// a * b + c with one rounding on every machine, for formulas that rely on it (fma() may round twice even where there is FMA: the
+// compiler reuses a product it already has).
 FD_INLINE VecF exact_fma(VecF a, VecF b, VecF c) {
-#if defined(__FMA__) || defined(__aarch64__)
-  return fma(a, b, c);
+#if defined(__AVX512F__)
+  return VecF((VecF::Native)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v));
+#elif defined(__FMA__)
+  return VecF((VecF::Native)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v));
+#elif defined(__aarch64__)
+  for (int i = 0; i < VecF::size; i++) c.v[i] = __builtin_fmaf(a.v[i], b.v[i], c.v[i]);
+  return c;
 #else
   return narrow(widen_low(a) * widen_low(b) + widen_low(c), widen_high(a) * widen_high(b) + widen_high(c));
 #endif
@@ -288,7 +294,7 @@ FD_INLINE VecF ldexp(VecF a, VecF n) {
 }
 
 // a / b within 1 ulp for b in [2^-100, 2^100] and finite a (the divider of AVX-512 machines is slow: a product by the approximate
-// reciprocal, corrected by its remainder, is twice as fast). NaN passes through.
+// reciprocal, corrected by its remainder, is twice as fast). NaN passes through; the sign of a zero may be lost.
 FD_INLINE VecF quotient(VecF a, VecF b) {
 #if defined(__AVX512F__)
   const VecF r((VecF::Native)_mm512_rcp14_ps((__m512)b.v));

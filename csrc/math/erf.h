@@ -1,0 +1,59 @@
+// erf, erfc and the tail of the normal distribution, which gelu needs.
+#pragma once
+#include "math/exp.h"
+
+namespace fastdl {
+namespace {
+
+template <class V>
+FD_MATH V erf_small(V x) {  // |x| <= 1; error 4e-8
+  return fma(
+      x, polynomial(x * x, 1.2837912e-01f, -3.7612322e-01f, 1.12801515e-01f, -2.6710577e-02f, 4.9167555e-03f, -5.6283426e-04f), x);
+}
+
+// exp(a^2) erfc(a) for a >= 0, in the precision of V. All coefficients are positive, so that nothing cancels. Error 1e-8.
+template <class V>
+FD_MATH V scaled_erfc(V a) {
+  return quotient(polynomial(a, 1.0f, 1.23925221f, 0.732486188f, 0.229639485f, 0.0328849033f),
+                  polynomial(a, 1.0f, 2.36763191f, 2.40406322f, 1.3270154f, 0.407051325f, 0.0582862943f));
+}
+
+template <class V>
+FD_MATH V erf(V x) {
+  if constexpr (kIsDouble<V>) {
+    return map_lanes(x, [](double t) { return FD_LIBM(erf)(t); });
+  } else {
+    const V a = abs(x), b = min(V(4.0f), a);
+    const V large = V(1.0f) - times_exp_minus_square(scaled_erfc(b), b, 1.0f);
+    return copysign(select(a > V(1.0f), large, erf_small(a)), x);
+  }
+}
+
+template <class V>
+FD_MATH V erfc(V x) {
+  if constexpr (kIsDouble<V>) {
+    return map_lanes(x, [](double t) { return FD_LIBM(erfc)(t); });
+  } else {
+    const V a = abs(x), b = min(V(10.15f), a);  // erfc(10.06) underflows
+    const V tail = times_exp_minus_square(in_double(b, [](auto d) { return scaled_erfc(d); }), b, 1.0f);
+    return select(a < V(0.5f), V(1.0f) - erf_small(x), select(x < V(0.0f), V(2.0f) - tail, tail));
+  }
+}
+
+// For a >= 0: density = exp(-a^2 / 2), returns P(X < -a) for a standard normal X, each with full relative accuracy.
+template <class V>
+FD_MATH V normal_tail(V a, V& density) {
+  if constexpr (kIsDouble<V>) {
+    density = map_lanes(a * a * V(-0.5), [](double t) { return FD_LIBM(exp)(t); });
+    return V(0.5) * map_lanes(a, [](double t) { return FD_LIBM(erfc)(t * 0.70710678118654752440); });
+  } else {
+    a = min(V(14.35f), a);
+    density = times_exp_minus_square(V(1.0f), a, 0.5f);
+    const V p = polynomial(a, 0.5f, 0.438090503f, 0.183083564f, 0.0405821055f, 0.00410870928f);  // error 1.1e-8
+    const V q = polynomial(a, 1.0f, 1.67406595f, 1.20187378f, 0.469070494f, 0.101730756f, 0.0102988863f);
+    return density * quotient(p, q);
+  }
+}
+
+}  // namespace
+}  // namespace fastdl
