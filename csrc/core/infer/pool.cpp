@@ -41,9 +41,8 @@ void check_windows(Call& c, bool max) {
 int64_t window_count(const Call& c, int axis, int64_t in) {
   const int64_t kernel = c.attrs.i[axis], stride = c.attrs.i[2 + axis], pad = c.attrs.i[4 + axis], dilation = c.attrs.i[6 + axis];
   const bool ceil_mode = c.attrs.i[8];
-  int64_t room;  // start positions after the first
-  if (__builtin_add_overflow(in, 2 * pad - (kernel - 1) * dilation - 1 + (ceil_mode ? stride - 1 : 0), &room))
-    fail(ErrorCode::Shape, "%s: size %lld is too large", op_name(c), Long(in));
+  if (in >> 61) fail(ErrorCode::Shape, "%s: size %lld is too large", op_name(c), Long(in));
+  const int64_t room = in + 2 * pad - (kernel - 1) * dilation - 1 + (ceil_mode ? stride - 1 : 0);  // start positions after the first
   int64_t out = room < 0 ? 0 : room / stride + 1;
   if (ceil_mode && out > 0 && (out - 1) * stride >= in + pad)
     out--;  // the last window must start inside the input or its left padding

@@ -1,7 +1,6 @@
 // What the pooling kernels share: the geometry of windows along one axis, and loops over channels in vectors.
 #pragma once
-#include "cpu/isa/kernel.h"
-#include "cpu/vec/convert.h"
+#include "cpu/isa/channels.h"
 
 namespace fastdl {
 namespace {
@@ -42,33 +41,6 @@ struct Axis {
   }
   int64_t end_window(int64_t i) const { return min_of(out, (i + pad) / stride + 1); }
 };
-
-// Calls f(first channel, lanes, vectors) over c channels: 4 full vectors at a time, then 1, then a partial one. `vectors` is an
-// integral constant; lanes == size except for the last call.
-template <int n>
-struct Count {
-  static constexpr int value = n;
-};
-template <int size, class F>
-FD_INLINE void for_channels(int64_t c, F&& f) {
-  int64_t i = 0;
-  for (; i + 4 * size <= c; i += 4 * size) f(i, size, Count<4>());
-  for (; i + size <= c; i += size) f(i, size, Count<1>());
-  if (i < c) f(i, int(c - i), Count<1>());
-}
-
-// Full vectors take the plain instruction; `n` is a constant there after inlining.
-template <class T>
-FD_INLINE Vec<WideOf<T>> load_n(const T* p, int n) {
-  return n == Vec<WideOf<T>>::size ? load_wide(p) : load_wide_partial(p, n);
-}
-template <class T>
-FD_INLINE void store_n(T* p, Vec<WideOf<T>> a, int n) {
-  if (n == Vec<WideOf<T>>::size)
-    store_narrow(p, a);
-  else
-    store_narrow_partial(p, a, n);
-}
 
 // best, tap = v, number where v is greater; the first NaN stays.
 template <class V, class I>
@@ -116,9 +88,6 @@ FD_INLINE void spread_windows(const T* g, T* dx, int64_t channels, int64_t width
     for (int k = 0; k < n; k++) store_n(dx + c + k * V::size, sum[k], lanes);
   });
 }
-
-// Rows per task, so that a task touches some 32 K elements.
-inline int64_t row_grain(int64_t work_per_row) { return max_of<int64_t>(1, 32768 / max_of<int64_t>(1, work_per_row)); }
 
 }  // namespace
 }  // namespace fastdl

@@ -1,0 +1,40 @@
+// Loops over the channels of channels-last memory, in vectors; shared by pooling and normalisation.
+#pragma once
+#include "cpu/isa/kernel.h"
+#include "cpu/vec/convert.h"
+
+namespace fastdl {
+namespace {
+
+// Calls f(first channel, lanes, vectors) over c channels: 4 full vectors at a time, then 1, then a partial one. `vectors` is an
+// integral constant; lanes == size except for the last call.
+template <int n>
+struct Count {
+  static constexpr int value = n;
+};
+template <int size, class F>
+FD_INLINE void for_channels(int64_t c, F&& f) {
+  int64_t i = 0;
+  for (; i + 4 * size <= c; i += 4 * size) f(i, size, Count<4>());
+  for (; i + size <= c; i += size) f(i, size, Count<1>());
+  if (i < c) f(i, int(c - i), Count<1>());
+}
+
+// Full vectors take the plain instruction; `n` is a constant there after inlining.
+template <class T>
+FD_INLINE Vec<WideOf<T>> load_n(const T* p, int n) {
+  return n == Vec<WideOf<T>>::size ? load_wide(p) : load_wide_partial(p, n);
+}
+template <class T>
+FD_INLINE void store_n(T* p, Vec<WideOf<T>> a, int n) {
+  if (n == Vec<WideOf<T>>::size)
+    store_narrow(p, a);
+  else
+    store_narrow_partial(p, a, n);
+}
+
+// Rows per task, so that a task touches some 32 K elements.
+inline int64_t row_grain(int64_t work_per_row) { return max_of<int64_t>(1, 32768 / max_of<int64_t>(1, work_per_row)); }
+
+}  // namespace
+}  // namespace fastdl
