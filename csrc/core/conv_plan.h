@@ -73,10 +73,12 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
 }
 
 // dw, db: pixels are split into `splits` parts of whole rows of y; each part has sums of its own, added in order at the end.
+// direct: one part, few taps; a block of input channels goes through all pixels before the next, so that its sums fit the stack.
+constexpr int64_t kDirectTaps = 25;
 struct ConvWeightPlan {
   int64_t splits, rows_per_split;  // rows of y, counted over the batch
   int64_t padded_input, padded_grad, sums, wide_out, bytes;
-  bool pad_input, pad_grad;
+  bool pad_input, pad_grad, direct;
 };
 inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool narrow_out) {
   ConvWeightPlan p;
@@ -93,12 +95,14 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
   p.splits = rows > 0 ? (rows + p.rows_per_split - 1) / p.rows_per_split : 1;
   p.pad_input = s.pads_input() && (s.padding[0] || s.padding[1]);
   p.pad_grad = !s.depthwise() && s.out_channels < lanes;
+  const bool reads_little = s.taps() >= 4 || saturating_mul(s.in_pixels(), s.in_channels, item) <= 1 << 20;
+  p.direct = p.splits == 1 && !s.depthwise() && !s.pads_input() && s.taps() <= kDirectTaps && reads_little;
   p.padded_input = scratch.add(p.pad_input ? saturating_mul(s.batch, s.padded(0), s.padded(1), s.in_channels, item) : 0);
   p.padded_grad = scratch.add(p.pad_grad ? saturating_mul(s.out_pixels(), lanes, item) : 0);
   if (s.depthwise())
     p.sums = scratch.add(saturating_mul(p.splits, s.taps() + 1, s.in_channels, item));
   else
-    p.sums = scratch.add(saturating_mul(saturating_mul(p.splits, s.groups), saturating_mul(terms, columns), item));
+    p.sums = scratch.add(p.direct ? 0 : saturating_mul(saturating_mul(p.splits, s.groups), saturating_mul(terms, columns), item));
   p.wide_out = scratch.add(narrow_out ? saturating_mul(s.out_channels, terms, item) : 0);
   p.bytes = scratch.bytes;
   return p;

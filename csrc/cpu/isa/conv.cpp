@@ -254,7 +254,10 @@ void conv2d_backward_weight_kernel(const Args& a) {
   g.sums = scratch<T>(a, plan.sums);
   g.dw = narrow ? scratch<T>(a, plan.wide_out) : dw.ptr<T>();
   g.db = narrow ? g.dw + dw.numel() : db.ptr<T>();
-  if (s.depthwise()) {
+  if (s.batch == 0) {
+    set_zeros(g.dw, dw.numel());
+    set_zeros(g.db, db.numel());
+  } else if (s.depthwise()) {
     depthwise_weight_grad(g);
   } else {
     if (plan.pad_input) {
@@ -269,7 +272,10 @@ void conv2d_backward_weight_kernel(const Args& a) {
       g.dy = padded;
       g.dy_pitch = Vec<T>::size;
     }
-    weight_grad(g);
+    if (plan.direct)
+      direct_weight_grad(g);
+    else
+      weight_grad(g);
   }
   if constexpr (sizeof(T) == 4) {
     if (narrow) {

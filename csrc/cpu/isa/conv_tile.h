@@ -31,8 +31,9 @@ struct ConvTile {
   int64_t segments, k;
   const T* b;
   int64_t b_segment, b_k;
-  T* const* c;  // rows of C
-  int tail;     // lanes of the last vector that belong to C: 1 .. lanes
+  int64_t groups = 1, a_group = 0, b_group = 0;  // all of it `groups` times, A and B moved each time
+  T* const* c;                                   // rows of C
+  int tail;                                      // lanes of the last vector that belong to C: 1 .. lanes
   bool accumulate, relu;
   const T* bias;  // null or one value per column
 };
@@ -79,28 +80,30 @@ __attribute__((noinline)) void conv_tile_kernel(const ConvTile<T>& t) {
 #pragma GCC unroll 2
     for (int j = 0; j < NV; j++) acc[i][j] = Vec<T>(T(0));
   }
-  for (int64_t s = 0; s < t.segments; s++) {
-    const T* const* rows = t.rows + s * t.row_step;
-    const int64_t move = s * t.a_segment;
-    const char* a[MR];
-#pragma GCC unroll 12
-    for (int i = 0; i < MR; i++) {
-      a[i] = reinterpret_cast<const char*>(rows[i] + move) + a_end;
-      FD_KEEP_POINTER(a[i]);
-    }
-    const char* b = reinterpret_cast<const char*>(t.b + s * t.b_segment);
-    for (int64_t k = -a_end; k != 0; k += a_step) {
-      Vec<T> bv[NV];
-#pragma GCC unroll 2
-      for (int j = 0; j < NV; j++) bv[j] = load(reinterpret_cast<const T*>(b) + j * lanes);
+  for (int64_t g = 0; g < t.groups; g++) {
+    for (int64_t s = 0; s < t.segments; s++) {
+      const T* const* rows = t.rows + s * t.row_step;
+      const int64_t move = g * t.a_group + s * t.a_segment;
+      const char* a[MR];
 #pragma GCC unroll 12
       for (int i = 0; i < MR; i++) {
-        Vec<T> av(*reinterpret_cast<const T*>(a[i] + k));  // base + counter, so that only the counter moves
-        if (NV > 1) FD_KEEP_VECTOR(av.v);
-#pragma GCC unroll 2
-        for (int j = 0; j < NV; j++) acc[i][j] = fma(av, bv[j], acc[i][j]);
+        a[i] = reinterpret_cast<const char*>(rows[i] + move) + a_end;
+        FD_KEEP_POINTER(a[i]);
       }
-      b += b_step;
+      const char* b = reinterpret_cast<const char*>(t.b + g * t.b_group + s * t.b_segment);
+      for (int64_t k = -a_end; k != 0; k += a_step) {
+        Vec<T> bv[NV];
+#pragma GCC unroll 2
+        for (int j = 0; j < NV; j++) bv[j] = load(reinterpret_cast<const T*>(b) + j * lanes);
+#pragma GCC unroll 12
+        for (int i = 0; i < MR; i++) {
+          Vec<T> av(*reinterpret_cast<const T*>(a[i] + k));  // base + counter, so that only the counter moves
+          if (NV > 1) FD_KEEP_VECTOR(av.v);
+#pragma GCC unroll 2
+          for (int j = 0; j < NV; j++) acc[i][j] = fma(av, bv[j], acc[i][j]);
+        }
+        b += b_step;
+      }
     }
   }
   if (t.tail == lanes)

@@ -2,8 +2,8 @@
 // product of a transposed matrix with another, by the same register tile: rows are input channels (or, when there are few, pairs of
 // tap and channel), columns output channels, and k runs along a row of pixels. Taps on the border shorten that run.
 //
-// Pixels are split into parts that depend on sizes only; each part sums in scratch of its own, [tap][ci][co] and one row for db.
-// finish_weights() adds the parts in order and brings the result to (O, C / groups, KH, KW).
+// Pixels are split into parts that depend on sizes only; each part sums in scratch of its own, [tap][ci][co] and one row for db. The
+// parts are then added in order and brought to (O, C / groups, KH, KW). Large dw needs no parts: it is finished block by block.
 #pragma once
 #include "cpu/isa/conv_pack.h"
 
@@ -15,6 +15,8 @@ constexpr int kConvWeightRows = 10;  // k moves by any stride here: one register
 #else
 constexpr int kConvWeightRows = kConvRows;
 #endif
+
+constexpr int64_t kWeightBlockBytes = 64 << 10;  // of dy
 
 template <class T>
 struct WeightGrad {
@@ -49,151 +51,222 @@ FD_INLINE Span inside(int64_t shift, int64_t stride, int64_t size, int64_t begin
   return r.begin < r.end ? r : Span{begin, begin};
 }
 
-// Rows of output pixels [y0, y1) of image n, for one panel. fresh: sums are not yet set.
-template <class T>
-void weight_block(const WeightGrad<T>& w, int64_t group, int64_t p, int64_t n, int64_t y0, int64_t y1, T* sums, bool fresh) {
-  constexpr int lanes = Vec<T>::size;
-  const ConvShape& s = w.s;
-  const Panels<T> panels = w.panels();
-  const int64_t width = panels.width(p), channels = s.group_in(), pitch = s.in_channels, out_row = s.out[1] * w.dy_pitch;
-  const T* x = w.x + n * w.x_size[0] * w.x_size[1] * pitch + group * channels;
-  const T* dy = w.dy + n * s.out[0] * out_row + w.first_column(group, p);
-  const T* rows[kConvRows];
-  T* c[kConvRows];
-  ConvTile<T> t;
-  t.rows = rows;
-  t.row_step = 0;
-  t.a_segment = s.stride[0] * w.x_size[1] * pitch;
-  t.a_k = s.stride[1] * pitch;
-  t.b_k = w.dy_pitch;
-  t.b_segment = out_row;
-  t.c = c;
-  t.tail = lanes;
-  t.accumulate = !fresh;
-  t.relu = false;
-  t.bias = nullptr;
-  if (w.pairs) {
-    t.segments = y1 - y0;
-    t.k = s.out[1];
-    t.b = dy + y0 * out_row;
-    const Blocks tiles(w.rows() - 1, kConvWeightRows);
-    for (int64_t b = 0; b < tiles.count; b++) {
-      const int64_t first = tiles.begin(b), count = tiles.begin(b + 1) - first;
-      for (int64_t i = 0; i < count; i++) {
-        const int64_t tap = (first + i) / channels, channel = (first + i) % channels;
-        const int64_t iy = y0 * s.stride[0] + tap / s.kernel[1] * s.dilation[0], ix = tap % s.kernel[1] * s.dilation[1];
-        rows[i] = x + (iy * w.x_size[1] + ix) * pitch + channel;
-        c[i] = sums + (first + i) * width;
-      }
-      run_tile(panels.vectors(p), count, t);
-    }
-  } else {
-    const Blocks tiles(channels, kConvWeightRows);
-    for (int64_t tap = 0; tap < s.taps(); tap++) {
-      const int64_t shift_y = tap / s.kernel[1] * s.dilation[0] - w.padding[0];
-      const int64_t shift_x = tap % s.kernel[1] * s.dilation[1] - w.padding[1];
-      const Span ys = inside(shift_y, s.stride[0], w.x_size[0], y0, y1),
-                 xs = inside(shift_x, s.stride[1], w.x_size[1], 0, s.out[1]);
-      t.segments = xs.begin < xs.end ? ys.end - ys.begin : 0;
-      if (t.segments == 0 && !fresh) continue;
-      t.k = xs.end - xs.begin;
-      t.b = dy + ys.begin * out_row + xs.begin * w.dy_pitch;
-      const int64_t start = ((ys.begin * s.stride[0] + shift_y) * w.x_size[1] + xs.begin * s.stride[1] + shift_x) * pitch;
-      for (int64_t b = 0; b < tiles.count; b++) {
-        const int64_t first = tiles.begin(b), count = tiles.begin(b + 1) - first;
-        for (int64_t i = 0; i < count; i++) {
-          rows[i] = t.segments ? x + (start + first + i) : x;
-          c[i] = sums + (tap * channels + first + i) * width;
-        }
-        run_tile(panels.vectors(p), count, t);
-      }
-    }
+// Rows [y0, y1) of output pixels of `images` images from n on.
+struct PixelBlock {
+  int64_t n, images, y0, y1;
+};
+
+// Calls f(block, first) on part `split` of the pixels, in blocks whose dy stays in the cache.
+template <class T, class F>
+FD_INLINE void for_blocks(const WeightGrad<T>& w, int64_t split, int64_t width, F&& f) {
+  const int64_t height = w.s.out[0], begin = split * w.rows_per_split, end = min_of(w.s.batch * height, begin + w.rows_per_split);
+  const int64_t row_bytes = max_of<int64_t>(1, w.s.out[1] * width * int64_t(sizeof(T)));
+  const int64_t most = max_of<int64_t>(1, kWeightBlockBytes / row_bytes);
+  for (int64_t r = begin; r < end;) {
+    const int64_t y = r % height, room = min_of(end - r, most);
+    const int64_t images = y == 0 ? max_of<int64_t>(1, room / height) : 1, rows = min_of(room, height - y);
+    f(PixelBlock{r / height, images, y, y + rows}, r == begin);
+    r += images * rows;
   }
-  // db: sums of a row of pixels, added to the sum of rows
-  T* total = sums + (w.rows() - 1) * width;
-  for (int64_t j = 0; j < width; j += lanes) {
+}
+
+// What the tiles of one panel have in common.
+template <class T>
+struct WeightPanel {
+  const WeightGrad<T>& w;
+  int64_t group, p, width;
+  int vectors;
+  WeightPanel(const WeightGrad<T>& w, int64_t group, int64_t p)
+      : w(w), group(group), p(p), width(w.panels().width(p)), vectors(w.panels().vectors(p)) {}
+
+  const T* x(int64_t n) const { return w.x + n * w.x_size[0] * w.x_size[1] * w.s.in_channels + group * w.s.group_in(); }
+  const T* dy(int64_t n) const { return w.dy + n * w.s.out[0] * w.s.out[1] * w.dy_pitch + w.first_column(group, p); }
+  ConvTile<T> tile(const PixelBlock& block, bool fresh) const {
+    ConvTile<T> t;
+    t.row_step = 0;
+    t.a_segment = w.s.stride[0] * w.x_size[1] * w.s.in_channels;
+    t.a_k = w.s.stride[1] * w.s.in_channels;
+    t.b_k = w.dy_pitch;
+    t.b_segment = w.s.out[1] * w.dy_pitch;
+    t.groups = block.images;
+    t.a_group = w.x_size[0] * w.x_size[1] * w.s.in_channels;
+    t.b_group = w.s.out[0] * w.s.out[1] * w.dy_pitch;
+    t.tail = Vec<T>::size;
+    t.accumulate = !fresh;
+    t.relu = false;
+    t.bias = nullptr;
+    return t;
+  }
+};
+
+// `count` channels from `channel` on, all taps: sums[tap][layout channels], these from `at` on.
+template <class T>
+void add_channels(const WeightPanel<T>& panel, const PixelBlock& block, bool fresh, int64_t channel, int64_t count, T* sums,
+                  int64_t layout, int64_t at) {
+  const WeightGrad<T>& w = panel.w;
+  const ConvShape& s = w.s;
+  const T *x = panel.x(block.n) + channel, *dy = panel.dy(block.n), *rows[kConvRows];
+  T* c[kConvRows];
+  ConvTile<T> t = panel.tile(block, fresh);
+  t.rows = rows;
+  t.c = c;
+  for (int64_t tap = 0; tap < s.taps(); tap++) {
+    const int64_t shift_y = tap / s.kernel[1] * s.dilation[0] - w.padding[0];
+    const int64_t shift_x = tap % s.kernel[1] * s.dilation[1] - w.padding[1];
+    const Span ys = inside(shift_y, s.stride[0], w.x_size[0], block.y0, block.y1);
+    const Span xs = inside(shift_x, s.stride[1], w.x_size[1], 0, s.out[1]);
+    t.segments = xs.begin < xs.end ? ys.end - ys.begin : 0;
+    if (t.segments == 0 && !fresh) continue;
+    t.k = xs.end - xs.begin;
+    t.b = dy + (ys.begin * s.out[1] + xs.begin) * w.dy_pitch;
+    const int64_t pixel = (ys.begin * s.stride[0] + shift_y) * w.x_size[1] + xs.begin * s.stride[1] + shift_x;
+    const T* from = t.segments ? x + pixel * s.in_channels : x;
+    for (int64_t i = 0; i < count; i++) {
+      rows[i] = from + i;
+      c[i] = sums + (tap * layout + at + i) * panel.width;
+    }
+    run_tile(panel.vectors, count, t);
+  }
+}
+
+// The same for rows that are (tap, channel) pairs, on padded x: no tap falls outside.
+template <class T>
+void add_pairs(const WeightPanel<T>& panel, const PixelBlock& block, bool fresh, T* sums) {
+  const WeightGrad<T>& w = panel.w;
+  const ConvShape& s = w.s;
+  const T *x = panel.x(block.n), *rows[kConvRows];
+  T* c[kConvRows];
+  ConvTile<T> t = panel.tile(block, fresh);
+  t.rows = rows;
+  t.c = c;
+  t.segments = block.y1 - block.y0;
+  t.k = s.out[1];
+  t.b = panel.dy(block.n) + block.y0 * s.out[1] * w.dy_pitch;
+  const Blocks tiles(w.rows() - 1, kConvWeightRows);
+  for (int64_t b = 0; b < tiles.count; b++) {
+    const int64_t first = tiles.begin(b), count = tiles.begin(b + 1) - first;
+    for (int64_t i = 0; i < count; i++) {
+      const int64_t tap = (first + i) / s.group_in(), channel = (first + i) % s.group_in();
+      const int64_t y = block.y0 * s.stride[0] + tap / s.kernel[1] * s.dilation[0], h = tap % s.kernel[1] * s.dilation[1];
+      rows[i] = x + (y * w.x_size[1] + h) * s.in_channels + channel;
+      c[i] = sums + (first + i) * panel.width;
+    }
+    run_tile(panel.vectors, count, t);
+  }
+}
+
+// db of the panel's columns: sums of rows of pixels, added to the sum of rows.
+template <class T>
+void add_bias(const WeightPanel<T>& panel, const PixelBlock& block, bool fresh, T* total) {
+  const int64_t pixels = panel.w.s.out[1], pitch = panel.w.dy_pitch, rows = block.images * (block.y1 - block.y0);
+  const T* dy = panel.dy(block.n) + block.y0 * pixels * pitch;  // images > 1 only with all their rows, so rows are neighbours
+  for (int64_t j = 0; j < panel.width; j += Vec<T>::size) {
     Vec<T> all = fresh ? Vec<T>(T(0)) : load(total + j);
-    for (int64_t y = y0; y < y1; y++) {
-      const T* row = dy + y * out_row + j;
+    for (int64_t y = 0; y < rows; y++) {
+      const T* row = dy + y * pixels * pitch + j;
       Vec<T> even(T(0)), odd(T(0));
       int64_t i = 0;
-      for (; i + 2 <= s.out[1]; i += 2) {
-        even += load(row + i * w.dy_pitch);
-        odd += load(row + (i + 1) * w.dy_pitch);
+      for (; i + 2 <= pixels; i += 2) {
+        even += load(row + i * pitch);
+        odd += load(row + (i + 1) * pitch);
       }
-      if (i < s.out[1]) even += load(row + i * w.dy_pitch);
+      if (i < pixels) even += load(row + i * pitch);
       all += even + odd;
     }
     store(total + j, all);
   }
 }
 
-// One part of the pixels, one panel: in blocks of rows whose x and dy stay in the L2 cache.
+// dw[o][channel + i][tap], i < count, from sums[tap][layout channels] of `parts` parts: parts added, then squares transposed.
 template <class T>
-void weight_chunk(const WeightGrad<T>& w, int64_t split, int64_t group, int64_t p) {
-  const ConvShape& s = w.s;
-  T* sums = w.panel_sums(split, group, p);
-  const int64_t width = w.panels().width(p), total = s.batch * s.out[0];
-  const int64_t begin = split * w.rows_per_split, end = min_of(total, begin + w.rows_per_split);
-  const int64_t row_bytes = (s.out[1] * width + s.stride[0] * w.x_size[1] * s.group_in()) * int64_t(sizeof(T));
-  const int64_t most = max_of<int64_t>(1, (192 << 10) / max_of<int64_t>(1, row_bytes));
-  bool fresh = true;
-  for (int64_t r = begin; r < end;) {
-    const int64_t n = r / s.out[0], y = r % s.out[0], next = min_of(min_of(end, r + most), (n + 1) * s.out[0]);
-    weight_block(w, group, p, n, y, y + next - r, sums, fresh);
-    fresh = false;
-    r = next;
+void finish_channels(const WeightPanel<T>& panel, const T* sums, int64_t layout, int64_t at, int64_t parts, int64_t part,
+                     int64_t channel, int64_t count) {
+  constexpr int lanes = Vec<T>::size;
+  const WeightGrad<T>& w = panel.w;
+  const int64_t taps = w.s.taps(), filter = w.s.group_in() * taps;
+  const int64_t own = panel.group * w.s.group_out() + w.panels().begin(panel.p), end = own + w.panels().used(panel.p);
+  for (int v = 0; v < panel.vectors; v++) {
+    const int64_t column = w.first_column(panel.group, panel.p) + v * lanes;
+    const int64_t skip = max_of<int64_t>(0, own - column), last = min_of<int64_t>(lanes, end - column);
+    int64_t i = 0, tap = 0;
+    for (int64_t j = 0; j < count * taps; j += lanes) {
+      const int n = int(min_of<int64_t>(lanes, count * taps - j));
+      Vec<T> square[lanes];
+      for (int r = 0; r < lanes; r++) {
+        square[r] = Vec<T>(T(0));
+        if (r >= n) continue;
+        const T* from = sums + (tap * layout + at + i) * panel.width + v * lanes;
+        for (int64_t k = 0; k < parts; k++) square[r] += load(from + k * part);
+        if (++tap == taps) tap = 0, i++;
+      }
+      transpose_rows(square);
+      for (int64_t r = skip; r < last; r++) store_partial(w.dw + (column + r) * filter + channel * taps + j, square[r], n);
+    }
   }
-  if (fresh)
-    for (int64_t i = 0; i < w.rows() * width; i++) sums[i] = T(0);
 }
 
-// dw[o][ci][tap] for `lanes` output channels and input channels [r0, r1): the parts added, then squares transposed.
 template <class T>
-void finish_block(const WeightGrad<T>& w, int64_t group, int64_t p, int64_t half, int64_t r0, int64_t r1) {
-  constexpr int lanes = Vec<T>::size;
-  const Panels<T> panels = w.panels();
-  const int64_t width = panels.width(p), channels = w.s.group_in(), taps = w.s.taps();
-  const int64_t own = group * w.s.group_out() + panels.begin(p), column = w.first_column(group, p) + half * lanes;
-  const int64_t skip = max_of<int64_t>(0, own - column), last = min_of<int64_t>(lanes, own + panels.used(p) - column);
-  const T* sums = w.panel_sums(0, group, p) + half * lanes;
-  const int64_t part = w.s.groups * panels.whole() * w.rows();
-  int64_t channel = r0, tap = 0;
-  for (int64_t j = r0 * taps; j < r1 * taps; j += lanes) {
-    const int n = int(min_of<int64_t>(lanes, r1 * taps - j));
-    Vec<T> square[lanes];
-    for (int i = 0; i < lanes; i++) {
-      square[i] = Vec<T>(T(0));
-      if (i >= n) continue;
-      const T* from = sums + (tap * channels + channel) * width;
-      for (int64_t split = 0; split < w.splits; split++) square[i] += load(from + split * part);
-      if (++tap == taps) tap = 0, channel++;
+void finish_bias(const WeightPanel<T>& panel, const T* sums, int64_t parts, int64_t part) {
+  const WeightGrad<T>& w = panel.w;
+  const int64_t own = panel.group * w.s.group_out() + w.panels().begin(panel.p), used = w.panels().used(panel.p);
+  const T* from = sums + own - w.first_column(panel.group, panel.p);
+  for (int64_t i = 0; i < used; i++) {
+    T total = from[i];
+    for (int64_t k = 1; k < parts; k++) total += from[i + k * part];
+    w.db[own + i] = total;
+  }
+}
+
+// One part, sums on the stack: each block of channels goes through all pixels and is finished at once.
+template <class T>
+void direct_weight_grad(const WeightGrad<T>& w) {
+  const int64_t panels = w.panels().count, products = w.s.groups * panels;
+  const Blocks tiles(w.s.group_in(), kConvWeightRows);
+  const Blocks ranges(tiles.count, ceil_div(tiles.count, max_of<int64_t>(1, 32 / products)));
+  parallel_chunks(products * ranges.count, [&](int64_t chunk) {
+    const int64_t r = chunk % ranges.count, p = chunk / ranges.count % panels;
+    const WeightPanel<T> panel(w, chunk / ranges.count / panels, p);
+    alignas(64) T sums[kDirectTaps * kConvWeightRows * 2 * Vec<T>::size];
+    for (int64_t b = ranges.begin(r); b < ranges.begin(r + 1); b++) {
+      const int64_t first = tiles.begin(b), count = tiles.begin(b + 1) - first;
+      for_blocks(w, 0, panel.width,
+                 [&](const PixelBlock& block, bool fresh) { add_channels(panel, block, fresh, first, count, sums, count, 0); });
+      finish_channels(panel, sums, count, 0, 1, 0, first, count);
     }
-    transpose_rows(square);
-    for (int64_t i = skip; i < last; i++) store_partial(w.dw + (column + i) * channels * taps + j, square[i], n);
-  }
-  if (r0 == 0) {
-    Vec<T> all(T(0));
-    for (int64_t split = 0; split < w.splits; split++) all += load(sums + split * part + (w.rows() - 1) * width);
-    T values[lanes];
-    store(values, all);
-    for (int64_t i = skip; i < last; i++) w.db[column + i] = values[i];
-  }
+    if (r > 0) return;
+    for_blocks(w, 0, panel.width, [&](const PixelBlock& block, bool fresh) { add_bias(panel, block, fresh, sums); });
+    finish_bias(panel, sums, 1, 0);
+  });
 }
 
 template <class T>
 void weight_grad(const WeightGrad<T>& w) {
-  const Panels<T> panels = w.panels();
-  parallel_chunks(w.splits * w.s.groups * panels.count, [&](int64_t chunk) {
-    const int64_t p = chunk % panels.count, group = chunk / panels.count % w.s.groups, split = chunk / panels.count / w.s.groups;
-    weight_chunk(w, split, group, p);
+  const int64_t panels = w.panels().count, channels = w.s.group_in(), last = w.rows() - 1;
+  parallel_chunks(w.splits * w.s.groups * panels, [&](int64_t chunk) {
+    const int64_t p = chunk % panels, group = chunk / panels % w.s.groups, split = chunk / panels / w.s.groups;
+    const WeightPanel<T> panel(w, group, p);
+    T* sums = w.panel_sums(split, group, p);
+    for_blocks(w, split, panel.width, [&](const PixelBlock& block, bool fresh) {
+      const Blocks tiles(channels, kConvWeightRows);
+      if (w.pairs)
+        add_pairs(panel, block, fresh, sums);
+      else
+        for (int64_t b = 0; b < tiles.count; b++)
+          add_channels(panel, block, fresh, tiles.begin(b), tiles.begin(b + 1) - tiles.begin(b), sums, channels, tiles.begin(b));
+      add_bias(panel, block, fresh, sums + last * panel.width);
+    });
   });
-  const int64_t channels = w.s.group_in(), slice = max_of<int64_t>(1, 1024 / w.s.taps());
-  const int64_t slices = max_of<int64_t>(1, ceil_div(channels, slice)), vectors = panels.whole() / Vec<T>::size;
-  parallel_for(w.s.groups * vectors * slices, 4, [&](int64_t begin, int64_t end) {
+  const int64_t part = w.s.groups * w.panels().whole() * w.rows();
+  const Blocks slices(channels, max_of<int64_t>(1, 1024 / w.s.taps()));
+  const int64_t count = max_of<int64_t>(1, slices.count);
+  parallel_for(w.s.groups * panels * count, 2, [&](int64_t begin, int64_t end) {
     for (int64_t c = begin; c < end; c++) {
-      const int64_t s = c % slices, v = c / slices % vectors, group = c / slices / vectors;
-      finish_block(w, group, v / panels.most, v % panels.most, s * slice, min_of(channels, (s + 1) * slice));
+      const WeightPanel<T> panel(w, c / count / panels, c / count % panels);
+      const T* sums = w.panel_sums(0, panel.group, panel.p);
+      if (c % count == 0) finish_bias(panel, sums + last * panel.width, w.splits, part);
+      if (channels == 0) continue;
+      const int64_t first = slices.begin(c % count), n = slices.begin(c % count + 1) - first;
+      finish_channels(panel, sums, channels, first, w.splits, part, first, n);
     }
   });
 }
