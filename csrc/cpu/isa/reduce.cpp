@@ -13,73 +13,6 @@
 namespace fastdl {
 namespace {
 
-// ---- operations on lanes: an identity and an associative function, for vectors and scalars ----------------------------------
-template <class T>
-constexpr bool kIsInt = T(0.5) == T(0);
-
-template <class T>
-constexpr T lowest() {
-  if constexpr (kIsInt<T>)
-    return T(uint64_t(1) << (8 * sizeof(T) - 1));
-  else
-    return T(-__builtin_inf());
-}
-template <class T>
-constexpr T highest() {
-  if constexpr (kIsInt<T>)
-    return T(~lowest<T>());
-  else
-    return T(__builtin_inf());
-}
-template <class T>
-struct Sum {
-  using L = T;
-  static constexpr T identity = 0;
-  static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) { return a + b; }
-  static FD_INLINE T f(T a, T b) {
-    if constexpr (kIsInt<T>)
-      return T(uint64_t(a) + uint64_t(b));  // integers wrap
-    else
-      return a + b;
-  }
-};
-template <class T>
-struct Prod {
-  using L = T;
-  static constexpr T identity = 1;
-  static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) { return a * b; }
-  static FD_INLINE T f(T a, T b) {
-    if constexpr (kIsInt<T>)
-      return T(uint64_t(a) * uint64_t(b));
-    else
-      return a * b;
-  }
-};
-template <class T>
-struct Max {  // NaN on either side wins
-  using L = T;
-  static constexpr T identity = lowest<T>();
-  static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) {
-    if constexpr (kIsInt<T>)
-      return select(a > b, a, b);
-    else
-      return select((a > b) | is_nan(a), a, b);
-  }
-  static FD_INLINE T f(T a, T b) { return a > b || a != a ? a : b; }
-};
-template <class T>
-struct Min {
-  using L = T;
-  static constexpr T identity = highest<T>();
-  static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) {
-    if constexpr (kIsInt<T>)
-      return select(a < b, a, b);
-    else
-      return select((a < b) | is_nan(a), a, b);
-  }
-  static FD_INLINE T f(T a, T b) { return a < b || a != a ? a : b; }
-};
-
 // ---- reducers: what is kept per output (kParts numbers of type Acc), how a leaf is reduced, how two are merged
 // ------------------- acc arrays hold part p of output j at acc[p * pitch + j].
 constexpr int kLeafRows = 128;  // rows of a leaf of columns
@@ -103,34 +36,6 @@ void fold_rows(const L* const* rows, int m, int w, L* acc, bool first) {
   int j = 0;
   for (; j + V::size <= w; j += V::size) vectors([&](const L* p) { return load(p + j); }, [&](V a) { store(acc + j, a); });
   if (j < w) vectors([&](const L* p) { return load_partial(p + j, w - j); }, [&](V a) { store_partial(acc + j, a, w - j); });
-}
-
-// op over n contiguous elements.
-template <class Op, class L>
-L fold_run(const L* p, int64_t n) {
-  using V = Vec<L>;
-  constexpr int S = V::size;
-  const V one(Op::identity);
-  V a = one;
-  int64_t i = 0;
-  if (n >= 4 * S) {
-    V b = one, c = one, d = one;
-    for (; i + 4 * S <= n; i += 4 * S) {
-      a = Op::f(a, load(p + i)), b = Op::f(b, load(p + i + S));
-      c = Op::f(c, load(p + i + 2 * S)), d = Op::f(d, load(p + i + 3 * S));
-    }
-    a = Op::f(Op::f(a, b), Op::f(c, d));
-  }
-  for (; i + S <= n; i += S) a = Op::f(a, load(p + i));
-  if (i < n) {
-    using I = typename Lane<L>::Int;
-    a = Op::f(a, select(iota<I>() < Vec<I>(I(n - i)), load_partial(p + i, int(n - i)), one));
-  }
-  L t[S];
-  store(t, a);
-  for (int w = S / 2; w > 0; w /= 2)
-    for (int k = 0; k < w; k++) t[k] = Op::f(t[k], t[k + w]);
-  return t[0];
 }
 
 template <class Op>

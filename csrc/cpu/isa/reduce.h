@@ -103,6 +103,115 @@ Put<L> put_for(DType d) {
   return nullptr;
 }
 
+// ---- operations on lanes: an identity and an associative function, for vectors and scalars ----------------------------------
+template <class T>
+constexpr bool kIsInt = T(0.5) == T(0);
+
+template <class T>
+constexpr T lowest() {
+  if constexpr (kIsInt<T>)
+    return T(uint64_t(1) << (8 * sizeof(T) - 1));
+  else
+    return T(-__builtin_inf());
+}
+template <class T>
+constexpr T highest() {
+  if constexpr (kIsInt<T>)
+    return T(~lowest<T>());
+  else
+    return T(__builtin_inf());
+}
+template <class T>
+struct Sum {
+  using L = T;
+  static constexpr T identity = 0;
+  static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) { return a + b; }
+  static FD_INLINE T f(T a, T b) {
+    if constexpr (kIsInt<T>)
+      return T(uint64_t(a) + uint64_t(b));  // integers wrap
+    else
+      return a + b;
+  }
+};
+template <class T>
+struct Prod {
+  using L = T;
+  static constexpr T identity = 1;
+  static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) { return a * b; }
+  static FD_INLINE T f(T a, T b) {
+    if constexpr (kIsInt<T>)
+      return T(uint64_t(a) * uint64_t(b));
+    else
+      return a * b;
+  }
+};
+template <class T>
+struct Max {  // NaN on either side wins; beats(a, b): a replaces b as the winner, NaN replaces any number
+  using L = T;
+  static constexpr T identity = lowest<T>();
+  static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) {
+    if constexpr (kIsInt<T>)
+      return select(a > b, a, b);
+    else
+      return select((a > b) | is_nan(a), a, b);
+  }
+  static FD_INLINE T f(T a, T b) { return a > b || a != a ? a : b; }
+  static FD_INLINE MaskOf<T> beats(Vec<T> a, Vec<T> b) {
+    if constexpr (kIsInt<T>)
+      return a > b;
+    else
+      return (a > b) | (is_nan(a) & ~is_nan(b));
+  }
+  static FD_INLINE bool beats(T a, T b) { return a > b || (a != a && b == b); }
+};
+template <class T>
+struct Min {
+  using L = T;
+  static constexpr T identity = highest<T>();
+  static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) {
+    if constexpr (kIsInt<T>)
+      return select(a < b, a, b);
+    else
+      return select((a < b) | is_nan(a), a, b);
+  }
+  static FD_INLINE T f(T a, T b) { return a < b || a != a ? a : b; }
+  static FD_INLINE MaskOf<T> beats(Vec<T> a, Vec<T> b) {
+    if constexpr (kIsInt<T>)
+      return a < b;
+    else
+      return (a < b) | (is_nan(a) & ~is_nan(b));
+  }
+  static FD_INLINE bool beats(T a, T b) { return a < b || (a != a && b == b); }
+};
+
+// op over n contiguous elements.
+template <class Op, class L>
+L fold_run(const L* p, int64_t n) {
+  using V = Vec<L>;
+  constexpr int S = V::size;
+  const V one(Op::identity);
+  V a = one;
+  int64_t i = 0;
+  if (n >= 4 * S) {
+    V b = one, c = one, d = one;
+    for (; i + 4 * S <= n; i += 4 * S) {
+      a = Op::f(a, load(p + i)), b = Op::f(b, load(p + i + S));
+      c = Op::f(c, load(p + i + 2 * S)), d = Op::f(d, load(p + i + 3 * S));
+    }
+    a = Op::f(Op::f(a, b), Op::f(c, d));
+  }
+  for (; i + S <= n; i += S) a = Op::f(a, load(p + i));
+  if (i < n) {
+    using I = typename Lane<L>::Int;
+    a = Op::f(a, select(iota<I>() < Vec<I>(I(n - i)), load_partial(p + i, int(n - i)), one));
+  }
+  L t[S];
+  store(t, a);
+  for (int w = S / 2; w > 0; w /= 2)
+    for (int k = 0; k < w; k++) t[k] = Op::f(t[k], t[k + w]);
+  return t[0];
+}
+
 // ---- the plan ------------------------------------------------------------------------------------------------------------
 // A reduction as loops over kept and reduced dims, outermost first. Dims of size 1 are gone and neighbours are merged, so that
 // e.g. the sum over N, H, W of NHWC memory is one kept dim (C, stride 1) and one reduced dim (N*H*W, stride C).
