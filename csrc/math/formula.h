@@ -8,13 +8,7 @@
 //   };
 #pragma once
 
-#ifndef FD_MATH
-#if defined(__CUDACC__)
-#define FD_MATH __host__ __device__ __forceinline__
-#else
-#define FD_MATH inline __attribute__((always_inline))
-#endif
-#endif
+#include "math/base.h"
 
 namespace fastdl {
 namespace {

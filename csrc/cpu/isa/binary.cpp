@@ -15,6 +15,10 @@ FD_KERNEL_TABLE(binary) = {
     ROWS(minimum, Minimum, kCheapGrain)
     ROWS(fmax, Fmax, kCheapGrain)
     ROWS(fmin, Fmin, kCheapGrain)
+    ROWS(floor_divide, FloorDivide, kCostlyGrain)
+    ROWS(remainder, Remainder, kCostlyGrain)
+    ROWS(fmod, Fmod, kCostlyGrain)
+    ROWS(copysign, Copysign, kCheapGrain)
     {}};
 // clang-format on
 }  // namespace fastdl

@@ -1,48 +1,19 @@
-// Copies: relayout, cast, fill, concat, pad, flip, tril / triu. All but the triangles are copy_view: any strides to any strides,
-// any dtype to any dtype (NumPy's astype, cpu/vec/cast.h). Method: the dims are merged and cut into L1-sized tiles (tiles.h); a
-// tile moves directly where one side is dense, through a stack buffer otherwise; a transposition moves as blocks in vector
-// registers.
-#include "cpu/isa/tiles.h"
-#include "cpu/vec/cast.h"
+// Moves: relayout, cast, fill, concat, pad, flip, tril / triu, where. All but the last two are copy_view: any strides to any
+// strides, any dtype to any dtype (NumPy's astype, cpu/vec/cast.h). Method: the dims are merged and cut into L1-sized tiles
+// (tiles.h); a tile moves directly where one side is dense, through a stack buffer otherwise; a transposition moves as blocks in
+// vector registers.
+#include "cpu/isa/elementwise.h"
 
 namespace fastdl {
 namespace {
 
 constexpr int64_t kTask = 256 * 1024;  // bytes of output per task
 
-template <class From>
-CastFn cast_from(DType to) {
-  constexpr bool integer = kind_rank(kind(dtype_of<From>())) <= 1;
-  switch (to) {  // an integer becomes a signed one of some width by the same bits as an unsigned one
-    case DType::int8:
-      if constexpr (integer) return cast_block<uint8_t, From>;
-      break;
-    case DType::int16:
-      if constexpr (integer) return cast_block<uint16_t, From>;
-      break;
-    case DType::int32:
-      if constexpr (integer) return cast_block<uint32_t, From>;
-      break;
-    case DType::int64:
-      if constexpr (integer) return cast_block<uint64_t, From>;
-      break;
-    default:
-      break;
-  }
-  switch (to) {
-#define FD_DTYPE(name, type, bytes, letter, numpy)                            \
-  case DType::name:                                                           \
-    if constexpr (!(integer && letter == 'i')) return cast_block<type, From>; \
-    break;
-#include "dtypes.def"
-  }
-  return nullptr;
-}
 CastFn cast_any(DType to, DType from) {
   switch (from) {
 #define FD_DTYPE(name, type, ...) \
   case DType::name:               \
-    return cast_from<type>(to);
+    return cast_from<type, true>(to);
 #include "dtypes.def"
   }
   return nullptr;
@@ -205,11 +176,49 @@ void tri_kernel(const Args& a) {
   });
 }
 
+// where(condition, x, y): by item size; the driver casts x and y to the output's dtype.
+template <class T>
+void where_block(void* out_, const void* const* in, int64_t n, const Attrs&) {
+  T* const out = static_cast<T*>(out_);
+  const uint8_t* const condition = static_cast<const uint8_t*>(in[0]);
+  const T *const x = static_cast<const T*>(in[1]), *const y = static_cast<const T*>(in[2]);
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; i++) out[i] = condition[i] ? x[i] : y[i];
+}
+template <DType to>
+CastFn cast_any_to(DType from) {
+  return cast_any(to, from);
+}
+template <DType from>
+CastFn cast_any_from(DType to) {
+  return cast_any(to, from);
+}
+
+template <DType d, class T>
+void where_kernel(const Args& a) {
+  static constexpr ElementwiseOp kOp = {
+      where_block<T>,  {DType::bool_, d, d}, d, kCheapGrain, {cast_any_to<DType::bool_>, cast_any_to<d>, cast_any_to<d>},
+      cast_any_from<d>};
+  elementwise<3>(a, kOp);
+}
+#define WHERE_ROW(d, T) {OpId::where, mask_of(DType::d), where_kernel<DType::d, T>},
+
 constexpr DTypeMask kAll = (1u << kNumDTypes) - 1;
 }  // namespace
 
-FD_KERNEL_TABLE(copy) = {{OpId::copy, kAll, copy_kernel},       {OpId::fill, kAll, fill_kernel},
-                         {OpId::concat, kAll, concat_kernel},   {OpId::pad, kAll, pad_kernel},
-                         {OpId::flip, kAll, flip_kernel},       {OpId::tril, kAll, tri_kernel<true>},
-                         {OpId::triu, kAll, tri_kernel<false>}, {}};
+// clang-format off
+FD_KERNEL_TABLE(copy) = {
+    {OpId::copy, kAll, copy_kernel},
+    {OpId::fill, kAll, fill_kernel},
+    {OpId::concat, kAll, concat_kernel},
+    {OpId::pad, kAll, pad_kernel},
+    {OpId::flip, kAll, flip_kernel},
+    {OpId::tril, kAll, tri_kernel<true>},
+    {OpId::triu, kAll, tri_kernel<false>},
+    WHERE_ROW(bool_, uint8_t) WHERE_ROW(uint8, uint8_t) WHERE_ROW(int8, uint8_t) WHERE_ROW(uint16, uint16_t) WHERE_ROW(int16, uint16_t)
+    WHERE_ROW(uint32, uint32_t) WHERE_ROW(int32, uint32_t) WHERE_ROW(uint64, uint64_t) WHERE_ROW(int64, uint64_t)
+    WHERE_ROW(float16, uint16_t) WHERE_ROW(bfloat16, uint16_t) WHERE_ROW(float32, uint32_t) WHERE_ROW(float64, uint64_t)
+    WHERE_ROW(complex64, uint64_t) WHERE_ROW(complex128, Item16)
+    {}};
+// clang-format on
 }  // namespace fastdl

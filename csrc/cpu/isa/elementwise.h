@@ -220,19 +220,22 @@ void map_block_long(void* out_, const void* const* in_, int64_t n, const Attrs& 
   }
 }
 
-// Any type and a result of another type: one value at a time, vectorised by the compiler. ivdep: out may be an input, exactly.
+// Any type, a result of any type: one value at a time, vectorised by the compiler. ivdep: out may be an input, exactly.
 template <class F, class T, class R, int nin>
-void map_scalars(void* out_, const void* const* in_, int64_t n, const Attrs& attrs) {
+void map_scalars(void* out_, const void* const* in_, int64_t n, const Attrs&) {
   R* const out = static_cast<R*>(out_);
   const T* const x = static_cast<const T*>(in_[0]);
   const T* const y = static_cast<const T*>(in_[nin > 1 ? 1 : 0]);
-  (void)attrs;
+  const T* const z = static_cast<const T*>(in_[nin > 2 ? 2 : 0]);
+  (void)y, (void)z;
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; i++) {
     if constexpr (nin == 1)
       out[i] = F::of(x[i]);
-    else
+    else if constexpr (nin == 2)
       out[i] = F::of(x[i], y[i]);
+    else
+      out[i] = F::of(x[i], y[i], z[i]);
   }
 }
 
@@ -240,7 +243,7 @@ template <BlockFn block, class T, class R, int nin, int64_t grain>
 void elementwise_kernel(const Args& a) {
   static constexpr DType kIn = dtype_of<T>();
   static constexpr ElementwiseOp kOp = {
-      block, {kIn, kIn, kIn}, dtype_of<R>(), grain, {cast_up_to<T>, cast_up_to<T>, cast_up_to<T>}, cast_down_from<R>};
+      block, {kIn, kIn, kIn}, dtype_of<R>(), grain, {cast_up_to<T>, cast_up_to<T>, cast_up_to<T>}, cast_from<R>};
   elementwise<nin>(a, kOp);
 }
 
@@ -251,6 +254,18 @@ template <class F, class T, int nin, int64_t grain = kCheapGrain>
 constexpr KernelFn map_kernel = elementwise_kernel<map_block<F, T, nin>, T, T, nin, grain>;
 template <class F, class T, int nin>
 constexpr KernelFn map_kernel_long = elementwise_kernel<map_block_long<F, T, nin>, T, T, nin, kCostlyGrain>;
+template <class F, class T, class R, int nin, int64_t grain = kCheapGrain>
+constexpr KernelFn map_scalars_kernel = elementwise_kernel<map_scalars<F, T, R, nin>, T, R, nin, grain>;
+
+// clip(x, low, high) with bounds that may not be given: then it is maximum, minimum or the identity.
+template <KernelFn both, KernelFn low_only, KernelFn high_only, KernelFn neither>
+void clip_kernel(const Args& a) {
+  const bool low = a.in[1].given(), high = a.in[2].given();
+  if (low && high) return both(a);
+  const View in[2] = {a.in[0], a.in[low ? 1 : 2]};
+  const Args rest{a.out, in, a.attrs, a.workspace, a.nout, low || high ? 2 : 1};
+  return low ? low_only(rest) : high ? high_only(rest) : neither(rest);
+}
 
 }  // namespace
 }  // namespace fastdl

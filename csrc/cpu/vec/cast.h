@@ -114,13 +114,30 @@ inline CastFn cast_up_to(DType from) {
   }
   return nullptr;
 }
-// Results in float go back to the 16-bit floats.
-template <class From>
-inline CastFn cast_down_from(DType to) {
-  if (to == dtype_of<From>()) return cast_block<From, From>;
-  if constexpr (same_type<From, float>) {
-    if (to == DType::float16) return cast_block<f16, float>;
-    if (to == DType::bfloat16) return cast_block<bf16, float>;
+// The cast from From to a dtype; unless `down`, only to the same or a higher kind (what out= may ask of a result).
+template <class From, bool down = false>
+inline CastFn cast_from(DType to) {
+  constexpr int rank = kind_rank(kind(dtype_of<From>()));
+  if constexpr (rank <= 1) {  // an integer becomes a signed one by the same bits as an unsigned one
+    switch (to) {
+      case DType::int8:
+        return cast_block<uint8_t, From>;
+      case DType::int16:
+        return cast_block<uint16_t, From>;
+      case DType::int32:
+        return cast_block<uint32_t, From>;
+      case DType::int64:
+        return cast_block<uint64_t, From>;
+      default:
+        break;
+    }
+  }
+  switch (to) {
+#define FD_DTYPE(name, type, bytes, letter, numpy)                                                                     \
+  case DType::name:                                                                                                    \
+    if constexpr ((down || kind_rank(letter) >= rank) && !(rank <= 1 && letter == 'i')) return cast_block<type, From>; \
+    break;
+#include "dtypes.def"
   }
   return nullptr;
 }
