@@ -13,25 +13,24 @@ int num_threads();
 
 namespace {
 
-// f(chunk) for each chunk.
+// f(chunk) for each chunk. f is compiled once, as a function of its own, for the inline and the threaded way alike.
 template <class F>
-inline void parallel_chunks(int64_t chunks, F&& f) {
-  if (chunks <= 1) {
-    if (chunks == 1) f(int64_t(0));
-    return;
-  }
-  ::fastdl::parallel_chunks(
-      chunks, [](void* c, int64_t i) { (*static_cast<F*>(c))(i); }, const_cast<void*>(static_cast<const void*>(&f)));
+inline void parallel_chunks(int64_t chunks, const F& f) {
+  constexpr auto body = [](void* c, int64_t i) __attribute__((noinline)) { (*static_cast<const F*>(c))(i); };
+  void* ctx = const_cast<void*>(static_cast<const void*>(&f));
+  if (chunks > 1)
+    ::fastdl::parallel_chunks(chunks, body, ctx);
+  else if (chunks == 1)
+    body(ctx, 0);
 }
 
 // f(begin, end) over [0, n) in chunks of `grain` (the last may be shorter). grain must not depend on the thread count.
 template <class F>
-inline void parallel_for(int64_t n, int64_t grain, F&& f) {
+inline void parallel_for(int64_t n, int64_t grain, const F& f) {
   if (n <= 0) return;
-  if (n <= grain) return f(int64_t(0), n);
-  parallel_chunks((n + grain - 1) / grain, [&](int64_t c) {
-    const int64_t begin = c * grain, end = begin + grain < n ? begin + grain : n;
-    f(begin, end);
+  parallel_chunks(n <= grain ? 1 : (n - 1) / grain + 1, [&](int64_t c) {
+    const int64_t begin = c * grain, left = n - begin;
+    f(begin, begin + (left < grain ? left : grain));
   });
 }
 

@@ -1,17 +1,11 @@
 // Inference of the indexing ops. Indices are int64 and checked here, all of them, so that an error leaves no tensor half-written.
-#include "../op.h"
+#include "core/infer/infer.h"
 
 namespace fastdl {
 namespace {
 
 using Text = std::string;
 Text text(const View& v) { return shape_text(v); }
-
-int normal_axis(const Call& c, int64_t axis, int ndim) {
-  if (axis < -ndim || axis >= ndim)
-    fail(ErrorCode::Index, "%s: axis %lld is out of range for %d dimensions", op_name(c), static_cast<long long>(axis), ndim);
-  return int(axis < 0 ? axis + ndim : axis);
-}
 
 // f(pointer, stride, length) for each line of a strided int64 tensor.
 template <class F>
