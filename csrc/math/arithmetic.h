@@ -37,8 +37,10 @@ FD_MATH V fmod(V x, V y) {
   } else {
     const auto exact = [](auto a, auto b) { return a - integral_part(a / b) * b; };
     V r;
-    if constexpr (sizeof(V) == sizeof(float)) r = float(exact(double(x), double(y)));
-    else r = narrow(exact(widen_low(x), widen_low(y)), exact(widen_high(x), widen_high(y)));
+    if constexpr (sizeof(V) == sizeof(float))
+      r = float(exact(double(x), double(y)));
+    else
+      r = narrow(exact(widen_low(x), widen_low(y)), exact(widen_high(x), widen_high(y)));
     r = copysign(r, x);
     const V ordinary = select((abs(x) < abs(y) * V(0x1p28f)) & (abs(y) < V(kInf<V>)), V(1.0f), V(0.0f));
     if (any(ordinary == V(0.0f)))

@@ -249,8 +249,29 @@ FD_INLINE VecL to_int(VecD a) { return VecL(__builtin_convertvector(a.v, VecL::N
 FD_INLINE VecD to_float(VecL a) { return VecD(__builtin_convertvector(a.v, VecD::Native)); }
 
 // ---- float <-> double -------------------------------------------------------------------------------------------------
+// widen: the first or second half of the lanes. narrow: both halves together.
+#if defined(__AVX512F__)
+FD_INLINE VecD widen_low(VecF a) { return VecD((VecD::Native)_mm512_cvtps_pd(_mm512_castps512_ps256((__m512)a.v))); }
+FD_INLINE VecD widen_high(VecF a) { return VecD((VecD::Native)_mm512_cvtps_pd(_mm512_extractf32x8_ps((__m512)a.v, 1))); }
+FD_INLINE VecF narrow(VecD low, VecD high) {
+  const __m512 a = _mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)low.v));
+  return VecF((VecF::Native)_mm512_insertf32x8(a, _mm512_cvtpd_ps((__m512d)high.v), 1));
+}
+#elif defined(__AVX2__)
+FD_INLINE VecD widen_low(VecF a) { return VecD((VecD::Native)_mm256_cvtps_pd(_mm256_castps256_ps128((__m256)a.v))); }
+FD_INLINE VecD widen_high(VecF a) { return VecD((VecD::Native)_mm256_cvtps_pd(_mm256_extractf128_ps((__m256)a.v, 1))); }
+FD_INLINE VecF narrow(VecD low, VecD high) {
+  return VecF((VecF::Native)_mm256_set_m128(_mm256_cvtpd_ps((__m256d)high.v), _mm256_cvtpd_ps((__m256d)low.v)));
+}
+#elif defined(__SSE2__)
+FD_INLINE VecD widen_low(VecF a) { return VecD((VecD::Native)_mm_cvtps_pd((__m128)a.v)); }
+FD_INLINE VecD widen_high(VecF a) { return VecD((VecD::Native)_mm_cvtps_pd(_mm_movehl_ps((__m128)a.v, (__m128)a.v))); }
+FD_INLINE VecF narrow(VecD low, VecD high) {
+  return VecF((VecF::Native)_mm_movelh_ps(_mm_cvtpd_ps((__m128d)low.v), _mm_cvtpd_ps((__m128d)high.v)));
+}
+#else
 typedef float HalfVecF __attribute__((vector_size(FD_VEC_BYTES / 2)));
-FD_INLINE VecD widen_low(VecF a) {  // the first half of the lanes
+FD_INLINE VecD widen_low(VecF a) {
   HalfVecF h;
   __builtin_memcpy(&h, &a.v, sizeof h);
   return VecD(__builtin_convertvector(h, VecD::Native));
@@ -266,6 +287,7 @@ FD_INLINE VecF narrow(VecD low, VecD high) {
   __builtin_memcpy(&r.v, h, sizeof r.v);
   return r;
 }
+#endif
 
 // ---- for math/ ---------------------------------------------------------------------------------------------------------
 // a * b + c with one rounding on every machine, for formulas that rely on it (fma() may round twice even where there is FMA: the
@@ -292,6 +314,14 @@ FD_INLINE VecF ldexp(VecF a, VecF n) {
   return a * bit_cast<float>((half + VecI(127)) << 23) * bit_cast<float>((i - half + VecI(127)) << 23);
 #endif
 }
+
+#if defined(__AVX512F__)
+// x = 2^k m with m in [3/4, 3/2), k -inf for 0 and inf for infinity, m NaN for NaN and negative x; see math/log.h.
+FD_INLINE void split_exponent(VecF x, VecF& k, VecF& m) {
+  m = VecF((VecF::Native)_mm512_getmant_ps((__m512)x.v, _MM_MANT_NORM_p75_1p5, _MM_MANT_SIGN_nan));
+  k = VecF((VecF::Native)_mm512_getexp_ps((__m512)x.v)) - VecF((VecF::Native)_mm512_getexp_ps((__m512)m.v));
+}
+#endif
 
 // a / b within 1 ulp for b in [2^-100, 2^100] and finite a (the divider of AVX-512 machines is slow: a product by the approximate
 // reciprocal, corrected by its remainder, is twice as fast). NaN passes through; the sign of a zero may be lost.
