@@ -75,6 +75,7 @@ void conv2d_kernel(const Args& a) {
   g.first_row = 0;
   g.bias = a.in[2].given() ? a.in[2].ptr<T>() : nullptr;
   g.relu = a.attrs->i[7] == 1;
+  g.activate = activation<T>(a.attrs->i[7]);
   int64_t* position = scratch<int64_t>(a, plan.tables);
   for (int64_t tap = 0; tap < s.taps(); tap++) position[tap] = tap;
   int64_t* offset = position + s.taps();
@@ -168,6 +169,7 @@ void conv2d_backward_input_kernel(const Args& a) {
   g.weights = packed;
   g.bias = nullptr;
   g.relu = false;
+  g.activate = nullptr;
   int64_t* position = scratch<int64_t>(a, plan.tables);
   const Phases rows(s, 0), cols(s, 1);
   // The taps of one pair of phases are neighbours, in the order in which the pairs are visited below.

@@ -6,6 +6,7 @@
 // same remainder modulo s see the same taps of the kernel; each remainder is one such grid over dy with step 1, so no zeros are
 // inserted.
 #pragma once
+#include "cpu/isa/activate.h"
 #include "cpu/isa/conv_pack.h"
 
 namespace fastdl {
@@ -29,6 +30,7 @@ struct Gather {
   int64_t weight_rows, first_row, weight_group;
   const T* bias;
   bool relu;
+  ActivateFn<T> activate;  // other activations, or null
 
   int64_t pixels() const { return batch * count[0] * count[1]; }
 };
@@ -107,6 +109,9 @@ void gather_chunk(const Gather<T>& g, int64_t group, int64_t m0, int64_t m1, int
         t.tail = panels.tail(p);
         t.bias = last && g.bias ? g.bias + column : nullptr;
         run_tile(panels.vectors(p), rows, t);
+        if (last && g.activate) {
+          for (int64_t i = 0; i < rows; i++) g.activate(c[i], panels.used(p));
+        }
       }
     }
   }
@@ -171,6 +176,7 @@ FD_INLINE void depthwise_pixels(const Gather<T>& g, const T* image, int64_t y, i
       store(out + i * out_step + c, r);
     else
       store_partial(out + i * out_step + c, r, lanes);
+    if (g.activate) g.activate(out + i * out_step + c, lanes);
   }
 }
 

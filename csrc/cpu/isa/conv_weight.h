@@ -2,8 +2,8 @@
 // product of a transposed matrix with another, by the same register tile: rows are input channels (or, when there are few, pairs of
 // tap and channel), columns output channels, and k runs along a row of pixels. Taps on the border shorten that run.
 //
-// Pixels are split into parts that depend on sizes only; each part sums in scratch of its own, [tap][ci][co] and one row for db. The
-// parts are then added in order and brought to (O, C / groups, KH, KW). Large dw needs no parts: it is finished block by block.
+// Pixels are split into parts that depend on sizes only; each part sums in scratch of its own, [tap][ci][co] and one row for db.
+// The parts are then added in order and brought to (O, C / groups, KH, KW). Large dw needs no parts: it is finished block by block.
 #pragma once
 #include "cpu/isa/conv_pack.h"
 
