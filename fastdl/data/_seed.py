@@ -25,8 +25,7 @@ def seed_from(rng: RngLike = None) -> int:
     if isinstance(rng, np.random.SeedSequence):
         return int(rng.generate_state(1, np.uint64)[0] >> np.uint64(1))
     if rng is None or isinstance(rng, fd.Generator):
-        high, low = fd.random.integers(0, 2**31 - 1, (2,), rng=rng).tolist()
-        return int(high) << 31 | int(low)
+        return int(fd.random.integers(2**63 - 1, rng=rng).item())
     raise TypeError(
         f"rng: got {type(rng).__name__}; need None, an int, a numpy.random.Generator or SeedSequence, or a fastdl.Generator"
     )

@@ -139,7 +139,7 @@ def parse_npz(stream: Any, name: str, max_bytes: int = _MAX_BYTES) -> dict[str, 
             if sum(m.file_size for m in members) > max_bytes:
                 raise fd.FormatError(f"{name}: unpacks to more than the limit of {max_bytes:,} bytes")
             return {m.filename[:-4]: _parse_npy(archive.read(m), f"{name}: {m.filename}") for m in members}
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, OSError, EOFError, NotImplementedError, RuntimeError, ValueError) as error:
         if isinstance(error, fd.FormatError):
             raise
         raise fd.FormatError(f"{name}: broken .npz file: {error}") from error

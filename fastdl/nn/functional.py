@@ -217,7 +217,7 @@ def rrelu(
     """Leaky relu whose slope is random in [lower, upper] in training, and their mean otherwise."""
     if not training:
         return fd.leaky_relu(input, (lower + upper) / 2)
-    slope = fd.random.uniform(lower, upper, tuple(input.shape), rng=rng, dtype=input.dtype)
+    slope = fd.random.uniform(input.shape, lower, upper, dtype=input.dtype, rng=rng)
     return fd.where(input >= 0, input, slope * input)
 
 
@@ -538,7 +538,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     _check_probability(p)
     if not training or p == 0:
         return input
-    return fd.random.dropout(input, p, rng=rng)
+    return fd.dropout(input, p, *fd.random.as_generator(rng).take(input.size))
 
 
 def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, rng: Any = None) -> Tensor:
@@ -547,7 +547,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     if not training or p == 0:
         return input
     mask = fd.ones((*input.shape[:2],) + (1,) * (input.ndim - 2), dtype=input.dtype)
-    return input * fd.random.dropout(mask, p, rng=rng)
+    return input * fd.dropout(mask, p, *fd.random.as_generator(rng).take(mask.size))
 
 
 def _check_probability(p: float) -> None:

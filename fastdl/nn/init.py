@@ -15,7 +15,7 @@ RngLike = Any
 def _random(kind: str, tensor: fd.Tensor, a: float, b: float, rng: RngLike) -> fd.Tensor:
     """Fill with fd.random.uniform(a, b) or normal(a, b), drawn in the tensor's own dtype."""
     with fd.no_grad():
-        tensor.copy_(getattr(fd.random, kind)(a, b, tuple(tensor.shape), rng=rng, dtype=tensor.dtype))
+        tensor.copy_(getattr(fd.random, kind)(tensor.shape, a, b, dtype=tensor.dtype, rng=rng))
     return tensor
 
 
@@ -45,7 +45,7 @@ def trunc_normal_(
     low = math.erf((a - mean) / std / math.sqrt(2))
     high = math.erf((b - mean) / std / math.sqrt(2))
     with fd.no_grad():
-        u = np.asarray(fd.random.uniform(low, high, tuple(tensor.shape), rng=rng, dtype=fd.float64))
+        u = np.asarray(fd.random.uniform(tensor.shape, low, high, dtype=fd.float64, rng=rng))
         values = mean + std * math.sqrt(2) * _erfinv(u)
         tensor.copy_(fd.asarray(np.clip(values, a, b)))
     return tensor
@@ -179,7 +179,7 @@ def orthogonal_(tensor: fd.Tensor, gain: float = 1.0, rng: RngLike = None) -> fd
     columns = math.prod(tensor.shape[1:])
     if not rows * columns:
         return tensor
-    flat = np.asarray(fd.random.normal(0.0, 1.0, (rows, columns), rng=rng, dtype=fd.float64))
+    flat = np.asarray(fd.random.normal((rows, columns), dtype=fd.float64, rng=rng))
     q, r = np.linalg.qr(flat.T if rows < columns else flat)
     q = q * np.sign(np.diag(r))  # makes the distribution uniform
     return _copy(tensor, gain * (q.T if rows < columns else q).reshape(tuple(tensor.shape)))
@@ -190,7 +190,8 @@ def sparse_(tensor: fd.Tensor, sparsity: float, std: float = 0.01, rng: RngLike 
     if tensor.ndim != 2:
         raise ValueError(f"sparse_: got shape {tuple(tensor.shape)}; need 2 dimensions")
     rows, columns = tensor.shape
-    values = np.array(fd.random.normal(0.0, std, (rows, columns), rng=rng, dtype=fd.float64))
-    order = np.argsort(np.asarray(fd.random.uniform(0.0, 1.0, (rows, columns), rng=rng, dtype=fd.float64)), axis=0)
+    generator = fd.random.as_generator(rng)
+    values = np.array(fd.random.normal((rows, columns), 0.0, std, dtype=fd.float64, rng=generator))
+    order = np.argsort(np.asarray(fd.random.uniform((rows, columns), dtype=fd.float64, rng=generator)), axis=0)
     np.put_along_axis(values, order[: math.ceil(sparsity * rows)], 0.0, axis=0)
     return _copy(tensor, values)

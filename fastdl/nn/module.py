@@ -336,7 +336,7 @@ class Module:
         A parameter that changes becomes a new `Parameter`: make the optimiser afterwards.
         """
         for arg in args:
-            if isinstance(arg, (str, getattr(fd, "Device", str))):
+            if isinstance(arg, fd.device) or (isinstance(arg, str) and arg.split(":")[0] in ("cpu", "cuda")):
                 device = arg
             else:
                 dtype = arg

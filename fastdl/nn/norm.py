@@ -106,7 +106,7 @@ class BatchNorm2d(_BatchNorm):
     >>> import fastdl as fd
     >>> from fastdl import nn
     >>> norm = nn.BatchNorm2d(3)
-    >>> abs(norm(fd.random.normal(2.0, 3.0, (8, 3, 4, 4))).mean().item()) < 1e-5
+    >>> abs(norm(fd.random.normal((8, 3, 4, 4), 2.0, 3.0)).mean().item()) < 1e-5
     True
     """
 
