@@ -26,6 +26,7 @@ COSTLY_OPS(FORMULA)
 // clang-format off
 #define CHEAP(name) {OpId::name, kF32ish, map_kernel<name##_formula, float, 1>}, {OpId::name, kF64, map_kernel<name##_formula, double, 1>},
 #define COSTLY(name) {OpId::name, kF32ish, map_kernel_long<name##_formula, float, 1>}, {OpId::name, kF64, map_kernel_long<name##_formula, double, 1>},
-FD_KERNEL_TABLE(unary) = {CHEAP_OPS(CHEAP) COSTLY_OPS(COSTLY) {}};
+FD_KERNEL_TABLE(unary) = {CHEAP_OPS(CHEAP) COSTLY_OPS(COSTLY)
+    {OpId::conj, kF32ish, map_kernel<positive_formula, float, 1>}, {OpId::conj, kF64, map_kernel<positive_formula, double, 1>}, {}};
 // clang-format on
 }  // namespace fastdl
