@@ -1,5 +1,7 @@
 #include "launch.h"
 
+#include <cstring>
+
 namespace fastdl {
 namespace {
 thread_local Program* recorder = nullptr;
@@ -19,6 +21,12 @@ void Program::replay() {
     View* v = views.data() + s.first_view;
     s.fn(Args{v, v + s.nout, &s.attrs, scratch, s.nout, s.nin});
   }
+}
+
+void Program::advance_random(int64_t blocks) {
+  for (Step& s : steps)
+    if (!std::strcmp(s.op->family, "random") || !std::strcmp(s.op->family, "dropout"))
+      s.attrs.i[1] = int64_t(uint64_t(s.attrs.i[1]) + uint64_t(blocks));
 }
 
 void launch(const OpInfo& op, KernelFn fn, const Args& args, int64_t workspace_bytes) {

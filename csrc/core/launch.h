@@ -24,6 +24,8 @@ class Program {
 
   void append(const OpInfo& op, KernelFn fn, const Args& args, int64_t workspace_bytes);
   void replay();
+  // Moves the random steps on in their stream: the counter offset is attribute i1 of every op that draws numbers (see ops.def).
+  void advance_random(int64_t blocks);
 
   std::vector<Step> steps;
   std::vector<View> views;
