@@ -87,19 +87,32 @@ FD_MATH V silu_backward(V g, V x) {  // s (1 + x (1 - s))
   return g * (s * fma(x, rest, V(1)));
 }
 
-// x P(X < x) for a standard normal X, as max(x, 0) - |x| P(X < -|x|): no cancellation on either side.
+// x P(X < x) for a standard normal X, as max(x, 0) - |x| P(X < -|x|): no cancellation on either side. Beyond kNormalBound the tail
+// underflows; it keeps infinity * 0 out.
+template <class V>
+constexpr ScalarOf<V> kNormalBound = kIsDouble<V> ? ScalarOf<V>(40) : ScalarOf<V>(14.5);
 template <class V>
 FD_MATH V gelu(V x) {
-  V density;
-  const V a = abs(x), tail = normal_tail(a, density);
-  return max(V(0), x) - min(V(40), a) * tail;  // the bound keeps infinity * 0 out
+  const V a = min(V(kNormalBound<V>), abs(x));
+  if constexpr (kIsDouble<V>) {
+    const V tail = map_lanes(a, [](double t) { return 0.5 * t * FD_LIBM(erfc)(t * 0.70710678118654752440); });
+    return max(V(0), x) - tail;
+  } else {
+    return max(V(0), x) - times_exp_minus_square(quotient(a * normal_tail_numerator(a), normal_tail_denominator(a)), a, 0.5f);
+  }
 }
 template <class V>
 FD_MATH V gelu_backward(V g, V x) {  // P(X < x) + x exp(-x^2 / 2) / sqrt(2 pi)
-  V density;
-  const V a = abs(x), tail = normal_tail(a, density), bounded = max(V(-40), min(V(40), x));
-  const V cdf = select(x > V(0), V(1) - tail, tail);
-  return g * fma(bounded * V(0.39894228040143267794), density, cdf);
+  const V bound(kNormalBound<V>), b = max(-bound, min(bound, x)), a = abs(b);
+  V density, tail;
+  if constexpr (kIsDouble<V>) {
+    density = exp(a * a * V(-0.5));
+    tail = map_lanes(a, [](double t) { return 0.5 * FD_LIBM(erfc)(t * 0.70710678118654752440); });
+  } else {
+    density = times_exp_minus_square(V(1), a, 0.5f);
+    tail = density * quotient(normal_tail_numerator(a), normal_tail_denominator(a));
+  }
+  return g * fma(b * V(0.39894228040143267794), density, select(x > V(0), V(1) - tail, tail));
 }
 
 // x (1 + tanh(u)) / 2 = x sigmoid(2 u) with u = sqrt(2 / pi) (x + 0.044715 x^3)

@@ -45,19 +45,14 @@ FD_MATH V erfc(V x) {
   }
 }
 
-// For a >= 0: density = exp(-a^2 / 2), returns P(X < -a) for a standard normal X, each with full relative accuracy.
+// P(X < -a) exp(a^2 / 2) for a standard normal X and a >= 0, as a quotient of the same kind.
 template <class V>
-FD_MATH V normal_tail(V a, V& density) {
-  if constexpr (kIsDouble<V>) {
-    density = map_lanes(a * a * V(-0.5), [](double t) { return FD_LIBM(exp)(t); });
-    return V(0.5) * map_lanes(a, [](double t) { return FD_LIBM(erfc)(t * 0.70710678118654752440); });
-  } else {
-    a = min(V(14.35f), a);
-    density = times_exp_minus_square(V(1.0f), a, 0.5f);
-    const V p = polynomial(a, 0.5f, 0.438090503f, 0.183083564f, 0.0405821055f, 0.00410870928f);  // error 1.1e-8
-    const V q = polynomial(a, 1.0f, 1.67406595f, 1.20187378f, 0.469070494f, 0.101730756f, 0.0102988863f);
-    return density * quotient(p, q);
-  }
+FD_MATH V normal_tail_numerator(V a) {
+  return polynomial(a, 0.5f, 0.438090503f, 0.183083564f, 0.0405821055f, 0.00410870928f);
+}
+template <class V>
+FD_MATH V normal_tail_denominator(V a) {
+  return polynomial(a, 1.0f, 1.67406595f, 1.20187378f, 0.469070494f, 0.101730756f, 0.0102988863f);
 }
 
 }  // namespace
