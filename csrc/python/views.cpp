@@ -306,7 +306,7 @@ PyObject* py_reshape(PyObject* self, PyObject* shape) {
     set_contiguous_strides(v);
   } else if (!view_strides(t->view, &v)) {
     OpObject* op = op_objects[int(OpId::copy)];
-    PyObject* row_major = PyLong_FromLong(long(Layout::Contiguous));
+    PyObject* row_major = PyUnicode_FromString("contiguous");
     PyObject* bound[3] = {self, Py_None, row_major};
     copy = dispatch(op, bound);
     Py_DECREF(row_major);
