@@ -8,6 +8,7 @@
 namespace fastdl::python {
 
 thread_local bool grad_enabled = true;
+bool anomaly_mode = false;
 
 // Where the gradient of one input goes, and the shape and dtype it must have there.
 struct Edge {
@@ -562,7 +563,7 @@ struct Engine {
       for (int k = 0; k < n; k++) Py_DECREF(args[k]);
       if (!r) return false;
       if (!op->single || (node->edges.size() == 1 && !PyTuple_Check(r) && !PyList_Check(r))) {
-        if (!deliver(node->edges[p], r)) return false;
+        if (!deliver(node, node->edges[p], r)) return false;
       } else if (!deliver_all(node, r)) {
         return false;
       }
@@ -572,7 +573,7 @@ struct Engine {
 
   bool wanted(const Edge& e) const { return capture ? is_useful(e) : e.node || e.leaf; }
 
-  bool deliver(const Edge& e, PyObject* r_owned) {
+  bool deliver(Node* node, const Edge& e, PyObject* r_owned) {
     if (r_owned == Py_None || !wanted(e)) {
       Py_DECREF(r_owned);
       return true;
@@ -583,12 +584,33 @@ struct Engine {
       if (!t) return false;
       r_owned = as_object(t);
     }
+    if (anomaly_mode && !check_anomaly(node, r_owned)) {
+      Py_DECREF(r_owned);
+      return false;
+    }
     return send(e, r_owned);
+  }
+
+  static bool check_anomaly(Node* node, PyObject* g) {
+    PyObject* nan = call_unary(OpId::isnan, g);
+    OpObject* any = op_objects[int(OpId::any)];
+    PyObject* bound[8] = {nan};
+    for (int k = 1; k < any->nparams && k < 8; k++) bound[k] = (*any->params)[k].default_value;
+    PyObject* found = nan ? dispatch(any, bound) : nullptr;
+    Py_XDECREF(nan);
+    const int bad = found ? PyObject_IsTrue(found) : -1;
+    Py_XDECREF(found);
+    if (bad > 0) {
+      PyObject* name = node_name(node);
+      raise(ErrorCode::Grad, "backward: the gradient rule of %U produced NaN (shape %s)", name, shape_text(as_tensor(g)->view).c_str());
+      Py_XDECREF(name);
+    }
+    return bad == 0;
   }
 
   bool deliver_all(Node* node, PyObject* r_owned) {
     PyObject* seq = PyTuple_Check(r_owned) || PyList_Check(r_owned) ? PySequence_Fast(r_owned, "") : nullptr;
-    if (!seq && node->edges.size() == 1) return deliver(node->edges[0], r_owned);
+    if (!seq && node->edges.size() == 1) return deliver(node, node->edges[0], r_owned);
     Py_DECREF(r_owned);
     if (!seq || PySequence_Fast_GET_SIZE(seq) != Py_ssize_t(node->edges.size())) {
       PyObject* name = node_name(node);
@@ -601,7 +623,7 @@ struct Engine {
     for (size_t k = 0; k < node->edges.size(); k++) {
       PyObject* g = PySequence_Fast_GET_ITEM(seq, k);
       Py_INCREF(g);
-      if (!deliver(node->edges[k], g)) {
+      if (!deliver(node, node->edges[k], g)) {
         Py_DECREF(seq);
         return false;
       }

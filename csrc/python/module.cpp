@@ -145,6 +145,13 @@ py::list op_table_rows() {
   return rows;
 }
 
+std::vector<std::string> isa_list(bool (*test)(int)) {
+  std::vector<std::string> names;
+  for (int k = 0; k < isa_count(); k++)
+    if (test(k)) names.push_back(isa_name(k));
+  return names;
+}
+
 py::dict memory_stats_dict() {
   const MemoryStats s = memory_stats();
   py::dict d;
@@ -161,7 +168,9 @@ py::dict memory_stats_dict() {
 
 PYBIND11_MODULE(_C, m) {
   m.doc() = "fastdl's compiled core: Tensor, Op, kernels, allocator, threads.";
+  if (!isa_error().empty()) throw py::import_error(isa_error());
   init_op_table();
+  if (!threads_warning().empty() && PyErr_WarnEx(PyExc_UserWarning, threads_warning().c_str(), 1) < 0) throw py::error_already_set();
   if (!make_tensor_type(m.ptr()) || !make_op_type(m.ptr())) throw py::error_already_set();
 
   m.def("set_errors", [](const py::object& module) { ok(set_error_classes(module.ptr())); });
@@ -223,6 +232,9 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_memory_limit", &set_memory_limit);
   m.def("fail_after", &fail_after, "Tests: the n-th allocation from now on fails.");
   m.def("isa", [] { return isa_name(chosen_isa()); });
+  m.def("compiled_isas", [] { return isa_list(isa_compiled); });
+  m.def("supported_isas", [] { return isa_list(isa_supported); });
+  m.def("set_anomaly", [](bool on) { const bool before = anomaly_mode; anomaly_mode = on; return before; });
   m.def("compiler", [] {
 #if defined(__clang__)
     return "clang " __clang_version__;

@@ -119,6 +119,7 @@ extern OpObject* op_objects[kNumOps];
 
 // ---- autograd (autograd.cpp) -------------------------------------------------------------------------------------
 extern thread_local bool grad_enabled;
+extern bool anomaly_mode;  // backward checks every gradient for NaN
 void node_release(Node* node);
 Node* node_retain(Node* node);
 // Records `op` when grad mode is on and an input needs it. inputs: TensorObject or other objects (scalars), borrowed.

@@ -10,6 +10,12 @@ from .. import _C
 from .._C import Tensor
 from ..dtypes import DTypeLike, dtype as _dtype, float32
 from ..errors import DTypeError, TypeError_, ValueError_
+from ..op import op
+
+
+@op()
+def fill(x: Tensor, value: float, exact: bool = False, integer: int = 0, imag: float = 0.0) -> Tensor:
+    """Sets all elements of x, in place, to value + imag * 1j, or to `integer` if exact."""
 
 
 def _check_device(device: Any) -> None:
@@ -182,7 +188,10 @@ def full(shape: Any, fill_value: Any, *, dtype: DTypeLike | None = None, device:
     if dtype is None:
         dtype = _convert(fill_value).dtype
     t = _C.empty(shape, dtype)
-    _C.copy_(t, fill_value)
+    if type(fill_value) is int and t.dtype.kind == "f":
+        fill(t, float(fill_value))
+    else:
+        _C.copy_(t, fill_value)
     return _finish(t, requires_grad)
 
 

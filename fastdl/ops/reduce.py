@@ -112,7 +112,7 @@ def argmin(x: Tensor, axis: Axis | None = None, keepdims: bool = False) -> Tenso
 
 
 @op(vjp=lambda g, axis: flip(cumsum(flip(g, axis), axis), axis))
-def cumsum(x: Tensor, axis: Axis = 0, reserved: int = 0, dtype: DTypeLike | None = None) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def cumsum(x: Tensor, axis: Axis = 0, dtype: DTypeLike | None = None) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
     """Running sum along an axis."""
 
 
@@ -128,7 +128,7 @@ def _cumprod_vjp(g: Tensor, y: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 @op(vjp=_cumprod_vjp)
-def cumprod(x: Tensor, axis: Axis = 0, reserved: int = 0, dtype: DTypeLike | None = None) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def cumprod(x: Tensor, axis: Axis = 0, dtype: DTypeLike | None = None) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
     """Running product along an axis."""
 
 
@@ -215,7 +215,7 @@ def _cumulative(f: Any, x: Any, axis: int | None, dtype: Any, include_initial: b
         if x.ndim > 1:
             raise ValueError_("cumulative ops need an axis for more than one dimension")
         axis, x = 0, ravel(x)
-    y = f(x, axis, 0, dtype)
+    y = f(x, axis, dtype)
     if include_initial:
         a = _axes(axis, x.ndim, "cumulative")[0]
         y = concat([full((*x.shape[:a], 1, *x.shape[a + 1 :]), unit, dtype=y.dtype), y], a)

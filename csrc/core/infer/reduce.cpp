@@ -27,7 +27,8 @@ Extent reduced_extent(const Call& c, int64_t mask) {
 }
 
 DType requested_dtype(const Call& c, DType otherwise) {
-  const int64_t d = c.attrs.i[2];
+  const bool scan = c.op == OpId::cumsum || c.op == OpId::cumprod;
+  const int64_t d = c.attrs.i[scan ? 1 : 2];
   if (d < -1 || d >= kNumDTypes)
     fail(ErrorCode::Value, "%s: dtype code %lld is not a dtype", op_name(c), static_cast<long long>(d));
   return d < 0 ? otherwise : DType(d);

@@ -1,0 +1,46 @@
+"""What this build and machine offer."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+
+ENVIRONMENT = ("FASTDL_NUM_THREADS", "FASTDL_ISA", "FASTDL_DEVICE", "FASTDL_DATA", "FASTDL_COMPILE", "FASTDL_LOG", "OMP_NUM_THREADS")
+
+
+def config() -> dict[str, str]:
+    """Version, compiler, instruction sets, threads and environment, by name."""
+    import numpy
+
+    from . import __version__, _C
+
+    rows = {
+        "fastdl": __version__,
+        "python": f"{platform.python_version()} ({sys.implementation.name})",
+        "numpy": numpy.__version__,
+        "machine": f"{platform.machine()}, {os.cpu_count()} CPUs",
+        "compiler": _C.compiler(),
+        "instruction set": _C.isa(),
+        "compiled / supported": f"{', '.join(_C.compiled_isas())} / {', '.join(_C.supported_isas())}",
+        "threads": str(_C.num_threads()),
+        "CUDA": "not in this build",
+    }
+    rows.update({name: os.environ[name] for name in ENVIRONMENT if name in os.environ})
+    return rows
+
+
+def config_text() -> str:
+    """The table that show_config prints."""
+    rows = config()
+    width = max(map(len, rows))
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in rows.items())
+
+
+def show_config() -> None:
+    """Prints version, compiler, instruction sets, threads and environment."""
+    print(config_text())
+
+
+if __name__ == "__main__":
+    show_config()
