@@ -52,19 +52,23 @@ void fill(const void* p, int64_t stride, int64_t n, L* lanes) {
   }
 }
 
+template <class S, As how, class L>
+FD_INLINE void put_one(S* s, L lane) {
+  if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16) store_narrow_one(s, lane);
+  else if constexpr (dtype_of<S>() == DType::bool_) *s = lane != 0;
+  else if constexpr (how == As::Ordered && dtype_of<S>() == DType::uint64) *s = S(lane) ^ kTopBit;
+  else *s = S(lane);
+}
 template <class S, class L, As how>
 void put(const L* lanes, int64_t n, void* p, int64_t stride) {
   S* s = static_cast<S*>(p);
-  for (int64_t i = 0; i < n; i++) {
-    if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16)
-      store_narrow_one(s + i * stride, lanes[i]);
-    else if constexpr (dtype_of<S>() == DType::bool_)
-      s[i * stride] = lanes[i] != 0;
-    else if constexpr (how == As::Ordered && dtype_of<S>() == DType::uint64)
-      s[i * stride] = S(lanes[i]) ^ kTopBit;
-    else
-      s[i * stride] = S(lanes[i]);
+  int64_t i = 0;
+  if (stride == 1) {
+    if constexpr (dtype_of<L>() == DType::float32)
+      for (; i + VecF::size <= n; i += VecF::size) store_narrow(s + i, load(lanes + i));
+    for (; i < n; i++) put_one<S, how>(s + i, lanes[i]);
   }
+  for (; i < n; i++) put_one<S, how>(s + i * stride, lanes[i]);
 }
 
 // The functions for a dtype; null for pairs that no kernel uses.
@@ -205,11 +209,7 @@ L fold_run(const L* p, int64_t n) {
     using I = typename Lane<L>::Int;
     a = Op::f(a, select(iota<I>() < Vec<I>(I(n - i)), load_partial(p + i, int(n - i)), one));
   }
-  L t[S];
-  store(t, a);
-  for (int w = S / 2; w > 0; w /= 2)
-    for (int k = 0; k < w; k++) t[k] = Op::f(t[k], t[k + w]);
-  return t[0];
+  return join_lanes(a, [](V x, V y) { return Op::f(x, y); });
 }
 
 // ---- the plan ------------------------------------------------------------------------------------------------------------

@@ -336,23 +336,22 @@ FD_INLINE VecF quotient(VecF a, VecF b) {
 }
 FD_INLINE VecD quotient(VecD a, VecD b) { return a / b; }
 
-// Horizontal reductions in a fixed (pairwise) order.
-template <class T>
-FD_INLINE T reduce_add(Vec<T> a) {
-  T t[Vec<T>::size];
-  store(t, a);
-  for (int w = Vec<T>::size / 2; w > 0; w /= 2)
-    for (int i = 0; i < w; i++) t[i] += t[i + w];
-  return t[0];
+// Horizontal reductions: f joins the halves of the vector, then the halves of that ... , a fixed pairwise order. By shuffles, not
+// through memory: GCC makes branches and scalar steps of a loop over a small array.
+template <int distance, class T>
+FD_INLINE Vec<T> swap_lanes(Vec<T> a) { return permute2(a, a, [](int i) { return i ^ distance; }); }
+template <class T, class F>
+FD_INLINE T join_lanes(Vec<T> a, F&& f) {
+  static_assert(Vec<T>::size <= 16, "more steps needed");
+  if constexpr (Vec<T>::size > 8) a = f(a, swap_lanes<8>(a));
+  if constexpr (Vec<T>::size > 4) a = f(a, swap_lanes<4>(a));
+  if constexpr (Vec<T>::size > 2) a = f(a, swap_lanes<2>(a));
+  return f(a, swap_lanes<1>(a))[0];
 }
 template <class T>
-FD_INLINE T reduce_max(Vec<T> a) {
-  T t[Vec<T>::size];
-  store(t, a);
-  for (int w = Vec<T>::size / 2; w > 0; w /= 2)
-    for (int i = 0; i < w; i++) t[i] = t[i] > t[i + w] ? t[i] : t[i + w];
-  return t[0];
-}
+FD_INLINE T reduce_add(Vec<T> a) { return join_lanes(a, [](Vec<T> x, Vec<T> y) { return x + y; }); }
+template <class T>
+FD_INLINE T reduce_max(Vec<T> a) { return join_lanes(a, [](Vec<T> x, Vec<T> y) { return max(x, y); }); }
 
 }  // namespace
 }  // namespace fastdl
