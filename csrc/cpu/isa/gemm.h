@@ -57,7 +57,7 @@ inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
     if (batch * pieces >= kGemmChunks || g.m * g.n / pieces * max_of(g.k, int64_t(1)) < 2 * kGemmChunkMacs) break;
     const int64_t rows = g.m / p.row_blocks, cols = g.n / p.col_blocks;
     const bool can_rows = p.row_blocks * 2 <= p.tiles, can_cols = p.col_blocks * 2 <= panels;
-    if (can_rows && (rows * 2 >= cols || !can_cols))
+    if (can_rows && (rows * 4 >= cols || !can_cols))
       p.row_blocks *= 2;
     else if (can_cols)
       p.col_blocks *= 2;
@@ -67,16 +67,21 @@ inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
   return p;
 }
 
-// Packs vectors [v0, v1) of B, rows k0 .. k0 + kc. A panel of nv vectors at vector v starts at (k0 * vectors + v * kc) * lanes.
+// Packs vectors [v0, v1) of B, rows k0 .. k0 + kc: the panel of nv vectors at vector v starts at packed + v * kc * lanes. Eight
+// rows of a row-major B are read from end to end before the next eight, for the sake of the hardware's prefetch.
 template <class T>
 inline void pack_vectors(const Gemm<T>& g, const GemmPlan& plan, int64_t k0, int64_t kc, int64_t v0, int64_t v1, T* packed) {
   constexpr int lanes = Vec<T>::size;
-  for (int64_t v = v0; v < v1;) {
-    const int nv = panel_vectors(plan, v, v1, false), width = nv * lanes;
-    const int cols = int(min_of(g.n - v * lanes, int64_t(width)));
-    pack_panel(g.b + k0 * g.b_k + v * lanes * g.b_col, g.b_k, g.b_col, kc, cols, width,
-               packed + (k0 * plan.vectors + v * kc) * lanes);
-    v += nv;
+  const int64_t step = g.b_col == 1 ? 8 : kc;
+  for (int64_t k = 0; k < kc; k += step) {
+    const int64_t rows = min_of(step, kc - k);
+    for (int64_t v = v0; v < v1;) {
+      const int nv = panel_vectors(plan, v, v1, false), width = nv * lanes;
+      const int cols = int(min_of(g.n - v * lanes, int64_t(width)));
+      pack_panel(g.b + (k0 + k) * g.b_k + v * lanes * g.b_col, g.b_k, g.b_col, rows, cols, width,
+                 packed + (v * kc + k * nv) * lanes);
+      v += nv;
+    }
   }
 }
 
@@ -93,19 +98,20 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
   const bool cut = g.n % lanes != 0 && v1 == plan.vectors;
   // Copying a strip pays when A is not contiguous along k, or its rows fall on few L1 sets, and several panels pass over it.
   const bool crowded = g.a_row * int64_t(sizeof(T)) % 2048 == 0;
+  const bool prefetch = !plan.packed && g.k * g.n * int64_t(sizeof(T)) > kGemmPrefetchBytes;
   const bool copy_strip = v1 - v0 > plan.nv && (g.a_k != 1 || crowded || v1 - v0 >= 8 * plan.nv) && g.k >= lanes;
 
   for (int64_t kb = 0; kb < plan.k_blocks; kb++) {
     const int64_t k0 = kb * plan.kc, kc = min_of(plan.kc, g.k - k0);
     const bool last = kb == plan.k_blocks - 1;
-    if (pack_here) pack_vectors(g, plan, k0, kc, v0, v1, packed);
+    // A private block is packed to the same place for every k0, so that it stays in L2.
+    T* const block = pack_here ? packed : packed + k0 * plan.vectors * lanes;
+    if (pack_here) pack_vectors(g, plan, k0, kc, v0, v1, block);
     if (!plan.packed && cut) {
       const int64_t j = (plan.vectors - 1) * lanes;
       pack_panel(g.b + k0 * g.b_k + j, g.b_k, int64_t(1), kc, int(g.n - j), lanes, edge_buf);
     }
     Tile<T> t;
-    t.taps = kOneTap;
-    t.ntaps = 1;
     t.k = kc;
     t.c_row = g.c_row;
     t.accumulate = g.accumulate || kb > 0;
@@ -118,12 +124,13 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
       t.a = strip.a;
       t.a_row = strip.a_row;
       t.a_k = strip.a_k;
+      t.prefetch = prefetch && tile == tile0;
       for (int64_t v = v0; v < v1;) {
         const int nv = panel_vectors(plan, v, v1, !plan.packed && cut);
         const bool edge = cut && v + nv == v1;
         const int64_t j = v * lanes;
         if (plan.packed) {
-          t.b = packed + (k0 * plan.vectors + v * kc) * lanes;
+          t.b = block + v * kc * lanes;
           t.b_k = nv * lanes;
         } else if (edge) {
           t.b = edge_buf;
@@ -170,7 +177,7 @@ inline void gemm_batch(const Gemm<T>& g, const GemmPlan& plan, const GemmBatch& 
     parallel_chunks(count * all, [&](int64_t task) {
       const int64_t i = task / all, k0 = task / tasks % plan.k_blocks * plan.kc, p0 = task % tasks * share;
       pack_vectors(item(i), plan, k0, min_of(plan.kc, g.k - k0), p0 * plan.nv, min_of((p0 + share) * plan.nv, plan.vectors),
-                   packed_b(i));
+                   packed_b(i) + k0 * plan.vectors * lanes);
     });
   }
   const int64_t macs = max_of(g.m * g.n / pieces * g.k, int64_t(1));

@@ -19,12 +19,17 @@ constexpr int kStripElements = max_of(kTileRows[1] * kStripRow, ceil_div(kTileRo
 template <class T>
 inline Strip<T> pack_strip(const T* a, int64_t a_row, int64_t a_k, int rows, int64_t kc, T* buf) {
   constexpr int lanes = Vec<T>::size;
-  if (a_row == 1) {  // A is transposed in memory: keep it so, `width` elements per k
+  if (a_row == 1) {  // A is transposed in memory: keep it so, whole vectors per k
+    if (rows <= lanes) {
+#pragma GCC unroll 4
+      for (int64_t k = 0; k < kc; k++) store(buf + k * lanes, load_partial(a + k * a_k, rows));
+      return {buf, 1, lanes};
+    }
     const int width = ceil_div(rows, lanes) * lanes;
-    const int whole = rows / lanes, rest = rows % lanes;
     for (int64_t k = 0; k < kc; k++) {
-      for (int v = 0; v < whole; v++) store(buf + k * width + v * lanes, load(a + k * a_k + v * lanes));
-      if (rest) store(buf + k * width + whole * lanes, load_partial(a + k * a_k + whole * lanes, rest));
+      int v = 0;
+      for (; v + lanes <= rows; v += lanes) store(buf + k * width + v, load(a + k * a_k + v));
+      if (v < rows) store(buf + k * width + v, load_partial(a + k * a_k + v, rows - v));
     }
     return {buf, 1, width};
   }

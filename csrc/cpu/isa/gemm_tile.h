@@ -1,12 +1,12 @@
-// The register tile under matmul, linear and convolution: a small block of C is kept in registers while k runs.
+// The register tile under matmul and linear: a small block of C is kept in registers while k runs.
 //
-//   C[i][j] (+)= sum over taps t and k < K of  A[i * a_row + taps[t] + k * a_k] * B[(t * K + k) * b_k + j]      i < MR, j < NR
+//   C[i][j] (+)= sum over k < K of  A[i * a_row + k * a_k] * B[k * b_k + j]      i < MR, j < NR
 //
 // Rows of C are vectors along j. Each step of k loads NR / lanes vectors of B and, for every row, one element of A that is
 // broadcast to all lanes: MR * NR multiply-adds for MR + NR / lanes loads. As A is read element by element, any strides do:
-// A may be row-major, transposed, packed, or (with taps) the window of a convolution over channels-last memory. B is either
-// packed in panels of NR columns (b_k = NR) or a row-major matrix itself (b_k = its row length).
-// The method is that of BLIS (Van Zee and van de Geijn, 2015); taps follow batch-reduce GEMM (Georganas et al., 2019).
+// A may be row-major, transposed or packed. B is either packed in panels of NR columns (b_k = NR) or a row-major matrix itself
+// (b_k = its row length).
+// The method is that of BLIS (Van Zee and van de Geijn, 2015).
 #pragma once
 #include "cpu/isa/kernel.h"
 #include "cpu/tune.h"
@@ -18,20 +18,18 @@ namespace {
 template <class T>
 struct Tile {
   const T* a;
-  int64_t a_row, a_k;   // element strides of A
-  const int64_t* taps;  // element offsets on A; kOneTap for a plain product
-  int64_t ntaps, k;     // B has ntaps * k rows
+  int64_t a_row, a_k;  // element strides of A
+  int64_t k;
   const T* b;
   int64_t b_k;  // elements from one row of B to the next; nv whole vectors of each row are read
   T* c;
   int64_t c_row;
   int tail;         // lanes of the last vector that belong to C: 1 .. lanes
+  bool prefetch;    // B is a matrix that is not in L2 yet
   bool accumulate;  // C += instead of C =
   bool relu;        // applied last: leave off until the last block of k
   const T* bias;    // null or one value per column, added to the sum: as relu
 };
-
-constexpr int64_t kOneTap[1] = {0};
 
 // Keeps a broadcast in one register: GCC would fold it into the memory operand of each multiply-add, NV loads instead of one.
 #if defined(__x86_64__)
@@ -93,30 +91,37 @@ __attribute__((noinline)) void tile_kernel(const Tile<T>& t) {
     for (int j = 0; j < NV; j++) acc[i][j] = Vec<T>(T(0));
   }
   const char* b = reinterpret_cast<const char*>(t.b);
-  for (int64_t tap = 0; tap < t.ntaps; tap++) {
-    const char* a[bases];
-    a[0] = reinterpret_cast<const char*>(t.a + t.taps[tap]);
-    for (int g = 1; g < bases; g++) a[g] = a[g - 1] + 5 * row;
-    for (int64_t k = t.k; k > 0; k--) {
-      Vec<T> bv[NV];
+  const char* a[bases];
+  a[0] = reinterpret_cast<const char*>(t.a);
+  for (int g = 1; g < bases; g++) a[g] = a[g - 1] + 5 * row;
+  const auto step = [&]() __attribute__((always_inline)) {
+    Vec<T> bv[NV];
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; j++) bv[j] = load(reinterpret_cast<const T*>(b) + j * lanes);
+    for (int j = 0; j < NV; j++) bv[j] = load(reinterpret_cast<const T*>(b) + j * lanes);
 #pragma GCC unroll 24
-      for (int i = 0; i < MR; i++) {
-        const char* p = a[i / 5];
-        const char* q = i % 5 == 0 ? p : i % 5 == 1 ? p + row : i % 5 == 2 ? p + 2 * row : i % 5 == 3 ? p + row3 : p + 4 * row;
-        Vec<T> av(*reinterpret_cast<const T*>(q));
-        if (NV > 1) FD_KEEP_VECTOR(av.v);
+    for (int i = 0; i < MR; i++) {
+      const char* p = a[i / 5];
+      const char* q = i % 5 == 0 ? p : i % 5 == 1 ? p + row : i % 5 == 2 ? p + 2 * row : i % 5 == 3 ? p + row3 : p + 4 * row;
+      Vec<T> av(*reinterpret_cast<const T*>(q));
+      if (NV > 1) FD_KEEP_VECTOR(av.v);
 #pragma GCC unroll 4
-        for (int j = 0; j < NV; j++) acc[i][j] = fma(av, bv[j], acc[i][j]);
-      }
-#pragma GCC unroll 5
-      for (int g = 0; g < bases; g++) {
-        a[g] += a_step;
-        FD_KEEP_POINTER(a[g]);  // or GCC would step 14 pointers, most of them in memory
-      }
-      b += b_step;
+      for (int j = 0; j < NV; j++) acc[i][j] = fma(av, bv[j], acc[i][j]);
     }
+#pragma GCC unroll 5
+    for (int g = 0; g < bases; g++) {
+      a[g] += a_step;
+      FD_KEEP_POINTER(a[g]);  // or GCC would step 14 pointers, most of them in memory
+    }
+    b += b_step;
+  };
+  if (t.prefetch) {  // the columns after these, of which the hardware's prefetch knows nothing
+    for (int64_t k = t.k; k > 0; k--) {
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; j++) __builtin_prefetch(reinterpret_cast<const T*>(b) + (NV + j) * lanes);
+      step();
+    }
+  } else {
+    for (int64_t k = t.k; k > 0; k--) step();
   }
   if (t.tail == lanes)
     finish_tile<false>(t, acc);
