@@ -39,16 +39,16 @@ FD_MATH V cbrt(V x) {
     return map_lanes(x, [](double t) { return FD_LIBM(cbrt)(t); });
   } else {
     const V a = abs(x);
-    const auto subnormal = a < V(1.17549435e-38f);
-    const V m = select(subnormal, a * V(16777216.0f), a);
+    const auto small = a < V(0x1p-100f);  // scaled up, so that nothing below is subnormal
+    const V m = select(small, a * V(0x1p48f), a);
     V z = from_bits<V>(to_int(fma(to_float(bits_of(m)), V(-1.0f / 3.0f), V(1419919360.0f))));  // within 3.5 %
     V e = V(1.0f) - m * z * z * z;
     z = fma(z * e, fma(e, V(2.0f / 9.0f), V(1.0f / 3.0f)), z);  // third order: within 2e-4
     e = V(1.0f) - m * z * z * z;
     z = fma(z * e, fma(e, V(2.0f / 9.0f), V(1.0f / 3.0f)), z);
-    const V r = z * z, y = m * r;  // the root, and its last correction against m itself
-    const V better = fma(fma(-y * y, y, m), r * V(1.0f / 3.0f), y);
-    const V scaled = select(subnormal, better * V(0.00390625f), better);
+    const V r = z * z, y = m * r, h = V(0.5f) * y;  // the root, and its correction against m / 4, lest y^3 overflow
+    const V better = fma(fma(-h * h, y, V(0.25f) * m), r * V(4.0f / 3.0f), y);
+    const V scaled = select(small, better * V(0x1p-16f), better);
     const auto ordinary = (a > V(0.0f)) & (a < V(kInf<V>));
     return select(ordinary, copysign(scaled, x), x);
   }
