@@ -10,30 +10,27 @@ from fastdl import data, nn, optim
 from fastdl.nn import functional as F
 
 
-def xor_net() -> nn.Sequential:
-    """2-4-1 with sigmoids. Xavier-normal weights with gain 4 let every start escape the plateau of the constant answer."""
-    net = nn.Sequential(nn.Linear(2, 4), nn.Sigmoid(), nn.Linear(4, 1), nn.Sigmoid())
-    for layer in (net[0], net[2]):
-        nn.init.xavier_normal_(layer.weight, gain=4.0)
-        nn.init.zeros_(layer.bias)
-    return net
+def learn_xor(seed: int, steps: int = 1000) -> bool:
+    """XOR with a 2-4-1 sigmoid network, from any seed.
 
-
-def learn_xor(seed: int, steps: int = 2000) -> bool:
+    Two things keep every start off the plateau on which one corner is given up for good: inputs of -1 and 1, not 0 and 1, and hidden
+    weights that are orthogonal (gain 2), so that the four hidden units look in different directions. Momentum does the rest.
+    """
     fd.manual_seed(seed)
     x, y = data.make_xor()
-    x, y = fd.asarray(x), fd.asarray(y.astype(np.float32).reshape(4, 1))
-    net = xor_net()
-    optimizer = optim.Adam(net.parameters(), lr=0.05)
-    for step in range(steps):
+    inputs, targets = fd.asarray(2 * x - 1), fd.asarray(y.astype(np.float32).reshape(4, 1))
+    net = nn.Sequential(nn.Linear(2, 4), nn.Sigmoid(), nn.Linear(4, 1), nn.Sigmoid())
+    nn.init.orthogonal_(net[0].weight, gain=2.0)
+    nn.init.xavier_normal_(net[2].weight)
+    nn.init.zeros_(net[0].bias)
+    nn.init.zeros_(net[2].bias)
+    optimizer = optim.SGD(net.parameters(), lr=0.5, momentum=0.9)
+    for _ in range(steps):
         optimizer.zero_grad()
-        loss = F.binary_cross_entropy(net(x), y)
-        loss.backward()
+        F.binary_cross_entropy(net(inputs), targets).backward()
         optimizer.step()
-        if step % 100 == 99 and loss.item() < 0.05:
-            break
     with fd.no_grad():
-        return bool((abs(net(x) - y) < 0.2).all())
+        return bool((abs(net(inputs) - targets) < 0.2).all())
 
 
 @pytest.mark.parametrize("first", range(0, 100, 10))
