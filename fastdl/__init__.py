@@ -70,7 +70,7 @@ for _alias, _name in {
 bool = bool_
 
 _LAZY = {"nn", "optim", "data", "io", "random", "memory", "testing", "sklearn", "keras", "cli", "onnx"}
-_LAZY_NAMES = {"save": "io", "load": "io", "show_config": "config", "config_text": "config"}
+_LAZY_NAMES = {"save": "io", "load": "io", "save_checkpoint": "io", "load_checkpoint": "io", "show_config": "config", "config_text": "config"}
 
 
 def __getattr__(name: str) -> Any:

@@ -104,7 +104,11 @@ void set_grad_slot(const py::object& o, const py::object& slot) {
 
 void copy_(const py::object& dst, const py::object& src) {
   TensorObject* d = need_tensor(dst, "copy_");
-  ok(check_inplace(d, "copy_"));
+  if (needs_grad(d)) ok(check_inplace(d, "copy_"));
+  if (grad_enabled && is_tensor(src.ptr()) && needs_grad(as_tensor(src.ptr()))) {
+    raise(ErrorCode::Grad, "copy_: the copy is not recorded, so the source's gradient would be lost; detach() it or copy under no_grad()");
+    throw py::error_already_set();
+  }
   if (is_scalar(src.ptr())) {
     ok(fill_view(d->view, src.ptr()));
   } else {

@@ -32,7 +32,7 @@ def matmul(x1: Tensor, x2: Tensor) -> Tensor:
 def _linear_vjp(g: Tensor, y: Any, x: Tensor, weight: Tensor, activation: str, needs: tuple) -> tuple:
     if activation != "none":
         g = ACTIVATION_BACKWARD[activation](g, y)
-    dx = _matmul(g, weight) if needs[0] else None
+    dx = (_matmul(g, weight) if g.ndim > 1 else _matmul(g[None], weight)[0]) if needs[0] else None
     dw, db = linear_backward_weight(g, x) if needs[1] or needs[2] else (None, None)
     return dx, dw, db
 

@@ -29,14 +29,16 @@ class _Hyper:
     def write(self, values: list[float]) -> None:
         self.host[:-1] = values
         if not self.shared:
-            self.tensor[:-1].copy_(fd.from_numpy(self.host[:-1]))
+            with fd.no_grad():
+                self.tensor[:-1].copy_(fd.from_numpy(self.host[:-1]))
 
     @property
     def steps(self) -> float:
         return float(self.counter.tolist()[0])
 
     def set_steps(self, steps: float) -> None:
-        self.counter.fill_(steps)
+        with fd.no_grad():
+            self.counter.fill_(steps)
 
 
 class ParamGroup(dict[str, Any]):
