@@ -94,24 +94,27 @@ void block_moments(const Batch& s, const T* x, double* stats) {
 }
 
 // Runs over all elements. Rows: row(element, lanes, channel). Planes: plane(channel) gives a function of (element, lanes), so that
-// per-channel constants are set up once per plane.
-template <class T, class Rows, class Planes>
-void for_elements(const Batch& s, Rows&& row, Planes&& plane) {
+// per-channel constants are set up once per plane. (The copies keep captured pointers in registers: stores cannot change them.)
+template <class T, class Row, class Plane>
+void for_elements(const Batch& s, const Row& shared_row, const Plane& plane) {
   constexpr int size = Vec<WideOf<T>>::size;
   if (s.planes)
     for_planes(s, [&](int64_t begin, int64_t end) {
+      const int64_t length = s.plane;
       for (int64_t r = begin; r < end; r++) {
         const auto f = plane(r % s.channels);
-        for_channels<size>(s.plane, [&](int64_t i, int lanes, auto count) {
-          for (int k = 0; k < decltype(count)::value; k++) f(r * s.plane + i + k * size, lanes);
+        for_channels<size>(length, [&](int64_t i, int lanes, auto count) {
+          for (int k = 0; k < decltype(count)::value; k++) f(r * length + i + k * size, lanes);
         });
       }
     });
   else
     parallel_for(s.rows, row_grain(s.channels), [&](int64_t begin, int64_t end) {
+      const Row row = shared_row;
+      const int64_t channels = s.channels;
       for (int64_t r = begin; r < end; r++)
-        for_channels<size>(s.channels, [&](int64_t c, int lanes, auto count) {
-          for (int k = 0; k < decltype(count)::value; k++) row(r * s.channels + c + k * size, lanes, c + k * size);
+        for_channels<size>(channels, [&](int64_t c, int lanes, auto count) {
+          for (int k = 0; k < decltype(count)::value; k++) row(r * channels + c + k * size, lanes, c + k * size);
         });
     });
 }
@@ -171,7 +174,7 @@ void batch_norm_kernel(const Args& a) {
   });
   for_elements<T>(
       s,
-      [&](int64_t at, int lanes, int64_t c) {
+      [=](int64_t at, int lanes, int64_t c) {
         const V v = load_n(x + at, lanes) - load_n(center + c, lanes);
         store_n(y + at, fma(v, load_n(scale + c, lanes), load_n(offset + c, lanes)), lanes);
       },
@@ -250,13 +253,13 @@ void batch_norm_backward_kernel(const Args& a) {
   });
   if (!training)  // must not touch x: 0 * inf is NaN
     return for_elements<T>(
-        s, [&](int64_t at, int lanes, int64_t c) { store_n(dx + at, load_n(g + at, lanes) * load_n(scale + c, lanes), lanes); },
+        s, [=](int64_t at, int lanes, int64_t c) { store_n(dx + at, load_n(g + at, lanes) * load_n(scale + c, lanes), lanes); },
         [&](int64_t c) {
           return [=, k = V(scale[c])](int64_t at, int lanes) { store_n(dx + at, load_n(g + at, lanes) * k, lanes); };
         });
   for_elements<T>(
       s,
-      [&](int64_t at, int lanes, int64_t c) {
+      [=](int64_t at, int lanes, int64_t c) {
         const V centered = load_n(x + at, lanes) - load_n(mean + c, lanes);
         const V rest = fma(centered, load_n(slope + c, lanes), load_n(offset + c, lanes));
         store_n(dx + at, fma(load_n(g + at, lanes), load_n(scale + c, lanes), rest), lanes);
