@@ -10,26 +10,42 @@ namespace {
 
 constexpr int64_t kBlock = 512;  // elements of a line, or lines, at a time
 
-template <class A>
-struct Add {
-  static constexpr A identity = 0;
-  static FD_INLINE A f(A a, A b) {
-    if constexpr (kIsInt<A>)
-      return A(uint64_t(a) + uint64_t(b));
-    else
-      return a + b;
+// All results of a vector at once: in log2(size) steps every lane takes in the lane 1, 2, 4 ... before it (W. Hillis, G. Steele,
+// "Data parallel algorithms", 1986), then what came before the vector. That leaves one operation per vector in the chain.
+template <class Op, int distance, class A>
+FD_INLINE Vec<A> take_before(Vec<A> v) {
+  if constexpr (distance < Vec<A>::size)
+    return Op::f(v, permute2(Vec<A>(Op::identity), v, [](int i) { return i < distance ? i : Vec<A>::size + i - distance; }));
+  else
+    return v;
+}
+template <class Op, class A>
+FD_INLINE Vec<A> scan_vector(Vec<A> v, Vec<A>& carry) {
+  constexpr int last = Vec<A>::size - 1;
+  v = Op::f(carry, take_before<Op, 4>(take_before<Op, 2>(take_before<Op, 1>(v))));
+  carry = permute2(v, v, [](int) { return last; });
+  return v;
+}
+
+// out[i] = in[0] op .. op in[i] and what came before; out may be in.
+template <class Op, class A, class L>
+void scan_run(const L* in, L* out, int64_t n, A& before) {
+  constexpr int S = Vec<L>::size;
+  Vec<A> carry(before);
+  int64_t i = 0;
+  for (; i + S <= n; i += S) {
+    const Vec<L> x = load(in + i);
+    if constexpr (sizeof(L) == sizeof(A)) {
+      store(out + i, scan_vector<Op>(x, carry));
+    } else {
+      const Vec<A> low = scan_vector<Op>(widen_low(x), carry);
+      store(out + i, narrow(low, scan_vector<Op>(widen_high(x), carry)));
+    }
   }
-};
-template <class A>
-struct Multiply {
-  static constexpr A identity = 1;
-  static FD_INLINE A f(A a, A b) {
-    if constexpr (kIsInt<A>)
-      return A(uint64_t(a) * uint64_t(b));
-    else
-      return a * b;
-  }
-};
+  A acc = carry[0];
+  for (; i < n; i++) acc = Op::f(acc, A(in[i])), out[i] = L(acc);
+  before = acc;
+}
 
 // The lines of a scan: plan.k holds the other dims, the axis is apart.
 struct Lines {
@@ -49,6 +65,7 @@ void scan(const Args& a) {
   if (plan.outs == 0 || n == 0) return;
   const Fill<L> fill = fill_for<L, As::Value>(x.dtype);
   const Put<L> put = put_for<L, As::Value>(y.dtype);
+  const bool direct_in = x.dtype == dtype_of<L>(), direct_out = y.dtype == dtype_of<L>();
   const int64_t inner = plan.inner_kept(), distance = lines.in_step < 0 ? -lines.in_step : lines.in_step;
   if (inner < 4 || (n > 1 && distance <= plan.inner_in())) {  // line by line
     parallel_for(plan.outs, max_of<int64_t>(1, kReduceGrain / n), [&](int64_t begin, int64_t end) {
@@ -59,9 +76,13 @@ void scan(const Args& a) {
         A acc = Op<A>::identity;
         for (int64_t i = 0; i < n; i += kBlock) {
           const int64_t m = min_of(kBlock, n - i);
-          fill(p + i * lines.in_step * item, lines.in_step, m, buf);
-          for (int64_t k = 0; k < m; k++) acc = Op<A>::f(acc, A(buf[k])), buf[k] = L(acc);
-          put(buf, m, q + i * lines.out_step * out_item, lines.out_step);
+          const char* src = p + i * lines.in_step * item;
+          char* dst = q + i * lines.out_step * out_item;
+          const bool in_place = direct_in && lines.in_step == 1, out_place = direct_out && lines.out_step == 1;
+          if (!in_place) fill(src, lines.in_step, m, buf);
+          L* to = out_place ? reinterpret_cast<L*>(dst) : buf;
+          scan_run<Op<A>>(in_place ? reinterpret_cast<const L*>(src) : buf, to, m, acc);
+          if (!out_place) put(buf, m, dst, lines.out_step);
         }
       }
     });
@@ -69,6 +90,7 @@ void scan(const Args& a) {
   }
   const int64_t blocks = ceil_div(inner, kBlock), width = min_of(inner, kBlock);
   const int64_t in_width = plan.inner_in(), out_width = plan.k[plan.nk - 1].out;
+  const bool in_place = direct_in && in_width == 1, out_place = direct_out && out_width == 1;
   parallel_for(plan.outs / inner * blocks, max_of<int64_t>(1, kReduceGrain / (n * width)), [&](int64_t begin, int64_t end) {
     alignas(64) L buf[kBlock];
     alignas(64) A acc[kBlock];
@@ -78,9 +100,14 @@ void scan(const Args& a) {
       char* q = plan.out + plan.out_offset(o) * out_item;
       for (int64_t k = 0; k < w; k++) acc[k] = Op<A>::identity;
       for (int64_t i = 0; i < n; i++) {
-        fill(p + i * lines.in_step * item, in_width, w, buf);
-        for (int64_t k = 0; k < w; k++) acc[k] = Op<A>::f(acc[k], A(buf[k])), buf[k] = L(acc[k]);
-        put(buf, w, q + i * lines.out_step * out_item, out_width);
+        const char* src = p + i * lines.in_step * item;
+        char* dst = q + i * lines.out_step * out_item;
+        if (!in_place) fill(src, in_width, w, buf);
+        const L* from = in_place ? reinterpret_cast<const L*>(src) : buf;
+        L* to = out_place ? reinterpret_cast<L*>(dst) : buf;
+#pragma GCC ivdep
+        for (int64_t k = 0; k < w; k++) acc[k] = Op<A>::f(acc[k], A(from[k])), to[k] = L(acc[k]);
+        if (!out_place) put(buf, w, dst, out_width);
       }
     }
   });
@@ -128,6 +155,6 @@ void scan_kernel(const Args& a) {
 constexpr DTypeMask kAll = kMaskBool | kMaskInt | kMaskFloat | kMaskComplex;
 }  // namespace
 
-FD_KERNEL_TABLE(scan) = {{OpId::cumsum, kAll, scan_kernel<Add, false>}, {OpId::cumprod, kAll, scan_kernel<Multiply, true>}, {}};
+FD_KERNEL_TABLE(scan) = {{OpId::cumsum, kAll, scan_kernel<Sum, false>}, {OpId::cumprod, kAll, scan_kernel<Prod, true>}, {}};
 
 }  // namespace fastdl

@@ -1,5 +1,5 @@
 // softmax, log_softmax and their gradients along any axis of dense memory, which is (outer, n, inner) to the axis: rows when inner
-// is 1 (the last axis; channels of NHWC memory), else strips of up to 128 columns. Three passes over cached data: maximum, sum of
+// is 1 (the last axis; channels of NHWC memory), else strips of up to 256 columns. Three passes over cached data: maximum, sum of
 // exp(x - maximum), result. The maximum is subtracted, so nothing overflows; a row of -inf, or one with NaN, gives NaN as in
 // PyTorch.
 //   softmax      y = exp(x - m) / s        dx = y (g - sum(g y))
@@ -9,7 +9,7 @@
 namespace fastdl {
 namespace {
 
-constexpr int kStrip = 128;  // columns
+constexpr int kStrip = 256;  // columns
 
 template <bool is_log, class T>
 void softmax_row(const T* x, T* y, int64_t n) {
@@ -33,33 +33,43 @@ void softmax_row(const T* x, T* y, int64_t n) {
   }
 }
 
-// w <= kStrip columns, `inner` apart per row.
+// w <= kStrip columns, `inner` apart per row. Rows go by in blocks that stay in the L1 cache: the block's maximum joins the running
+// one, the running sum is rescaled to it, the block's exponentials are added (M. Milakov, N. Gimelshein, "Online normalizer
+// calculation for softmax", 2018). The running maximum starts at the lowest finite number, as -inf - -inf would be NaN too early.
 template <bool is_log, class T>
 void softmax_columns(const T* x, T* y, int64_t n, int64_t inner, int w) {
   using W = WideOf<T>;
   using V = Vec<W>;
-  alignas(64) W m[kStrip], s[kStrip];
-  for (int j = 0; j < w; j++) m[j] = -kInf<W>, s[j] = 0;
-  for (int64_t r = 0; r < n; r++)
-    for_vectors<W>(w, [&](int64_t j, auto k) { set(m + j, max(get(m + j, k), get(x + r * inner + j, k)), k); });
-  for (int64_t r = 0; r < n; r++)
+  const int64_t block = sizeof(T) == 8 ? n : min_of(128, max_of(8, 8192 / w));  // exp of a double is too slow to be computed twice
+  const bool keep = !is_log && sizeof(T) != 2 && n <= block;
+  alignas(64) W m[kStrip], s[kStrip], before[kStrip], part[kStrip];
+  for (int j = 0; j < w; j++) m[j] = sizeof(W) == 4 ? W(-3.40282347e+38) : W(-1.7976931348623157e+308), s[j] = 0;
+  for (int64_t begin = 0; begin < n; begin += block) {
+    const int64_t end = min_of(n, begin + block);
+    __builtin_memcpy(before, m, sizeof m);
+    __builtin_memset(part, 0, sizeof part);
+    for (int64_t r = begin; r < end; r++)
+      for_vectors<W>(w, [&](int64_t j, auto k) { set(m + j, max(get(m + j, k), get(x + r * inner + j, k)), k); });
+    for (int64_t r = begin; r < end; r++)
+      for_vectors<W>(w, [&](int64_t j, auto k) {
+        const V e = exp(get(x + r * inner + j, k) - get(m + j, k));
+        if (keep) set(y + r * inner + j, e, k);
+        set(part + j, get(part + j, k) + e, k);
+      });
     for_vectors<W>(w, [&](int64_t j, auto k) {
-      const V e = exp(get(x + r * inner + j, k) - get(m + j, k));
-      if constexpr (!is_log && sizeof(T) != 2) set(y + r * inner + j, e, k);
-      set(s + j, get(s + j, k) + e, k);
+      const V scale = exp(get(before + j, k) - get(m + j, k));
+      set(s + j, fma(get(s + j, k), scale, get(part + j, k)), k);
     });
+  }
   for_vectors<W>(w, [&](int64_t j, auto k) { set(s + j, is_log ? log(get(s + j, k)) : V(W(1)) / get(s + j, k), k); });
   for (int64_t r = 0; r < n; r++)
     for_vectors<W>(w, [&](int64_t j, auto k) {
       const T *px = x + r * inner + j, *py = y + r * inner + j;
-      V v;
+      const V t = get(s + j, k);
       if constexpr (is_log)
-        v = get(px, k) - get(m + j, k) - get(s + j, k);
-      else if constexpr (sizeof(T) == 2)
-        v = exp(get(px, k) - get(m + j, k)) * get(s + j, k);
+        set(y + r * inner + j, get(px, k) - get(m + j, k) - t, k);
       else
-        v = get(py, k) * get(s + j, k);
-      set(y + r * inner + j, v, k);
+        set(y + r * inner + j, (keep ? get(py, k) : exp(get(px, k) - get(m + j, k))) * t, k);
     });
 }
 
