@@ -202,7 +202,7 @@ FD_INLINE void list_nonzero(const Args& args, F&& is_nonzero) {
     w += x.ndim;
     found++;
   }
-  memset(w, 0, size_t((rows - found) * x.ndim) * sizeof *w);
+  if (const int64_t rest = (rows - found) * x.ndim; rest > 0) memset(w, 0, size_t(rest) * sizeof *w);
 }
 
 // mask clears the sign bits of floats: -0 is zero.

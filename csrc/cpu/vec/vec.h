@@ -25,23 +25,26 @@
 namespace fastdl {
 namespace {
 
-// Lane<T>: the native vector of T and the signed integer of T's width. Spelled out per type: GCC drops vector_size on dependent types.
+// Lane<T>: the native vector of T, the one its arithmetic is done in (unsigned for integers, so that they wrap without undefined
+// behaviour) and the signed integer of T's width. Spelled out per type: GCC drops vector_size on dependent types.
 template <class T> struct Lane;
-#define FD_LANE(T, I)                                         \
-  template <> struct Lane<T> {                                \
+#define FD_LANE(T, I, W)                                         \
+  template <> struct Lane<T> {                                   \
     typedef T Native __attribute__((vector_size(FD_VEC_BYTES))); \
-    using Int = I;                                            \
+    typedef W Wrap __attribute__((vector_size(FD_VEC_BYTES)));   \
+    using Int = I;                                               \
   };
-FD_LANE(float, int32_t)
-FD_LANE(double, int64_t)
-FD_LANE(int32_t, int32_t)
-FD_LANE(int64_t, int64_t)
+FD_LANE(float, int32_t, float)
+FD_LANE(double, int64_t, double)
+FD_LANE(int32_t, int32_t, uint32_t)
+FD_LANE(int64_t, int64_t, uint64_t)
 #undef FD_LANE
 
 template <class T>
 struct Vec {
   static constexpr int size = FD_VEC_BYTES / int(sizeof(T));
   using Native = typename Lane<T>::Native;
+  using Wrap = typename Lane<T>::Wrap;
   using Int = typename Lane<T>::Int;
   Native v;
 
@@ -49,20 +52,20 @@ struct Vec {
   FD_INLINE Vec(Native n) : v(n) {}
   FD_INLINE Vec(T s) : v(s - Native{}) {}  // broadcast; (s - 0) folds to one broadcast, (0 + s) would not
 
-  friend FD_INLINE Vec operator+(Vec a, Vec b) { return a.v + b.v; }
-  friend FD_INLINE Vec operator-(Vec a, Vec b) { return a.v - b.v; }
-  friend FD_INLINE Vec operator*(Vec a, Vec b) { return a.v * b.v; }
+  friend FD_INLINE Vec operator+(Vec a, Vec b) { return Native((Wrap)a.v + (Wrap)b.v); }
+  friend FD_INLINE Vec operator-(Vec a, Vec b) { return Native((Wrap)a.v - (Wrap)b.v); }
+  friend FD_INLINE Vec operator*(Vec a, Vec b) { return Native((Wrap)a.v * (Wrap)b.v); }
   friend FD_INLINE Vec operator/(Vec a, Vec b) { return a.v / b.v; }
-  friend FD_INLINE Vec operator-(Vec a) { return -a.v; }
+  friend FD_INLINE Vec operator-(Vec a) { return Native(-(Wrap)a.v); }
   friend FD_INLINE Vec<Int> operator<(Vec a, Vec b) { return Vec<Int>((typename Vec<Int>::Native)(a.v < b.v)); }
   friend FD_INLINE Vec<Int> operator<=(Vec a, Vec b) { return Vec<Int>((typename Vec<Int>::Native)(a.v <= b.v)); }
   friend FD_INLINE Vec<Int> operator>(Vec a, Vec b) { return Vec<Int>((typename Vec<Int>::Native)(a.v > b.v)); }
   friend FD_INLINE Vec<Int> operator>=(Vec a, Vec b) { return Vec<Int>((typename Vec<Int>::Native)(a.v >= b.v)); }
   friend FD_INLINE Vec<Int> operator==(Vec a, Vec b) { return Vec<Int>((typename Vec<Int>::Native)(a.v == b.v)); }
   friend FD_INLINE Vec<Int> operator!=(Vec a, Vec b) { return Vec<Int>((typename Vec<Int>::Native)(a.v != b.v)); }
-  FD_INLINE Vec& operator+=(Vec b) { v = v + b.v; return *this; }
-  FD_INLINE Vec& operator-=(Vec b) { v = v - b.v; return *this; }
-  FD_INLINE Vec& operator*=(Vec b) { v = v * b.v; return *this; }
+  FD_INLINE Vec& operator+=(Vec b) { return *this = *this + b; }
+  FD_INLINE Vec& operator-=(Vec b) { return *this = *this - b; }
+  FD_INLINE Vec& operator*=(Vec b) { return *this = *this * b; }
   FD_INLINE T operator[](int i) const { return v[i]; }
 
   // integers only
@@ -70,7 +73,7 @@ struct Vec {
   friend FD_INLINE Vec operator|(Vec a, Vec b) { return a.v | b.v; }
   friend FD_INLINE Vec operator^(Vec a, Vec b) { return a.v ^ b.v; }
   friend FD_INLINE Vec operator~(Vec a) { return ~a.v; }
-  friend FD_INLINE Vec operator<<(Vec a, int n) { return a.v << n; }
+  friend FD_INLINE Vec operator<<(Vec a, int n) { return Native((Wrap)a.v << n); }
   friend FD_INLINE Vec operator>>(Vec a, int n) { return a.v >> n; }  // arithmetic
 };
 using VecF = Vec<float>;
