@@ -53,7 +53,7 @@ inline int64_t whole_vectors(int64_t n, int64_t item) { return (n + 64 / item - 
 
 // y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group.
 struct ConvGatherPlan {
-  int64_t zeros, tables, padded_input, weights, wide_out, bytes;
+  int64_t zeros, positions, padded_input, weights, wide_out, bytes;
 };
 inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t item, bool narrow_out) {
   ConvGatherPlan p;
@@ -61,7 +61,7 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   const int64_t source = forward ? s.group_in() : s.group_out(), columns = forward ? s.group_out() : s.group_in();
   const bool pad = forward && s.merges_row() && (s.padding[0] || s.padding[1]);
   p.zeros = scratch.add(saturating_mul(source + 1, item));
-  p.tables = scratch.add(saturating_mul(s.taps() + s.kernel[0] + s.kernel[1], 8));
+  p.positions = scratch.add(saturating_mul(s.taps(), 8));
   p.padded_input = scratch.add(pad ? saturating_mul(s.batch, s.padded(0), s.padded(1), s.in_channels, item) : 0);
   if (s.depthwise())
     p.weights = scratch.add(saturating_mul(s.taps(), s.in_channels, item));

@@ -76,15 +76,14 @@ void conv2d_kernel(const Args& a) {
   g.bias = a.in[2].given() ? a.in[2].ptr<T>() : nullptr;
   g.relu = a.attrs->i[7] == 1;
   g.activate = activation<T>(a.attrs->i[7]);
-  int64_t* position = scratch<int64_t>(a, plan.tables);
+  int64_t* position = scratch<int64_t>(a, plan.positions);
   for (int64_t tap = 0; tap < s.taps(); tap++) position[tap] = tap;
-  int64_t* offset = position + s.taps();
   for (int axis = 0; axis < 2; axis++) {
     g.size[axis] = s.in[axis];
     g.step[axis] = s.stride[axis];
     g.ntaps[axis] = s.kernel[axis];
-    g.offset[axis] = offset;
-    for (int64_t k = 0; k < s.kernel[axis]; k++) *offset++ = k * s.dilation[axis] - s.padding[axis];
+    g.first_tap[axis] = -s.padding[axis];
+    g.tap_step[axis] = s.dilation[axis];
     g.out_size[axis] = g.count[axis] = s.out[axis];
     g.out_begin[axis] = 0;
     g.out_step[axis] = 1;
@@ -96,7 +95,6 @@ void conv2d_kernel(const Args& a) {
     const int64_t taps = s.taps(), filter = taps * s.group_in();
     const ConvPack<T> pack = {w.ptr<T>(),    s.group_out() * filter, filter, taps,     s.groups,
                               s.group_out(), s.group_in(),           taps,   position, packed};
-    pack_weights(pack);
     g.weight_rows = filter;
     g.weight_group = pack.group_size();
     if (s.merges_row()) {  // one tap per kernel row, on padded rows
@@ -107,12 +105,9 @@ void conv2d_kernel(const Args& a) {
         pad_input(s, x.ptr<T>(), padded);
         g.source = padded;
       }
-      int64_t* rows = position + taps;
-      for (int64_t k = 0; k < s.kernel[0]; k++) rows[k] = k * s.dilation[0];
-      rows[s.kernel[0]] = 0;
-      for (int axis = 0; axis < 2; axis++) g.size[axis] = s.padded(axis);
+      for (int axis = 0; axis < 2; axis++) g.size[axis] = s.padded(axis), g.first_tap[axis] = 0;
     }
-    gather(g);
+    gather(g, &pack);
   }
   if constexpr (sizeof(T) == 4) {
     if (narrow) narrow_output(g.out, y);
@@ -141,8 +136,9 @@ struct Phases {
     const int64_t r = (phase * dilation - padding) % stride;
     return r < 0 ? r + stride : r;
   }
-  // Output position of a tap, minus (input position - remainder) / stride.
-  int64_t offset(int64_t phase, int64_t i) const { return (remainder(phase) + padding - tap(phase, i) * dilation) / stride; }
+  // Output position of tap i, minus (input position - remainder) / stride, is first + i * step.
+  int64_t first(int64_t phase) const { return (remainder(phase) + padding - phase * dilation) / stride; }
+  int64_t step() const { return -(period * dilation / stride); }
 };
 
 template <class T>
@@ -170,7 +166,7 @@ void conv2d_backward_input_kernel(const Args& a) {
   g.bias = nullptr;
   g.relu = false;
   g.activate = nullptr;
-  int64_t* position = scratch<int64_t>(a, plan.tables);
+  int64_t* position = scratch<int64_t>(a, plan.positions);
   const Phases rows(s, 0), cols(s, 1);
   // The taps of one pair of phases are neighbours, in the order in which the pairs are visited below.
   int64_t next = 0;
@@ -181,30 +177,29 @@ void conv2d_backward_input_kernel(const Args& a) {
       }
     }
   }
-  if (s.depthwise()) {
+  const int64_t taps = s.taps(), filter = taps * s.group_in();
+  const ConvPack<T> pack = {w.ptr<T>(),   s.group_out() * filter, taps, filter,   s.groups,
+                            s.group_in(), s.group_out(),          taps, position, packed};
+  g.weight_rows = taps * s.group_out();
+  g.weight_group = pack.group_size();
+  const bool one_phase = rows.count * cols.count == 1;
+  if (s.depthwise())
     pack_depthwise(s, w.ptr<T>(), position, packed);
-  } else {
-    const int64_t taps = s.taps(), filter = taps * s.group_in();
-    const ConvPack<T> pack = {w.ptr<T>(),   s.group_out() * filter, taps, filter,   s.groups,
-                              s.group_in(), s.group_out(),          taps, position, packed};
+  else if (!one_phase)
     pack_weights(pack);
-    g.weight_rows = taps * s.group_out();
-    g.weight_group = pack.group_size();
-  }
   if (rows.count < rows.stride || cols.count < cols.stride) {  // pixels that no tap reads
     T* out = g.out;
     parallel_for(dx.numel(), 65536, [&](int64_t begin, int64_t end) { set_zeros(out + begin, end - begin); });
   }
   const Phases* phases[2] = {&rows, &cols};
-  int64_t* offsets[2] = {position + s.taps(), position + s.taps() + s.kernel[0]};
   int64_t first = 0;  // tap
   for (int64_t v = 0; v < rows.count; v++) {
     for (int64_t h = 0; h < cols.count; h++) {
       for (int axis = 0; axis < 2; axis++) {
         const int64_t phase = axis == 0 ? v : h;
         g.ntaps[axis] = phases[axis]->size(phase);
-        for (int64_t i = 0; i < g.ntaps[axis]; i++) offsets[axis][i] = phases[axis]->offset(phase, i);
-        g.offset[axis] = offsets[axis];
+        g.first_tap[axis] = phases[axis]->first(phase);
+        g.tap_step[axis] = phases[axis]->step();
         g.size[axis] = s.out[axis];
         g.step[axis] = 1;
         g.out_begin[axis] = phases[axis]->remainder(phase);
@@ -217,7 +212,7 @@ void conv2d_backward_input_kernel(const Args& a) {
       if (s.depthwise())
         depthwise_gather(g);
       else
-        gather(g);
+        gather(g, one_phase ? &pack : nullptr);
     }
   }
   if constexpr (sizeof(T) == 4) {

@@ -2,8 +2,8 @@
 //
 //   out[y][x][:] = sum over taps (v, h) of source[y * step + v][x * step + h][:] * weights[v, h]      (border: 0)
 //
-// For conv2d the offsets are kernel position * dilation - padding. For the gradient by the input with stride s, input pixels of the
-// same remainder modulo s see the same taps of the kernel; each remainder is one such grid over dy with step 1, so no zeros are
+// For conv2d the taps v, h are kernel position * dilation - padding. For the gradient by the input with stride s, input pixels of
+// the same remainder modulo s see the same taps of the kernel; each remainder is one such grid over dy with step 1, so no zeros are
 // inserted.
 #pragma once
 #include "cpu/isa/activate.h"
@@ -18,9 +18,9 @@ struct Gather {
   // source pixels (batch, size[0], size[1]), `pitch` elements apart
   const T* source;
   int64_t size[2], pitch, group_source;
-  int64_t step[2], ntaps[2];
-  const int64_t* offset[2];
-  int64_t run;  // elements per tap
+  int64_t step[2];
+  int64_t ntaps[2], first_tap[2], tap_step[2];  // v, h = first_tap + i * tap_step
+  int64_t run;                                  // elements per tap
   // output pixels (batch, out_size[0], out_size[1]); the grid is every out_step-th pixel from out_begin, count of them
   T* out;
   int64_t out_size[2], out_pitch, out_begin[2], out_step[2], count[2];
@@ -33,44 +33,67 @@ struct Gather {
   ActivateFn<T> activate;  // other activations, or null
 
   int64_t pixels() const { return batch * count[0] * count[1]; }
+  // Extreme taps of an axis.
+  int64_t low(int axis) const { return first_tap[axis] + min_of<int64_t>(0, (ntaps[axis] - 1) * tap_step[axis]); }
+  int64_t high(int axis) const { return first_tap[axis] + max_of<int64_t>(0, (ntaps[axis] - 1) * tap_step[axis]); }
 };
 
-// Where the pixels of a tile read and write.
+// The pixels of a tile: where they read their first tap (position and element index, maybe outside) and where they write.
 template <class T>
 struct PixelTile {
-  int64_t y[kConvRows], x[kConvRows], base[kConvRows];  // source position of offset (0, 0), maybe outside; its element index
+  int64_t y[kConvRows], x[kConvRows], index[kConvRows];
   T* out[kConvRows];
+  bool inner;  // no tap of any pixel is outside
 };
 
+// Walks the grid in row-major order.
 template <class T>
-FD_INLINE void locate_pixels(const Gather<T>& g, int64_t first, int64_t rows, PixelTile<T>& t) {
-  int64_t x = first % g.count[1], y = first / g.count[1] % g.count[0], n = first / g.count[1] / g.count[0];
-  for (int64_t i = 0; i < rows; i++) {
-    t.y[i] = y * g.step[0];
-    t.x[i] = x * g.step[1];
-    t.base[i] = ((n * g.size[0] + t.y[i]) * g.size[1] + t.x[i]) * g.pitch;
-    const int64_t oy = g.out_begin[0] + y * g.out_step[0], ox = g.out_begin[1] + x * g.out_step[1];
-    t.out[i] = g.out + ((n * g.out_size[0] + oy) * g.out_size[1] + ox) * g.out_pitch;
-    if (++x == g.count[1]) {
+struct PixelCursor {
+  const Gather<T>& g;
+  int64_t n, y, x, reach[2];
+  PixelCursor(const Gather<T>& g, int64_t pixel)
+      : g(g), n(pixel / g.count[1] / g.count[0]), y(pixel / g.count[1] % g.count[0]), x(pixel % g.count[1]) {
+    for (int axis = 0; axis < 2; axis++) reach[axis] = g.high(axis) - g.low(axis);
+  }
+  FD_INLINE bool inside(int axis, int64_t first) const {  // first: position of the first tap
+    const int64_t lowest = first + (g.tap_step[axis] < 0 ? -reach[axis] : 0);
+    return lowest >= 0 && lowest + reach[axis] < g.size[axis];
+  }
+  FD_INLINE void take(int64_t rows, PixelTile<T>& t) {
+    t.inner = true;
+    for (int64_t i = 0; i < rows;) {
+      const int64_t end = min_of(rows, i + g.count[1] - x);  // pixels i .. end - 1 are neighbours in a row
+      const int64_t sy = y * g.step[0] + g.first_tap[0], sx = x * g.step[1] + g.first_tap[1];
+      int64_t index = ((n * g.size[0] + sy) * g.size[1] + sx) * g.pitch;
+      const int64_t oy = g.out_begin[0] + y * g.out_step[0], ox = g.out_begin[1] + x * g.out_step[1];
+      T* out = g.out + ((n * g.out_size[0] + oy) * g.out_size[1] + ox) * g.out_pitch;
+      t.inner = t.inner && inside(0, sy) && inside(1, sx) && inside(1, sx + (end - i - 1) * g.step[1]);
+      x += end - i;
+      for (int64_t at = sx; i < end; i++, at += g.step[1], index += g.step[1] * g.pitch, out += g.out_step[1] * g.out_pitch) {
+        t.y[i] = sy;
+        t.x[i] = at;
+        t.index[i] = index;
+        t.out[i] = out;
+      }
+      if (x < g.count[1]) break;
       x = 0;
       if (++y == g.count[0]) y = 0, n++;
     }
   }
-}
+};
 
 constexpr int64_t kTapsAtOnce = 64;  // pointers for so many taps lie on the stack
 
-// Pointers to the source rows of taps [tap0, tap1) for each pixel of the tile.
+// Pointers to the source rows of taps [tap0, tap1) for each pixel of a tile at the border.
 template <class T>
-FD_INLINE void point_rows(const Gather<T>& g, const PixelTile<T>& t, int64_t rows, int64_t group, int64_t tap0, int64_t tap1,
+FD_INLINE void point_rows(const Gather<T>& g, const PixelTile<T>& t, int64_t rows, const T* source, int64_t tap0, int64_t tap1,
                           const T** table) {
-  const T* source = g.source + group * g.group_source;
   for (int64_t tap = tap0; tap < tap1; tap++, table += kConvRows) {
-    const int64_t v = g.offset[0][tap / g.ntaps[1]], h = g.offset[1][tap % g.ntaps[1]];
+    const int64_t v = tap / g.ntaps[1] * g.tap_step[0], h = tap % g.ntaps[1] * g.tap_step[1];
     const int64_t shift = (v * g.size[1] + h) * g.pitch;
     for (int64_t i = 0; i < rows; i++) {
       const bool inside = (uint64_t(t.y[i] + v) < uint64_t(g.size[0])) & (uint64_t(t.x[i] + h) < uint64_t(g.size[1]));
-      table[i] = inside ? source + (t.base[i] + shift) : g.zeros;
+      table[i] = inside ? source + (t.index[i] + shift) : g.zeros;
     }
   }
 }
@@ -80,59 +103,83 @@ template <class T>
 void gather_chunk(const Gather<T>& g, int64_t group, int64_t m0, int64_t m1, int64_t p0, int64_t p1) {
   const Panels<T> panels(g.columns, 2);
   const int64_t taps = g.ntaps[0] * g.ntaps[1];
+  const T* source = g.source + group * g.group_source;
   const T* table[kTapsAtOnce * kConvRows];
   PixelTile<T> pixels;
-  T* c[kConvRows];
   ConvTile<T> t;
   t.rows = table;
-  t.row_step = kConvRows;
-  t.a_segment = 0;
   t.a_k = 1;
   t.k = g.run;
-  t.c = c;
-  const Blocks tiles(m1 - m0, kConvRows);
-  for (int64_t block = 0; block < tiles.count; block++) {
-    const int64_t first = m0 + tiles.begin(block), rows = m0 + tiles.begin(block + 1) - first;
-    locate_pixels(g, first, rows, pixels);
+  t.c = pixels.out;
+  PixelCursor<T> cursor(g, m0);
+  const int64_t tiles = ceil_div<int64_t>(m1 - m0, kConvRows), least = (m1 - m0) / tiles, more = (m1 - m0) % tiles;
+  for (int64_t block = 0; block < tiles; block++) {
+    const int64_t rows = least + (block < more ? 1 : 0);
+    cursor.take(rows, pixels);
     for (int64_t tap = 0; tap < taps; tap += kTapsAtOnce) {
-      t.segments = min_of(taps - tap, kTapsAtOnce);
-      point_rows(g, pixels, rows, group, tap, tap + t.segments, table);
-      const bool last = tap + t.segments == taps;
+      const int64_t tap_end = pixels.inner ? taps : min_of(taps, tap + kTapsAtOnce);
+      if (pixels.inner) {  // taps at regular distances from one pointer per pixel
+        for (int64_t i = 0; i < rows; i++) table[i] = source + pixels.index[i];
+        t.row_step = 0;
+        t.segments = g.ntaps[1];
+        t.a_segment = g.tap_step[1] * g.pitch;
+        t.groups = g.ntaps[0];
+        t.a_group = g.tap_step[0] * g.size[1] * g.pitch;
+      } else {
+        point_rows(g, pixels, rows, source, tap, tap_end, table);
+        t.row_step = kConvRows;
+        t.segments = tap_end - tap;
+        t.a_segment = 0;
+        t.groups = 1;
+        t.a_group = 0;
+      }
+      const bool last = tap_end == taps;
       t.accumulate = tap > 0;
       t.relu = last && g.relu;
       for (int64_t p = p0; p < p1; p++) {
-        const int64_t column = group * g.columns + panels.begin(p), width = panels.width(p);
-        for (int64_t i = 0; i < rows; i++) c[i] = pixels.out[i] + column;
+        const int64_t width = panels.width(p);
+        t.c_column = group * g.columns + panels.begin(p);
         t.b = g.weights + group * g.weight_group + panels.begin(p) * g.weight_rows + (g.first_row + tap * g.run) * width;
         t.b_k = width;
         t.b_segment = g.run * width;
+        t.b_group = t.segments * t.b_segment;
         t.tail = panels.tail(p);
-        t.bias = last && g.bias ? g.bias + column : nullptr;
+        t.bias = last && g.bias ? g.bias + t.c_column : nullptr;
         run_tile(panels.vectors(p), rows, t);
         if (last && g.activate) {
-          for (int64_t i = 0; i < rows; i++) g.activate(c[i], panels.used(p));
+          for (int64_t i = 0; i < rows; i++) g.activate(pixels.out[i] + t.c_column, panels.used(p));
         }
       }
+      if (last) break;
     }
   }
 }
 
 // Chunks are blocks of pixels by as many panels as stay in the L2 cache; pixels are the inner index, so that threads share panels.
+// Where panels alone give chunks enough, each chunk packs its own weights, to find them in the cache. pack: null if packed already.
 template <class T>
-void gather(const Gather<T>& g) {
+void gather(const Gather<T>& g, const ConvPack<T>* pack) {
   const int64_t pixels = g.pixels();
   if (pixels == 0 || g.columns == 0) return;
   const Panels<T> panels(g.columns, 2);
   const int64_t depth = g.ntaps[0] * g.ntaps[1] * g.run;
   const int64_t panel_bytes = max_of<int64_t>(1, depth * panels.most * Vec<T>::size * int64_t(sizeof(T)));
   const Blocks across(panels.count, max_of<int64_t>(1, (int64_t(1) << 20) / panel_bytes));
+  const int64_t products = across.count * g.groups;
+  const bool packs = pack && products >= 8 && pixels <= 1024;
   const int64_t tiles = ceil_div<int64_t>(pixels, kConvRows);
   const int64_t work = kConvRows * (depth + 8) * ceil_div(g.columns, across.count);  // multiply-adds in a tile, per chunk
-  const int64_t fair = ceil_div<int64_t>(tiles * across.count * g.groups, 64), least = ceil_div<int64_t>(1 << 19, work);
-  const Blocks down(pixels, max_of(fair, least) * kConvRows);
-  parallel_chunks(down.count * across.count * g.groups, [&](int64_t chunk) {
+  const int64_t fair = ceil_div<int64_t>(tiles * products, 64), least = ceil_div<int64_t>(1 << 19, work);
+  const Blocks down(pixels, packs ? pixels : max_of(fair, least) * kConvRows);
+  if (pack && !packs) pack_weights(*pack);
+  parallel_chunks(down.count * products, [&](int64_t chunk) {
     const int64_t m = chunk % down.count, p = chunk / down.count % across.count, group = chunk / down.count / across.count;
-    gather_chunk(g, group, down.begin(m), down.begin(m + 1), across.begin(p), across.begin(p + 1));
+    const int64_t p0 = across.begin(p), p1 = across.begin(p + 1);
+    if (packs) {
+      const int64_t vectors = ceil_div<int64_t>(g.columns, Vec<T>::size);
+      for (int64_t v = p0 * panels.most; v < min_of(p1 * panels.most, vectors); v++) pack_block(*pack, group, v, 0, pack->channels);
+    }
+    gather_chunk(g, group, down.begin(m), down.begin(m + 1), p0, p1);
   });
 }
 
@@ -147,12 +194,12 @@ FD_INLINE void depthwise_pixels(const Gather<T>& g, const T* image, int64_t y, i
 #pragma GCC unroll 8
   for (int i = 0; i < count; i++) acc[i] = Vec<T>(T(0));
   for (int64_t v = 0; v < g.ntaps[0]; v++) {
-    const int64_t sy = y * g.step[0] + g.offset[0][v];
+    const int64_t sy = y * g.step[0] + g.first_tap[0] + v * g.tap_step[0];
     if (uint64_t(sy) >= uint64_t(g.size[0])) continue;
     const T* row = image + sy * g.size[1] * g.pitch + c;
     const T* w = g.weights + (g.first_row + v * g.ntaps[1]) * g.pitch + c;
     for (int64_t h = 0; h < g.ntaps[1]; h++, w += g.pitch) {
-      const int64_t sx = x * g.step[1] + g.offset[1][h];
+      const int64_t sx = x * g.step[1] + g.first_tap[1] + h * g.tap_step[1];
       if (checked && uint64_t(sx) >= uint64_t(g.size[1])) continue;
       const T* p = row + sx * g.pitch;
       if (whole) {
@@ -200,11 +247,7 @@ void depthwise_row(const Gather<T>& g, int64_t n, int64_t y, int64_t inner_begin
 template <class T>
 void depthwise_gather(const Gather<T>& g) {
   if (g.pixels() == 0) return;
-  int64_t low = 0, high = 0;  // extreme offsets: pixels in [inner_begin, inner_end) have no tap outside
-  for (int64_t h = 0; h < g.ntaps[1]; h++) {
-    low = h == 0 ? g.offset[1][h] : min_of(low, g.offset[1][h]);
-    high = h == 0 ? g.offset[1][h] : max_of(high, g.offset[1][h]);
-  }
+  const int64_t low = g.low(1), high = g.high(1);  // pixels in [inner_begin, inner_end) have no tap outside
   const int64_t inner_begin = min_of(g.count[1], low >= 0 ? int64_t(0) : ceil_div(-low, g.step[1]));
   const int64_t room = g.size[1] - 1 - high;
   const int64_t inner_end = max_of(inner_begin, min_of(g.count[1], room < 0 ? int64_t(0) : room / g.step[1] + 1));

@@ -33,6 +33,7 @@ struct ConvTile {
   int64_t b_segment, b_k;
   int64_t groups = 1, a_group = 0, b_group = 0;  // all of it `groups` times, A and B moved each time
   T* const* c;                                   // rows of C
+  int64_t c_column = 0;                          // and where in them the tile begins
   int tail;                                      // lanes of the last vector that belong to C: 1 .. lanes
   bool accumulate, relu;
   const T* bias;  // null or one value per column
@@ -45,12 +46,12 @@ FD_INLINE void finish_conv_tile(const ConvTile<T>& t, Vec<T> (&acc)[MR][NV]) {
 #pragma GCC unroll 2
   for (int j = 0; j < NV; j++) {
     const bool cut = partial && j == NV - 1;
-    const int64_t col = j * lanes;
+    const int64_t col = j * lanes, c_col = t.c_column + col;
     Vec<T> bias(T(0));
     if (t.bias) bias = cut ? load_partial(t.bias + col, t.tail) : load(t.bias + col);
     if (t.accumulate) {
 #pragma GCC unroll 12
-      for (int i = 0; i < MR; i++) acc[i][j] += cut ? load_partial(t.c[i] + col, t.tail) : load(t.c[i] + col);
+      for (int i = 0; i < MR; i++) acc[i][j] += cut ? load_partial(t.c[i] + c_col, t.tail) : load(t.c[i] + c_col);
     }
     if (t.bias) {
 #pragma GCC unroll 12
@@ -63,9 +64,9 @@ FD_INLINE void finish_conv_tile(const ConvTile<T>& t, Vec<T> (&acc)[MR][NV]) {
 #pragma GCC unroll 12
     for (int i = 0; i < MR; i++) {
       if (cut)
-        store_partial(t.c[i] + col, acc[i][j], t.tail);
+        store_partial(t.c[i] + c_col, acc[i][j], t.tail);
       else
-        store(t.c[i] + col, acc[i][j]);
+        store(t.c[i] + c_col, acc[i][j]);
     }
   }
 }
