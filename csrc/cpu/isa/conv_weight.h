@@ -111,9 +111,10 @@ void add_channels(const WeightPanel<T>& panel, const PixelBlock& block, bool fre
   ConvTile<T> t = panel.tile(block, fresh);
   t.rows = rows;
   t.c = c;
+  int64_t v = 0, h = -1;
   for (int64_t tap = 0; tap < s.taps(); tap++) {
-    const int64_t shift_y = tap / s.kernel[1] * s.dilation[0] - w.padding[0];
-    const int64_t shift_x = tap % s.kernel[1] * s.dilation[1] - w.padding[1];
+    if (++h == s.kernel[1]) h = 0, v++;
+    const int64_t shift_y = v * s.dilation[0] - w.padding[0], shift_x = h * s.dilation[1] - w.padding[1];
     const Span ys = inside(shift_y, s.stride[0], w.x_size[0], block.y0, block.y1);
     const Span xs = inside(shift_x, s.stride[1], w.x_size[1], 0, s.out[1]);
     t.segments = xs.begin < xs.end ? ys.end - ys.begin : 0;
@@ -274,41 +275,86 @@ void weight_grad(const WeightGrad<T>& w) {
 
 // ---- depthwise: dw[tap][c] and db[c], vectors along channels ------------------------------------------------------------------
 template <class T>
-void depthwise_weight_rows(const WeightGrad<T>& w, int64_t begin, int64_t end, int64_t c, int used, T* sums) {
-  const ConvShape& s = w.s;
-  const int64_t pitch = s.in_channels, step = s.stride[1] * pitch;
-  const auto read = [&](const T* p) { return used == Vec<T>::size ? load(p) : load_partial(p, used); };
-  for (int64_t tap = 0; tap <= s.taps(); tap++) store_partial(sums + tap * pitch + c, Vec<T>(T(0)), used);
-  const auto add = [&](int64_t row, Vec<T> v) {
-    T* to = sums + row * pitch + c;
-    store_partial(to, load_partial(to, used) + v, used);
-  };
-  for (int64_t r = begin; r < end; r++) {
-    const int64_t n = r / s.out[0], y = r % s.out[0];
-    const T* dy = w.dy + r * s.out[1] * pitch + c;
-    for (int64_t v = 0; v < s.kernel[0]; v++) {
-      const int64_t iy = y * s.stride[0] + v * s.dilation[0] - s.padding[0];
-      if (uint64_t(iy) >= uint64_t(s.in[0])) continue;
-      const T* x = w.x + (n * s.in[0] + iy) * s.in[1] * pitch + c;
-      for (int64_t h = 0; h < s.kernel[1]; h++) {
-        const int64_t shift = h * s.dilation[1] - s.padding[1];
-        const Span xs = inside(shift, s.stride[1], s.in[1], 0, s.out[1]);
-        const T *g = dy + xs.begin * pitch, *q = x + (xs.begin * s.stride[1] + shift) * pitch;
-        Vec<T> a0(T(0)), a1(T(0)), a2(T(0)), a3(T(0));
-        int64_t i = xs.begin;
-        for (; i + 4 <= xs.end; i += 4, g += 4 * pitch, q += 4 * step) {
-          a0 = fma(read(g), read(q), a0);
-          a1 = fma(read(g + pitch), read(q + step), a1);
-          a2 = fma(read(g + 2 * pitch), read(q + 2 * step), a2);
-          a3 = fma(read(g + 3 * pitch), read(q + 3 * step), a3);
-        }
-        for (; i < xs.end; i++, g += pitch, q += step) a0 = fma(read(g), read(q), a0);
-        add(v * s.kernel[1] + h, (a0 + a1) + (a2 + a3));
+struct DepthwiseRow {
+  const T *dy, *x;  // row of dy; row of x at the first tap of the row of the kernel, maybe before its begin
+  int64_t pitch, x_step, tap_step;
+  int used;  // channels
+
+  FD_INLINE Vec<T> read(const T* p) const { return used == Vec<T>::size ? load(p) : load_partial(p, used); }
+  // acc[h] += dy[i] * x[i, tap h] for pixels [begin, end) and `count` taps from `tap` on, all inside; dy is read once.
+  template <int count>
+  FD_INLINE void add(int64_t tap, int64_t begin, int64_t end, Vec<T> (&acc)[count]) const {
+    Vec<T> even[count], odd[count];
+#pragma GCC unroll 4
+    for (int h = 0; h < count; h++) even[h] = acc[h], odd[h] = Vec<T>(T(0));
+    const T *g = dy + begin * pitch, *q = x + begin * x_step + tap * tap_step;
+    int64_t i = begin;
+    for (; i + 2 <= end; i += 2, g += 2 * pitch, q += 2 * x_step) {
+      const Vec<T> g0 = read(g), g1 = read(g + pitch);
+#pragma GCC unroll 4
+      for (int h = 0; h < count; h++) {
+        even[h] = fma(g0, read(q + h * tap_step), even[h]);
+        odd[h] = fma(g1, read(q + x_step + h * tap_step), odd[h]);
       }
     }
-    Vec<T> total(T(0));
-    for (int64_t i = 0; i < s.out[1]; i++) total += read(dy + i * pitch);
-    add(s.taps(), total);
+    if (i < end) {
+      const Vec<T> g0 = read(g);
+#pragma GCC unroll 4
+      for (int h = 0; h < count; h++) even[h] = fma(g0, read(q + h * tap_step), even[h]);
+    }
+#pragma GCC unroll 4
+    for (int h = 0; h < count; h++) acc[h] = even[h] + odd[h];
+  }
+  // The same where taps differ in the pixels for which they are inside: the common ones together, the rest tap by tap.
+  template <int count>
+  FD_INLINE void add_taps(const ConvShape& s, int64_t tap, T* sums) const {
+    Vec<T> acc[count];
+    Span spans[count], common = {0, s.out[1]};
+    for (int h = 0; h < count; h++) {
+      acc[h] = Vec<T>(T(0));
+      spans[h] = inside((tap + h) * s.dilation[1] - s.padding[1], s.stride[1], s.in[1], 0, s.out[1]);
+      common = {max_of(common.begin, spans[h].begin), min_of(common.end, spans[h].end)};
+    }
+    if (common.begin >= common.end) common = {s.out[1], s.out[1]};
+    add<count>(tap, common.begin, common.end, acc);
+    for (int h = 0; h < count; h++) {
+      Vec<T> one[1] = {acc[h]};
+      add<1>(tap + h, spans[h].begin, min_of(spans[h].end, common.begin), one);
+      add<1>(tap + h, max_of(spans[h].begin, common.end), spans[h].end, one);
+      T* to = sums + (tap + h) * pitch;
+      store_partial(to, load_partial(to, used) + one[0], used);
+    }
+  }
+};
+
+// Rows [begin, end) of dy, counted over the batch; channels [c0, c1). Channels are the inner loop, so that memory is read in order.
+template <class T>
+void depthwise_weight_rows(const WeightGrad<T>& w, int64_t begin, int64_t end, int64_t c0, int64_t c1, T* sums) {
+  constexpr int lanes = Vec<T>::size;
+  const ConvShape& s = w.s;
+  const int64_t pitch = s.in_channels, taps = s.kernel[1];
+  for (int64_t tap = 0; tap <= s.taps(); tap++) {
+    for (int64_t c = c0; c < c1; c++) sums[tap * pitch + c] = T(0);
+  }
+  for (int64_t r = begin; r < end; r++) {
+    const int64_t n = r / s.out[0], y = r % s.out[0];
+    for (int64_t c = c0; c < c1; c += lanes) {
+      DepthwiseRow<T> row = {w.dy + r * s.out[1] * pitch + c,    nullptr, pitch, s.stride[1] * pitch, s.dilation[1] * pitch,
+                             int(min_of<int64_t>(lanes, c1 - c))};
+      for (int64_t v = 0; v < s.kernel[0]; v++) {
+        const int64_t iy = y * s.stride[0] + v * s.dilation[0] - s.padding[0];
+        if (uint64_t(iy) >= uint64_t(s.in[0])) continue;
+        row.x = w.x + ((n * s.in[0] + iy) * s.in[1] - s.padding[1]) * pitch + c;
+        T* to = sums + v * taps * pitch + c;
+        int64_t h = 0;
+        for (; h + 3 <= taps; h += 3) row.template add_taps<3>(s, h, to);
+        for (; h < taps; h++) row.template add_taps<1>(s, h, to);
+      }
+      Vec<T> total(T(0));
+      for (int64_t i = 0; i < s.out[1]; i++) total += row.read(row.dy + i * pitch);
+      T* to = sums + s.taps() * pitch + c;
+      store_partial(to, load_partial(to, row.used) + total, row.used);
+    }
   }
 }
 
@@ -316,17 +362,20 @@ template <class T>
 void depthwise_weight_grad(const WeightGrad<T>& w) {
   constexpr int lanes = Vec<T>::size;
   const ConvShape& s = w.s;
-  const int64_t blocks = ceil_div<int64_t>(s.in_channels, lanes), taps = s.taps(), part = (taps + 1) * s.in_channels;
-  parallel_chunks(w.splits * blocks, [&](int64_t chunk) {
-    const int64_t split = chunk / blocks, c = chunk % blocks * lanes, begin = split * w.rows_per_split;
-    const int used = int(min_of<int64_t>(lanes, s.in_channels - c));
-    depthwise_weight_rows(w, begin, min_of(s.batch * s.out[0], begin + w.rows_per_split), c, used, w.sums + split * part);
+  const Blocks blocks(ceil_div<int64_t>(s.in_channels, lanes), 16);  // of vectors
+  const int64_t taps = s.taps(), part = (taps + 1) * s.in_channels;
+  parallel_chunks(w.splits * blocks.count, [&](int64_t chunk) {
+    const int64_t split = chunk / blocks.count, b = chunk % blocks.count, begin = split * w.rows_per_split;
+    depthwise_weight_rows(w, begin, min_of(s.batch * s.out[0], begin + w.rows_per_split), blocks.begin(b) * lanes,
+                          min_of(s.in_channels, blocks.begin(b + 1) * lanes), w.sums + split * part);
   });
   for (int64_t row = 0; row <= taps; row++) {
-    for (int64_t c = 0; c < s.in_channels; c++) {
-      T total(0);
-      for (int64_t split = 0; split < w.splits; split++) total += w.sums[split * part + row * s.in_channels + c];
-      (row < taps ? w.dw[c * taps + row] : w.db[c]) = total;
+    for (int64_t c = 0; c < s.in_channels; c += lanes) {
+      const int used = int(min_of<int64_t>(lanes, s.in_channels - c));
+      Vec<T> total(T(0));
+      for (int64_t split = 0; split < w.splits; split++)
+        total += load_partial(w.sums + split * part + row * s.in_channels + c, used);
+      for (int i = 0; i < used; i++) (row < taps ? w.dw[(c + i) * taps + row] : w.db[c + i]) = total[i];
     }
   }
 }
