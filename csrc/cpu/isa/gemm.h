@@ -308,6 +308,7 @@ inline void gemm(Gemm<T> g, GemmBatch batch, T* workspace) {
     batch.ndim--;
   }
   if (g.m == 1 || g.n == 1) return gemv_batch(g, batch, workspace);
+  if (wants_dots(g)) return dot_batch(g, batch);
   const int64_t splits = gemm_splits(batch.count, g.m, g.n, g.k);
   if (splits > 1 && g.c_row == g.n) return gemm_split(g, workspace, splits);
   gemm_products(g, batch, workspace, batch.count);

@@ -4,14 +4,11 @@
 // Columns contiguous (B = W^T): dot products, four columns at a time. Nothing is packed.
 #pragma once
 #include "core/gemm_workspace.h"
+#include "cpu/isa/activate.h"
 #include "cpu/isa/gemm_pack.h"
 
 namespace fastdl {
 namespace {
-
-// What else happens to a finished piece of a row of C: activations that the tile does not know.
-template <class T>
-using RowFn = void (*)(T* c, int64_t count);
 
 template <class T>
 struct Gemm {
@@ -24,8 +21,8 @@ struct Gemm {
   int64_t c_row;  // columns of C are adjacent
   const T* bias;  // per column, or null
   bool relu;
-  bool accumulate;  // C +=
-  RowFn<T> finish;  // after bias and relu, or null
+  bool accumulate;       // C +=
+  ActivateFn<T> finish;  // other activations, or null
   // C^T products: where the transpose of C, which itself is scratch, goes, and its bias and relu
   T* mirror;
   int64_t mirror_row;
@@ -41,7 +38,7 @@ struct GemmBatch {
 };
 
 template <class T>
-inline void finish_row(T* c, int64_t count, const T* bias, bool relu, RowFn<T> finish) {
+inline void finish_row(T* c, int64_t count, const T* bias, bool relu, ActivateFn<T> finish) {
   if (bias) {
     for (int64_t i = 0; i < count; i++) c[i] += bias[i];
   }
@@ -101,32 +98,70 @@ inline void gemv_axpy(const T* x, int64_t x_step, const T* b, int64_t b_k, T* y,
   }
 }
 
-// N dot products of x with columns of B that are contiguous.
-template <class T, int N>
-FD_INLINE void dot_columns(const T* x, const T* b, int64_t b_col, int64_t k, T* y, bool accumulate) {
-  constexpr int lanes = Vec<T>::size;
-  Vec<T> sum[N][2];
-#pragma GCC unroll 4
-  for (int j = 0; j < N; j++) sum[j][0] = sum[j][1] = Vec<T>(T(0));
+// Dot products of M rows of A with N columns of B, both contiguous along k. At least 8 sums run side by side.
+template <class T, int M, int N>
+FD_INLINE void dot_block(const T* a, int64_t a_row, const T* b, int64_t b_col, int64_t k, T* c, int64_t c_row, bool accumulate) {
+  constexpr int lanes = Vec<T>::size, steps = M * N >= 8 ? 1 : 2;
+  Vec<T> sum[M][N][steps];
+#pragma GCC unroll 16
+  for (int s = 0; s < M * N * steps; s++) sum[s / (N * steps)][s / steps % N][s % steps] = Vec<T>(T(0));
   int64_t i = 0;
-  for (; i + 2 * lanes <= k; i += 2 * lanes) {
-    const Vec<T> x0 = load(x + i), x1 = load(x + i + lanes);
+  const auto add = [&](int step, int count) __attribute__((always_inline)) {
+    const int64_t at = i + step * lanes;
+    Vec<T> bv[N];
 #pragma GCC unroll 4
-    for (int j = 0; j < N; j++) {
-      sum[j][0] = fma(x0, load(b + j * b_col + i), sum[j][0]);
-      sum[j][1] = fma(x1, load(b + j * b_col + i + lanes), sum[j][1]);
+    for (int col = 0; col < N; col++)
+      bv[col] = count == lanes ? load(b + col * b_col + at) : load_partial(b + col * b_col + at, count);
+#pragma GCC unroll 4
+    for (int row = 0; row < M; row++) {
+      const Vec<T> av = count == lanes ? load(a + row * a_row + at) : load_partial(a + row * a_row + at, count);
+#pragma GCC unroll 4
+      for (int col = 0; col < N; col++) sum[row][col][step] = fma(av, bv[col], sum[row][col][step]);
+    }
+  };
+  for (; i + steps * lanes <= k; i += steps * lanes) {
+#pragma GCC unroll 2
+    for (int step = 0; step < steps; step++) add(step, lanes);
+  }
+  for (; i < k; i += lanes) add(0, int(min_of(k - i, int64_t(lanes))));
+#pragma GCC unroll 4
+  for (int row = 0; row < M; row++) {
+#pragma GCC unroll 4
+    for (int col = 0; col < N; col++) {
+      const T total = reduce_add(steps == 1 ? sum[row][col][0] : sum[row][col][0] + sum[row][col][steps - 1]);
+      T& to = c[row * c_row + col];
+      to = accumulate ? to + total : total;
     }
   }
-  for (; i < k; i += lanes) {
-    const int rest = int(min_of(k - i, int64_t(lanes)));
-    const Vec<T> x0 = load_partial(x + i, rest);
-#pragma GCC unroll 4
-    for (int j = 0; j < N; j++) sum[j][0] = fma(x0, load_partial(b + j * b_col + i, rest), sum[j][0]);
-  }
-#pragma GCC unroll 4
-  for (int j = 0; j < N; j++) {
-    const T s = reduce_add(sum[j][0] + sum[j][1]);
-    y[j] = accumulate ? y[j] + s : s;
+}
+
+template <class T, int M>
+FD_INLINE void dot_row_block(const T* a, int64_t a_row, const T* b, int64_t b_col, int64_t n, int64_t k, T* c, int64_t c_row,
+                             bool accumulate) {
+  int64_t j = 0;
+  for (; j + 4 <= n; j += 4) dot_block<T, M, 4>(a, a_row, b + j * b_col, b_col, k, c + j, c_row, accumulate);
+  for (; j < n; j++) dot_block<T, M, 1>(a, a_row, b + j * b_col, b_col, k, c + j, c_row, accumulate);
+}
+
+// Few rows of A, many columns of B: four columns are read once for all rows, from memory and then from L1.
+template <class T>
+inline void dot_rows(const Gemm<T>& g) {
+  constexpr int64_t depth = 2048;
+  constexpr int most = FD_VEC_BYTES == 64 ? 4 : 2;  // rows in registers
+  for (int64_t k0 = 0; k0 < g.k; k0 += depth) {
+    const int64_t k = min_of(depth, g.k - k0);
+    for (int64_t j = 0; j < g.n; j += 4) {
+      const T *a = g.a + k0, *b = g.b + k0 + j * g.b_col;
+      T* c = g.c + j;
+      const int64_t n = min_of(int64_t(4), g.n - j);
+      int64_t i = 0;
+      const auto rows = [&](auto block, int64_t count) __attribute__((always_inline)) {
+        for (; i + count <= g.m; i += count) block(a + i * g.a_row, g.a_row, b, g.b_col, n, k, c + i * g.c_row, g.c_row, k0 > 0);
+      };
+      rows(dot_row_block<T, most>, most);
+      if (most > 2) rows(dot_row_block<T, 2>, 2);
+      rows(dot_row_block<T, 1>, 1);
+    }
   }
 }
 
@@ -145,9 +180,7 @@ inline void gemv_dot(const T* x, int64_t x_step, const T* b, int64_t b_col, T* y
       for (int64_t q = 0; q < len; q++) buf[q] = xi[q * x_step];
       xi = buf;
     }
-    int64_t j = 0;
-    for (; j + 4 <= n; j += 4) dot_columns<T, 4>(xi, b + i + j * b_col, b_col, len, y + j, i > 0);
-    for (; j < n; j++) dot_columns<T, 1>(xi, b + i + j * b_col, b_col, len, y + j, i > 0);
+    dot_row_block<T, 1>(xi, 0, b + i, b_col, n, len, y, n, i > 0);
   }
 }
 
@@ -160,6 +193,26 @@ inline void gemv_any(const T* x, int64_t x_step, const T* b, int64_t b_k, int64_
     for (int64_t i = 0; i < k; i++) sum += x[i * x_step] * b[i * b_k + j * b_col];
     y[j] = sum;
   }
+}
+
+// Few rows on a B that is contiguous along k: cheaper than turning B round.
+template <class T>
+FD_INLINE bool wants_dots(const Gemm<T>& g) {
+  return g.m <= kDotRows && g.a_k == 1 && g.b_k == 1 && g.b_col != 1 && g.k >= 4 * Vec<T>::size;
+}
+template <class T>
+inline void dot_batch(const Gemm<T>& g, const GemmBatch& batch) {
+  const int64_t macs = g.m * g.k;
+  const int64_t stretch = ceil_div(max_of(int64_t(1), kGemvChunkMacs / macs), int64_t(4)) * 4, stretches = ceil_div(g.n, stretch);
+  parallel_chunks(batch.count * stretches, [&](int64_t i) {
+    Gemm<T> one = batch_item(g, batch, i / stretches);
+    const int64_t j = i % stretches * stretch;
+    one.n = min_of(stretch, g.n - j);
+    one.b += j * g.b_col;
+    one.c += j;
+    dot_rows(one);
+    for (int64_t r = 0; r < g.m; r++) finish_row(one.c + r * g.c_row, one.n, g.bias ? g.bias + j : nullptr, g.relu, g.finish);
+  });
 }
 
 // Products with m == 1 or n == 1. workspace: gemv_splits(...) * length elements, for a single product.
@@ -181,7 +234,7 @@ inline void gemv_batch(Gemm<T> g, GemmBatch batch, T* workspace) {
       return;
     }
   }
-  constexpr int64_t part_macs = int64_t(1) << 15;
+  constexpr int64_t part_macs = kGemvChunkMacs;
   const int64_t splits = batch.count == 1 ? gemv_splits(g.n, g.k) : 1;
   if (splits > 1) {
     const int64_t part = ceil_div(g.k, splits);

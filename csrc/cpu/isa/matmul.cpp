@@ -77,6 +77,7 @@ void run_linear(const Args& args) {
   Gemm<T> g = product_of<T>(y, x, wt);
   if (bias.given()) g.bias = bias.ptr<T>();
   g.relu = args.attrs->i[0] == 1;
+  g.finish = activation<T>(args.attrs->i[0]);
   gemm(g, batch_of(y, x, wt), static_cast<T*>(args.workspace));
 }
 
