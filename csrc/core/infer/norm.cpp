@@ -36,21 +36,21 @@ void check_stats(Call& c, const int64_t* shape, int ndim) {
     for (int i = 0; i < ndim && fits; i++) fits = v.shape[i] == shape[i];
     if (!fits)
       fail(ErrorCode::Shape, "%s: %s is %s; need %s", op_name(c), name, shape_text(v).c_str(), shape_text(shape, ndim).c_str());
-    if (stats_dtype(c.compute) != c.compute) {
-      if (v.dtype != DType::float32)
-        fail(ErrorCode::DType, "%s: %s is %s; need float32, as the forward op returns for %s", op_name(c), name,
-             dtype_name(v.dtype), dtype_name(c.compute));
-      c.own_dtype_inputs |= 1u << k;
-    }
+    if (v.dtype != stats_dtype(c.compute))
+      fail(ErrorCode::DType, "%s: %s is %s; need %s, as the forward op returns for %s", op_name(c), name, dtype_name(v.dtype),
+           dtype_name(stats_dtype(c.compute)), dtype_name(c.compute));
+    c.own_dtype_inputs |= 1u << k;
     c.contiguous_inputs |= 1u << k;
   }
 }
 
+// The gradient is cast to the dtype of the input.
 void check_gradient(Call& c) {
   if (!same_shape(c.in[0], c.in[1]))
     fail(ErrorCode::Shape, "%s: gradient is %s, input is %s; need equal shapes", op_name(c), shape_text(c.in[0]).c_str(),
          shape_text(c.in[1]).c_str());
-  c.compute = lift_dtype(c, promote_inputs(c, 0, 2));
+  lift_dtype(c, c.in[0].dtype);
+  c.compute = lift_dtype(c, c.in[1].dtype);
 }
 
 // ---- layer_norm: slot i0 normalised dims; i1 elements per row, i2 rows per block (backward) are filled in for the kernels ----
@@ -81,7 +81,7 @@ ChannelShape channel_shape(Call& c, const View& x, uint32_t inputs) {
   int64_t plane = 1;
   for (int i = 2; i < x.ndim; i++) plane = product(c, plane, x.shape[i]);
   ChannelShape s{x.shape[1], product(c, x.shape[0], plane), 0};
-  const bool planes = plane > 1 && x.contiguous();
+  const bool planes = plane > 1 && x.contiguous() && itemsize(c.compute) > 2;  // 16-bit floats have the kernel over rows only
   const int64_t block = planes ? plane : s.channels >= 512 ? 128 : 256;
   s.blocks = s.count / block + (s.count % block != 0);
   c.attrs.i[1] = planes;

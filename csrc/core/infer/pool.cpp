@@ -42,7 +42,8 @@ int64_t window_count(const Call& c, int axis, int64_t in) {
   const int64_t kernel = c.attrs.i[axis], stride = c.attrs.i[2 + axis], pad = c.attrs.i[4 + axis], dilation = c.attrs.i[6 + axis];
   const bool ceil_mode = c.attrs.i[8];
   if (in >> 61) fail(ErrorCode::Shape, "%s: size %lld is too large", op_name(c), Long(in));
-  const int64_t room = in + 2 * pad - (kernel - 1) * dilation - 1 + (ceil_mode ? stride - 1 : 0);  // start positions after the first
+  const int64_t room =
+      in + 2 * pad - (kernel - 1) * dilation - 1 + (ceil_mode ? stride - 1 : 0);  // start positions after the first
   int64_t out = room < 0 ? 0 : room / stride + 1;
   if (ceil_mode && out > 0 && (out - 1) * stride >= in + pad)
     out--;  // the last window must start inside the input or its left padding
@@ -52,10 +53,10 @@ int64_t window_count(const Call& c, int axis, int64_t in) {
   return out;
 }
 
-// Row-major images are pooled as they lie where there is a kernel for that; else memory is channels-last.
-bool row_major(const View& x) {
+// Row-major images are pooled as they lie where there is a kernel for that (float, double); else memory is channels-last.
+bool row_major(const Call& c, const View& x) {
   const bool one_pixel = x.shape[kAxisH] == 1 && x.shape[kAxisW] == 1;  // both layouts are the same: take the one over channels
-  return x.contiguous() && !one_pixel;
+  return x.contiguous() && !one_pixel && itemsize(c.compute) > 2;
 }
 
 void choose_layout(Call& c, bool planes, int inputs) {
@@ -93,7 +94,7 @@ void infer_pool2d(Call& c) {
   check_windows(c, max);
   c.compute = lift_dtype(c, x.dtype);
   const int64_t shape[] = {x.shape[0], x.shape[1], window_count(c, 0, x.shape[kAxisH]), window_count(c, 1, x.shape[kAxisW])};
-  const bool planes = row_major(x);
+  const bool planes = row_major(c, x);
   choose_layout(c, planes, 1);
   const Layout layout = planes ? Layout::Contiguous : Layout::ChannelsLast;
   set_out(c, 0, c.compute, shape, 4, layout);
@@ -116,7 +117,7 @@ void infer_pool2d_backward(Call& c) {
   const int64_t* i = c.attrs.i;
   bool two_by_two = i[4] == 0 && i[5] == 0 && i[6] == 1 && i[7] == 1;
   for (int k = 0; k < 4; k++) two_by_two &= i[k] == 2;
-  const bool planes = two_by_two && row_major(max ? c.in[1] : g);
+  const bool planes = two_by_two && row_major(c, max ? c.in[1] : g);
   choose_layout(c, planes, max ? 2 : 1);
   const int64_t shape[] = {g.shape[0], g.shape[1], h, w};
   set_out(c, 0, c.compute, shape, 4, planes ? Layout::Contiguous : Layout::ChannelsLast);

@@ -56,14 +56,15 @@ void for_pieces(const Batch& s, F&& f) {
 template <class T>
 void block_moments(const Batch& s, const T* x, double* stats) {
   using V = Vec<WideOf<T>>;
-  if (s.planes)
-    return for_planes(s, [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; r++) {
-        const auto m = moments(x + r * s.plane, s.plane);
-        double* to = stats + r / s.channels * 2 * s.channels + r % s.channels;
-        to[0] = double(m.center) + m.shift, to[s.channels] = m.squares;
-      }
-    });
+  if constexpr (sizeof(T) > 2)
+    if (s.planes)
+      return for_planes(s, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; r++) {
+          const auto m = moments(x + r * s.plane, s.plane);
+          double* to = stats + r / s.channels * 2 * s.channels + r % s.channels;
+          to[0] = double(m.center) + m.shift, to[s.channels] = m.squares;
+        }
+      });
   for_blocks(s, [&](int64_t b, int64_t c0, int64_t c1) {
     const int64_t n = s.block_size(b), ld = s.channels;
     const T* block = x + b * s.block_rows * ld + c0;
@@ -98,25 +99,25 @@ void block_moments(const Batch& s, const T* x, double* stats) {
 template <class T, class Row, class Plane>
 void for_elements(const Batch& s, const Row& shared_row, const Plane& plane) {
   constexpr int size = Vec<WideOf<T>>::size;
-  if (s.planes)
-    for_planes(s, [&](int64_t begin, int64_t end) {
-      const int64_t length = s.plane;
-      for (int64_t r = begin; r < end; r++) {
-        const auto f = plane(r % s.channels);
-        for_channels<size>(length, [&](int64_t i, int lanes, auto count) {
-          for (int k = 0; k < decltype(count)::value; k++) f(r * length + i + k * size, lanes);
-        });
-      }
-    });
-  else
-    parallel_for(s.rows, row_grain(s.channels), [&](int64_t begin, int64_t end) {
-      const Row row = shared_row;
-      const int64_t channels = s.channels;
-      for (int64_t r = begin; r < end; r++)
-        for_channels<size>(channels, [&](int64_t c, int lanes, auto count) {
-          for (int k = 0; k < decltype(count)::value; k++) row(r * channels + c + k * size, lanes, c + k * size);
-        });
-    });
+  if constexpr (sizeof(T) > 2)
+    if (s.planes)
+      return for_planes(s, [&](int64_t begin, int64_t end) {
+        const int64_t length = s.plane;
+        for (int64_t r = begin; r < end; r++) {
+          const auto f = plane(r % s.channels);
+          for_channels<size>(length, [&](int64_t i, int lanes, auto count) {
+            for (int k = 0; k < decltype(count)::value; k++) f(r * length + i + k * size, lanes);
+          });
+        }
+      });
+  parallel_for(s.rows, row_grain(s.channels), [&](int64_t begin, int64_t end) {
+    const Row row = shared_row;
+    const int64_t channels = s.channels;
+    for (int64_t r = begin; r < end; r++)
+      for_channels<size>(channels, [&](int64_t c, int lanes, auto count) {
+        for (int k = 0; k < decltype(count)::value; k++) row(r * channels + c + k * size, lanes, c + k * size);
+      });
+  });
 }
 
 template <class T>
@@ -190,17 +191,19 @@ template <class T>
 void block_gradients(const Batch& s, const T* g, const T* x, const WideOf<T>* mean, WideOf<T>* sums) {
   using W = WideOf<T>;
   using V = Vec<W>;
-  if (s.planes)
-    return for_planes(s, [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; r++) {
-        const T *gr = g + r * s.plane, *xr = x + r * s.plane;
-        const V m(mean[r % s.channels]);
-        W* to = sums + r / s.channels * 2 * s.channels + r % s.channels;
-        to[0] = W(blocked_sum<V>(s.plane, [&](int64_t i, int lanes) { return load_n(gr + i, lanes); }));
-        to[s.channels] = W(blocked_sum<V>(
-            s.plane, [&](int64_t i, int lanes) { return load_n(gr + i, lanes) * first_lanes(load_n(xr + i, lanes) - m, lanes); }));
-      }
-    });
+  if constexpr (sizeof(T) > 2)
+    if (s.planes)
+      return for_planes(s, [&](int64_t begin, int64_t end) {
+        for (int64_t r = begin; r < end; r++) {
+          const T *gr = g + r * s.plane, *xr = x + r * s.plane;
+          const V m(mean[r % s.channels]);
+          W* to = sums + r / s.channels * 2 * s.channels + r % s.channels;
+          to[0] = W(blocked_sum<V>(s.plane, [&](int64_t i, int lanes) { return load_n(gr + i, lanes); }));
+          to[s.channels] = W(blocked_sum<V>(s.plane, [&](int64_t i, int lanes) {
+            return load_n(gr + i, lanes) * first_lanes(load_n(xr + i, lanes) - m, lanes);
+          }));
+        }
+      });
   for_blocks(s, [&](int64_t b, int64_t c0, int64_t c1) {
     const int64_t n = s.block_size(b), ld = s.channels, at = b * s.block_rows * ld + c0;
     for_channels<V::size>(c1 - c0, [&](int64_t c, int lanes, auto count) {

@@ -64,7 +64,8 @@ void max_pool2d_kernel(const Args& a) {
   const T* x = a.in[0].ptr<T>();
   T* y = a.out[0].ptr<T>();
   uint8_t* taps = a.out[1].ptr<uint8_t>();
-  if (p.planes) return max_pool_planes(x, y, taps, p.n * p.c, p.h, p.w);
+  if constexpr (sizeof(T) > 2)
+    if (p.planes) return max_pool_planes(x, y, taps, p.n * p.c, p.h, p.w);
   const int64_t row = p.w.in * p.c;
   parallel_for(p.n * p.h.out, row_grain(p.w.out * p.c * p.h.kernel * p.w.kernel), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
@@ -101,7 +102,8 @@ void max_pool2d_backward_kernel(const Args& a) {
   const T* g = a.in[0].ptr<T>();
   const uint8_t* taps = a.in[1].ptr<uint8_t>();
   T* dx = a.out[0].ptr<T>();
-  if (p.planes) return max_pool_2x2_planes_backward(g, taps, dx, p.n * p.c, p.h, p.w);
+  if constexpr (sizeof(T) > 2)
+    if (p.planes) return max_pool_2x2_planes_backward(g, taps, dx, p.n * p.c, p.h, p.w);
   parallel_for(p.n * p.h.in, row_grain(p.w.in * p.c), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
       const Cover rows(p.h, r % p.h.in);
@@ -135,7 +137,8 @@ void avg_pool2d_kernel(const Args& a) {
   const Pool p(a.in[0], a.out[0], *a.attrs);
   const T* x = a.in[0].ptr<T>();
   T* y = a.out[0].ptr<T>();
-  if (p.planes) return avg_pool_planes(x, y, p.n * p.c, p.h, p.w, p.with_pad);
+  if constexpr (sizeof(T) > 2)
+    if (p.planes) return avg_pool_planes(x, y, p.n * p.c, p.h, p.w, p.with_pad);
   parallel_for(p.n * p.h.out, row_grain(p.w.in * p.c * min_of(p.h.kernel, p.h.in)), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
       const int64_t oh = r % p.h.out, h0 = max_of<int64_t>(p.h.start(oh), 0), h1 = min_of(p.h.start(oh) + p.h.kernel, p.h.in);
@@ -156,7 +159,8 @@ void avg_pool2d_backward_kernel(const Args& a) {
   const Pool p(a.out[0], a.in[0], *a.attrs);
   const T* g = a.in[0].ptr<T>();
   T* dx = a.out[0].ptr<T>();
-  if (p.planes) return avg_pool_2x2_planes_backward(g, dx, p.n * p.c, p.h, p.w);
+  if constexpr (sizeof(T) > 2)
+    if (p.planes) return avg_pool_2x2_planes_backward(g, dx, p.n * p.c, p.h, p.w);
   parallel_for(p.n * p.h.in, row_grain(p.w.in * p.c), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
       const int64_t h = r % p.h.in, oh0 = p.h.first_window(h), oh1 = p.h.end_window(h);

@@ -7,13 +7,14 @@
 namespace fastdl {
 namespace {
 
-// p[0], p[step], p[2 * step] ... in the first n lanes.
-template <class T>
+// p[0], p[step], p[2 * step] ... in the first n lanes. `fixed` is the step if that is 1 or 2, else 0.
+template <int fixed, class T>
 FD_INLINE Vec<WideOf<T>> load_every(const T* p, int64_t step, int n) {
   using V = Vec<WideOf<T>>;
-  if (step == 1) return load_n(p, n);
-  if (step == 2 && n == V::size)  // the second load ends at the last element that is needed
-    return permute2(load_wide(p), load_wide(p + V::size - 1), [](int i) { return 2 * i < V::size ? 2 * i : 2 * i + 1; });
+  if constexpr (fixed == 1) return load_n(p, n);
+  if constexpr (fixed == 2)
+    if (n == V::size)  // the second load ends at the last element that is needed
+      return permute2(load_wide(p), load_wide(p + V::size - 1), [](int i) { return 2 * i < V::size ? 2 * i : 2 * i + 1; });
   WideOf<T> lanes[V::size] = {};
   for (int i = 0; i < n; i++) lanes[i] = load_wide_one(p + i * step);
   return load(lanes);
@@ -34,53 +35,66 @@ FD_INLINE void for_windows(const Axis& w, F&& f) {
   for (int64_t o = end; o < w.out; o++) f(o, 1);
 }
 
-template <class T>
-void max_pool_planes(const T* x, T* y, uint8_t* taps, int64_t planes, const Axis& h, const Axis& w) {
+// One row of outputs; `x` is the input row under tap h0. Windows have taps [h0, h1) inside the image.
+template <int step, class T>
+void max_pool_row(const T* x, T* y, uint8_t* taps, Axis h, Axis w, int64_t h0, int64_t h1) {
   using V = Vec<WideOf<T>>;
   using I = typename V::Int;
+  for_windows<V::size>(w, [&](int64_t o, int lanes) {
+    const int64_t w0 = w.first_tap(o), w1 = w.end_tap(o);
+    V best(-__builtin_inff());
+    Vec<I> tap{I(kNoTap)};
+    if (h0 < h1 && w0 < w1) best = load_every<step>(x + w.position(o, w0), w.stride, lanes), tap = Vec<I>(I(h0 * w.kernel + w0));
+    for (int64_t i = h0; i < h1; i++) {
+      const T* q = x + (i - h0) * h.dilation * w.in + w.position(o, w0);
+      for (int64_t j = w0; j < w1; j++, q += w.dilation)
+        take_greater(best, tap, load_every<step>(q, w.stride, lanes), Vec<I>(I(i * w.kernel + j)));
+    }
+    store_n(y + o, best, lanes);
+    if (lanes == V::size)
+      store_bytes(taps + o, tap);
+    else
+      store_bytes_partial(taps + o, tap, lanes);
+  });
+}
+
+template <class T>
+void max_pool_planes(const T* x, T* y, uint8_t* taps, int64_t planes, const Axis& h, const Axis& w) {
+  const auto row = w.stride == 1 ? max_pool_row<1, T> : w.stride == 2 ? max_pool_row<2, T> : max_pool_row<0, T>;
   parallel_for(planes * h.out, row_grain(w.out * h.kernel * w.kernel), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
       const int64_t oh = r % h.out, h0 = h.first_tap(oh), h1 = h.end_tap(oh);
-      const T* top = x + (r / h.out * h.in + h.position(oh, h0)) * w.in;
-      for_windows<V::size>(w, [&](int64_t ow, int lanes) {
-        const int64_t w0 = w.first_tap(ow), w1 = w.end_tap(ow), at = r * w.out + ow;
-        V best(-__builtin_inff());
-        Vec<I> tap{I(kNoTap)};
-        if (h0 < h1 && w0 < w1) best = load_every(top + w.position(ow, w0), w.stride, lanes), tap = Vec<I>(I(h0 * w.kernel + w0));
-        for (int64_t i = h0; i < h1; i++)
-          for (int64_t j = w0; j < w1; j++) {
-            const T* q = top + (i - h0) * h.dilation * w.in + w.position(ow, j);
-            take_greater(best, tap, load_every(q, w.stride, lanes), Vec<I>(I(i * w.kernel + j)));
-          }
-        store_n(y + at, best, lanes);
-        if (lanes == V::size)
-          store_bytes(taps + at, tap);
-        else
-          store_bytes_partial(taps + at, tap, lanes);
-      });
+      const T* top = x + (r / h.out * h.in + (h0 < h1 ? h.position(oh, h0) : 0)) * w.in;
+      row(top, y + r * w.out, taps + r * w.out, h, w, h0, h1);
     }
+  });
+}
+
+// Likewise; `rows` is the H part of the divisor.
+template <int step, class T>
+void avg_pool_row(const T* x, T* y, Axis w, int64_t h0, int64_t h1, WideOf<T> rows, bool with_pad) {
+  using V = Vec<WideOf<T>>;
+  for_windows<V::size>(w, [&](int64_t o, int lanes) {
+    const int64_t w0 = w.first_tap(o), w1 = w.end_tap(o);
+    V total(0);
+    for (int64_t i = h0; i < h1; i++) {
+      const T* q = x + (i - h0) * w.in + w.position(o, w0);
+      V line(0);
+      for (int64_t j = w0; j < w1; j++, q++) line += load_every<step>(q, w.stride, lanes);
+      total += line;
+    }
+    store_n(y + o, total / V(rows * WideOf<T>(w.divisor(o, with_pad))), lanes);
   });
 }
 
 template <class T>
 void avg_pool_planes(const T* x, T* y, int64_t planes, const Axis& h, const Axis& w, bool with_pad) {
-  using W = WideOf<T>;
-  using V = Vec<W>;
+  const auto row = w.stride == 1 ? avg_pool_row<1, T> : w.stride == 2 ? avg_pool_row<2, T> : avg_pool_row<0, T>;
   parallel_for(planes * h.out, row_grain(w.out * min_of(h.kernel, h.in) * min_of(w.kernel, w.in)), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
       const int64_t oh = r % h.out, h0 = h.first_tap(oh), h1 = h.end_tap(oh);
       const T* top = x + (r / h.out * h.in + h.position(oh, h0)) * w.in;
-      const W rows = W(h.divisor(oh, with_pad));
-      for_windows<V::size>(w, [&](int64_t ow, int lanes) {
-        const int64_t w0 = w.first_tap(ow), w1 = w.end_tap(ow);
-        V total(0);
-        for (int64_t i = h0; i < h1; i++) {
-          V line(0);
-          for (int64_t j = w0; j < w1; j++) line += load_every(top + (i - h0) * w.in + w.position(ow, j), w.stride, lanes);
-          total += line;
-        }
-        store_n(y + r * w.out + ow, total / V(rows * W(w.divisor(ow, with_pad))), lanes);
-      });
+      row(top, y + r * w.out, w, h0, h1, WideOf<T>(h.divisor(oh, with_pad)), with_pad);
     }
   });
 }
