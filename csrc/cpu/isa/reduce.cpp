@@ -171,15 +171,19 @@ struct Walk {
     alignas(64) L buf[R::kLeaf];
     R::leaf(plan.block(base, a, b - a, fill, direct, buf), b - a, acc);
   }
+  // n neighbouring lanes.
+  FD_NOINLINE static void run(const L* p, int64_t n, Acc* acc) {
+    if (n <= R::kLeaf) return R::leaf(p, n, acc);
+    const int64_t mid = middle(0, n, R::kLeaf);
+    Acc other[P];
+    run(p, mid, acc);
+    run(p + mid, n - mid, other);
+    R::merge(acc, 1, other, 1, 1, mid, n - mid);
+  }
   // Reduced elements [a, b) of the output at base.
   FD_NOINLINE void row(const char* base, int64_t a, int64_t b, Acc* acc) const {
-    if (b - a <= R::kLeaf) {
-      if (direct && plan.nr == 1 && plan.r[0].stride == 1)
-        R::leaf(reinterpret_cast<const L*>(base) + a, b - a, acc);
-      else
-        row_leaf(base, a, b, acc);
-      return;
-    }
+    if (direct && plan.nr == 1 && plan.r[0].stride == 1) return run(reinterpret_cast<const L*>(base) + a, b - a, acc);
+    if (b - a <= R::kLeaf) return row_leaf(base, a, b, acc);
     const int64_t mid = middle(a, b, R::kLeaf);
     Acc other[P];
     row(base, a, mid, acc);
@@ -307,7 +311,18 @@ struct Walk {
 template <class R>
 void run(const Args& a, const R& reducer, Fill<typename R::L> fill, Put<typename R::L> put, bool direct,
          bool split_complex = false) {
-  ReducePlan plan(a.in[0], a.out[0], a.attrs->i[0]);
+  const View &x = a.in[0], &y = a.out[0];
+  if (direct && !split_complex && x.contiguous() && y.numel() == 1) {  // a small whole tensor needs no plan
+    const int64_t n = x.numel();
+    if (n > 0 && n <= kReduceGrain) {
+      typename R::Acc acc[R::kParts];
+      typename R::L result;
+      Walk<R>::run(x.ptr<typename R::L>(), n, acc);
+      reducer.finish(acc, 1, 1, &result);
+      return put(&result, 1, y.data, 1);
+    }
+  }
+  ReducePlan plan(x, y, a.attrs->i[0]);
   if (plan.outs == 0) return;
   if (split_complex) plan.split_complex();
   const Walk<R> walk{plan, reducer, fill, put, direct};

@@ -21,10 +21,10 @@ void softmax_row(const T* x, T* y, int64_t n) {
     for_vectors<W>(n, [&](int64_t i, auto k) { set(y + i, get(x + i, k) - V(m) - V(s), k); });
   } else if constexpr (sizeof(T) == 2) {  // the exponentials do not survive rounding to 16 bits: compute them twice
     const W scale = W(1) / row_sum_exp(x, n, m);
-    for_vectors<W>(n, [&](int64_t i, auto k) { set(y + i, exp(get(x + i, k) - V(m)) * V(scale), k); });
+    for_vectors<W>(n, [&](int64_t i, auto k) { set(y + i, exp_negative(get(x + i, k) - V(m)) * V(scale), k); });
   } else {
     const auto keep = [&](int64_t i, auto k) {
-      const V e = exp(get(x + i, k) - V(m));
+      const V e = exp_negative(get(x + i, k) - V(m));
       set(y + i, e, k);
       return e;
     };
@@ -52,7 +52,7 @@ void softmax_columns(const T* x, T* y, int64_t n, int64_t inner, int w) {
       for_vectors<W>(w, [&](int64_t j, auto k) { set(m + j, max(get(m + j, k), get(x + r * inner + j, k)), k); });
     for (int64_t r = begin; r < end; r++)
       for_vectors<W>(w, [&](int64_t j, auto k) {
-        const V e = exp(get(x + r * inner + j, k) - get(m + j, k));
+        const V e = exp_negative(get(x + r * inner + j, k) - get(m + j, k));
         if (keep) set(y + r * inner + j, e, k);
         set(part + j, get(part + j, k) + e, k);
       });
@@ -69,7 +69,7 @@ void softmax_columns(const T* x, T* y, int64_t n, int64_t inner, int w) {
       if constexpr (is_log)
         set(y + r * inner + j, get(px, k) - get(m + j, k) - t, k);
       else
-        set(y + r * inner + j, (keep ? get(py, k) : exp(get(px, k) - get(m + j, k))) * t, k);
+        set(y + r * inner + j, (keep ? get(py, k) : exp_negative(get(px, k) - get(m + j, k))) * t, k);
     });
 }
 
