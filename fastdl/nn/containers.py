@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, overload
 
-from .module import Module
+from .activation import ReLU, Sigmoid, Tanh
+from .conv import Conv2d
+from .linear import Linear
+from .module import EXPLAINED, Module, add_layer_path
+
+# Exact types only: a subclass may compute something else.
+_FUSED: dict[type, Any] = {Linear: Linear._forward_activated, Conv2d: Conv2d._forward_activated}
+_ACTIVATIONS: dict[type, str] = {ReLU: "relu", Sigmoid: "sigmoid", Tanh: "tanh"}
 
 
 class Sequential(Module):
@@ -43,8 +50,29 @@ class Sequential(Module):
             self.register_module(name, module)
 
     def forward(self, x: Any) -> Any:
-        for module in self._modules.values():
-            x = module(x)  # type: ignore[misc]
+        modules: Any = [*self._modules.values()]
+        count = len(modules)
+        k = 0
+        module = self
+        try:
+            while k < count:
+                module = modules[k]
+                k += 1
+                if module._hooks is not None:
+                    x = module(x)
+                    continue
+                fused = _FUSED.get(type(module))
+                if fused is not None and k < count:  # an activation that follows is the last touch of the same kernel
+                    name = _ACTIVATIONS.get(type(modules[k]))
+                    if name is not None and modules[k]._hooks is None:
+                        x = fused(module, x, name)
+                        k += 1
+                        continue
+                x = module.forward(x)
+        except EXPLAINED as error:
+            if module is not self:
+                add_layer_path(module, error)
+            raise
         return x
 
     def __len__(self) -> int:

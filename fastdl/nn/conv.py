@@ -150,6 +150,11 @@ class Conv2d(_Conv):
             return F.conv2d(self._padded(input), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
+    def _forward_activated(self, input: fd.Tensor, activation: str) -> fd.Tensor:
+        if self.padding_mode == "zeros" and not isinstance(self.padding, str) and input.ndim == 4:
+            return fd.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, activation)
+        return getattr(fd, activation)(self.forward(input))
+
 
 class Conv1d(_Conv):
     """Convolution over sequences (N, C, L) or (C, L): the arguments of :class:`Conv2d` in one dimension.

@@ -71,6 +71,9 @@ class Linear(Module):
     def forward(self, input: fd.Tensor) -> fd.Tensor:
         return fd.linear(input, self.weight, self.bias)
 
+    def _forward_activated(self, input: fd.Tensor, activation: str) -> fd.Tensor:
+        return fd.linear(input, self.weight, self.bias, activation)
+
     def extra_repr(self) -> str:
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 

@@ -12,7 +12,7 @@ from .parameter import Parameter
 M = TypeVar("M", bound="Module")
 
 # What `forward` raises in everyday mistakes; their text gets the layer's path.
-_EXPLAINED = (fd.FastdlError, ValueError, TypeError, IndexError, RuntimeError)
+EXPLAINED = (fd.FastdlError, ValueError, TypeError, IndexError, RuntimeError)
 
 
 class LoadResult(NamedTuple):
@@ -95,8 +95,8 @@ class Module:
             if self._hooks is None:
                 return self.forward(*args, **kwargs)
             return self._call_with_hooks(args, kwargs)
-        except _EXPLAINED as error:
-            _add_layer_path(self, error)
+        except EXPLAINED as error:
+            add_layer_path(self, error)
             raise
 
     def _call_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -478,7 +478,7 @@ def _is_floating(tensor: fd.Tensor) -> bool:
     return "float" in str(tensor.dtype)
 
 
-def _add_layer_path(module: Module, error: BaseException) -> None:
+def add_layer_path(module: Module, error: BaseException) -> None:
     """Put "path.of.layer (Class): " before the error's text; each enclosing module on the way up extends the path."""
     if len(error.args) != 1 or not isinstance(error.args[0], str):
         return

@@ -40,6 +40,7 @@ class SGD(Optimizer):
     0.512
     """
 
+    _kernel = staticmethod(sgd_step)  # an op set on a class would bind like a method
     _state_names = ("momentum_buffer",)
 
     def __init__(
@@ -75,9 +76,6 @@ class SGD(Optimizer):
     def _used_state(self, group: Mapping[str, Any]) -> tuple[bool, ...]:
         return (group["momentum"] != 0,)
 
-    def _step_one(self, param: Any, grad: Any, arrays: tuple[Any, ...], hyper: Any) -> None:
-        sgd_step(param, grad, arrays[0], hyper)
-
 
 class Adam(Optimizer):
     """Adam (Kingma and Ba, 2015).
@@ -109,6 +107,7 @@ class Adam(Optimizer):
     0.9
     """
 
+    _kernel = staticmethod(adam_step)  # an op set on a class would bind like a method
     _state_names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")
     _decoupled = False
 
@@ -146,9 +145,6 @@ class Adam(Optimizer):
 
     def _used_state(self, group: Mapping[str, Any]) -> tuple[bool, ...]:
         return True, True, bool(group["amsgrad"])
-
-    def _step_one(self, param: Any, grad: Any, arrays: tuple[Any, ...], hyper: Any) -> None:
-        adam_step(param, grad, arrays[0], arrays[1], arrays[2], hyper)
 
 
 class AdamW(Adam):
@@ -193,6 +189,7 @@ class RMSprop(Optimizer):
         Go up the gradient.
     """
 
+    _kernel = staticmethod(rmsprop_step)  # an op set on a class would bind like a method
     _state_names = ("square_avg", "momentum_buffer", "grad_avg")
 
     def __init__(
@@ -227,6 +224,3 @@ class RMSprop(Optimizer):
 
     def _used_state(self, group: Mapping[str, Any]) -> tuple[bool, ...]:
         return True, group["momentum"] > 0, bool(group["centered"])
-
-    def _step_one(self, param: Any, grad: Any, arrays: tuple[Any, ...], hyper: Any) -> None:
-        rmsprop_step(param, grad, arrays[0], arrays[1], arrays[2], hyper)

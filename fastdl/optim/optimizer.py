@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 import fastdl as fd
+from fastdl import _C
 
 
 class _Hyper:
@@ -74,12 +75,19 @@ class ParamGroup(dict[str, Any]):
 class _Slot:
     """A parameter in its group: its hyper tensor (the group's, unless it has missed steps) and its state arrays."""
 
-    __slots__ = ("arrays", "hyper", "param")
+    __slots__ = ("args", "hyper", "param")
 
     def __init__(self, param: Any, hyper: _Hyper) -> None:
         self.param = param
+        self.place(hyper, None)
+
+    def place(self, hyper: _Hyper, arrays: tuple[Any, ...] | None) -> None:
         self.hyper = hyper
-        self.arrays: tuple[Any, ...] | None = None
+        self.args = None if arrays is None else (*arrays, hyper.tensor)  # what the kernel gets after parameter and gradient
+
+    @property
+    def arrays(self) -> tuple[Any, ...] | None:
+        return None if self.args is None else self.args[:-1]
 
 
 class Optimizer:
@@ -107,7 +115,9 @@ class Optimizer:
         When something is not a leaf tensor.
     """
 
-    #: Names of the state arrays in `state_dict`, in the order `_step_one` gets them.
+    #: The update of one parameter in place: _kernel(param, grad, *state arrays, hyper).
+    _kernel: ClassVar[Callable[..., Any]]
+    #: Names of the state arrays in `state_dict`, in the order of the kernel's arguments.
     _state_names: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
@@ -137,10 +147,6 @@ class Optimizer:
 
     def _used_state(self, group: Mapping[str, Any]) -> tuple[bool, ...]:
         """For each of `_state_names`, whether this group's settings need it."""
-        raise NotImplementedError
-
-    def _step_one(self, param: Any, grad: Any, arrays: tuple[Any, ...], hyper: Any) -> None:
-        """Update one parameter and its state in place."""
         raise NotImplementedError
 
     # ---- groups --------------------------------------------------------------------------------------------------------
@@ -190,32 +196,35 @@ class Optimizer:
         if closure is not None:
             with fd.enable_grad():
                 loss = closure()
-        with fd.no_grad():
-            step_one = self._step_one
+        kernel = self._kernel
+        recording = _C.set_grad_enabled(False)
+        try:
             for group, slots in zip(self.param_groups, self._slots, strict=True):
                 common = group._hypers[0]
                 counted = False
                 for slot in slots:
-                    grad = slot.param.grad
-                    hyper = slot.hyper
+                    param = slot.param
+                    grad = param.grad
                     if grad is None:
-                        if hyper is common and len(slots) > 1:
+                        if slot.hyper is common and len(slots) > 1:
                             self._split(group, slot, counted)
                         continue
-                    if hyper is not common:
-                        hyper.counter.add_(1.0)
-                    elif not counted:
-                        hyper.counter.add_(1.0)
-                        counted = True
-                    if slot.arrays is None:
-                        slot.arrays = self._new_arrays(group, slot.param)
-                    step_one(slot.param, grad, slot.arrays, hyper.tensor)
+                    if slot.hyper is not common or not counted:
+                        counter = slot.hyper.counter
+                        counter += 1.0
+                        counted = counted or slot.hyper is common
+                    if slot.args is None:
+                        slot.place(slot.hyper, self._new_arrays(group, param))
+                    kernel(param, grad, *slot.args)  # type: ignore[misc]
+        finally:
+            _C.set_grad_enabled(recording)
         return loss
 
     def _split(self, group: ParamGroup, slot: _Slot, counted: bool) -> None:
         """A parameter that misses a step counts its own steps from now on, so that bias corrections stay exact."""
-        slot.hyper = _Hyper(self._hyper_values(group), group._hypers[0].steps - counted, slot.param.device)
-        group._hypers.append(slot.hyper)
+        own = _Hyper(self._hyper_values(group), group._hypers[0].steps - counted, slot.param.device)
+        group._hypers.append(own)
+        slot.place(own, slot.arrays)
 
     def _new_arrays(self, group: ParamGroup, param: Any) -> tuple[Any, ...]:
         return tuple(
@@ -299,11 +308,11 @@ class Optimizer:
         del group._hypers[1:]
         common.set_steps(usual)
         for slot, steps in zip(slots, counts, strict=True):
-            slot.arrays = loaded[id(slot)][1] if id(slot) in loaded else None
-            slot.hyper = common
+            hyper = common
             if steps != usual:
-                slot.hyper = _Hyper(self._hyper_values(group), steps, slot.param.device)
-                group._hypers.append(slot.hyper)
+                hyper = _Hyper(self._hyper_values(group), steps, slot.param.device)
+                group._hypers.append(hyper)
+            slot.place(hyper, loaded[id(slot)][1] if id(slot) in loaded else None)
 
     def __repr__(self) -> str:
         lines = []
