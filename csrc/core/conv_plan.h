@@ -30,8 +30,11 @@ struct ConvShape {
   // One filter per channel: vectors run along channels, there is nothing to multiply as a matrix.
   bool depthwise() const { return groups > 1 && groups == in_channels && groups == out_channels; }
   // Few input channels: the taps of a kernel row and their channels are one contiguous run in a zero-padded copy of x.
-  bool merges_row() const { return groups == 1 && in_channels <= 4 && dilation[1] == 1 && kernel[1] > 1; }
-  bool pads_input() const { return group_in() < 8 && !depthwise(); }  // weights' gradient: rows are (tap, channel) pairs there
+  bool merges_row() const { return groups == 1 && in_channels <= 4 && dilation[1] == 1 && kernel[1] > 1 && thin_border(); }
+  bool pads_input() const {
+    return group_in() < 8 && !depthwise() && thin_border();
+  }  // weights' gradient: rows are (tap, channel) pairs there
+  bool thin_border() const { return saturating_mul(padded(0), padded(1)) <= 65536 + saturating_mul(4, in[0], in[1]); }
   int64_t padded(int axis) const { return in[axis] + 2 * padding[axis]; }
 };
 

@@ -21,11 +21,11 @@ ConvShape read_settings(const Call& c) {
     s.padding[axis] = c.attrs.i[2 + axis];
     s.dilation[axis] = c.attrs.i[4 + axis];
     if (s.stride[axis] < 1 || s.stride[axis] > kMaxSetting)
-      fail(ErrorCode::Value, "%s: stride must be 1 or more, got %lld", op_name(c), (long long)s.stride[axis]);
+      fail(ErrorCode::Value, "%s: stride must be 1 to 2^31, got %lld", op_name(c), (long long)s.stride[axis]);
     if (s.padding[axis] < 0 || s.padding[axis] > kMaxSetting)
-      fail(ErrorCode::Value, "%s: padding must be 0 or more, got %lld", op_name(c), (long long)s.padding[axis]);
+      fail(ErrorCode::Value, "%s: padding must be 0 to 2^31, got %lld", op_name(c), (long long)s.padding[axis]);
     if (s.dilation[axis] < 1 || s.dilation[axis] > kMaxSetting)
-      fail(ErrorCode::Value, "%s: dilation must be 1 or more, got %lld", op_name(c), (long long)s.dilation[axis]);
+      fail(ErrorCode::Value, "%s: dilation must be 1 to 2^31, got %lld", op_name(c), (long long)s.dilation[axis]);
   }
   s.groups = c.attrs.i[6];
   if (s.groups < 1) fail(ErrorCode::Value, "%s: groups must be 1 or more, got %lld", op_name(c), (long long)s.groups);
