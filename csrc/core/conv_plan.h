@@ -99,7 +99,7 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
   p.pad_input = s.pads_input() && (s.padding[0] || s.padding[1]);
   p.pad_grad = !s.depthwise() && s.out_channels < lanes;
   const bool reads_little = s.taps() >= 4 || saturating_mul(s.in_pixels(), s.in_channels, item) <= 1 << 20;
-  p.direct = p.splits == 1 && !s.depthwise() && !s.pads_input() && s.taps() <= kDirectTaps && reads_little;
+  p.direct = p.splits == 1 && !s.depthwise() && s.group_in() > 0 && !s.pads_input() && s.taps() <= kDirectTaps && reads_little;
   p.padded_input = scratch.add(p.pad_input ? saturating_mul(s.batch, s.padded(0), s.padded(1), s.in_channels, item) : 0);
   p.padded_grad = scratch.add(p.pad_grad ? saturating_mul(s.out_pixels(), lanes, item) : 0);
   if (s.depthwise())
