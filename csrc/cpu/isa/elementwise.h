@@ -132,6 +132,57 @@ __attribute__((noinline)) void elementwise_strided(const Args& a, const Elementw
   parallel_for(t.tiles, max_of<int64_t>(op.grain / per_tile, 1), [&](int64_t begin, int64_t end) { run_tiles(job, begin, end); });
 }
 
+// Is v, in out's shape, a dense run of `period` elements that repeats: a scalar, a row, or all of it?
+inline bool periodic(const View& v, int64_t* period) {
+  int64_t n = 1;
+  int d = v.ndim - 1;
+  for (; d >= 0; d--) {
+    if (v.shape[d] == 1) continue;
+    if (v.strides[d] != n) break;
+    n *= v.shape[d];
+  }
+  for (; d >= 0; d--)
+    if (v.shape[d] != 1 && v.strides[d] != 0) return false;
+  *period = n;
+  return true;
+}
+inline void repeat(char* to, const char* from, int64_t period, int64_t n, int64_t item) {
+  if (period == 1 && item == 4) {
+    int32_t x;
+    __builtin_memcpy(&x, from, sizeof x);
+    for (int64_t i = 0; i < n; i++) __builtin_memcpy(to + 4 * i, &x, sizeof x);
+    return;
+  }
+  const int64_t bytes = n * item;
+  int64_t done = min_of(period, n) * item;
+  __builtin_memcpy(to, from, done);
+  for (int64_t m; done < bytes; done += m) {  // doubling
+    m = min_of(done, bytes - done);
+    __builtin_memcpy(to + done, to, m);
+  }
+}
+// x + scalar or x + row of at most a tile, such as a bias on a small batch: no plan, one call of the block.
+template <int nin>
+bool elementwise_small(const Args& a, const ElementwiseOp& op, int64_t n) {
+  const View& o = a.out[0];
+  if (o.dtype != op.out || !o.contiguous()) return false;
+  int64_t period[nin];
+  for (int k = 0; k < nin; k++) {
+    const View& v = a.in[k];
+    if (v.dtype != op.in[k] || v.ndim != o.ndim || n * itemsize(v.dtype) > kTileBytes || !periodic(v, &period[k])) return false;
+  }
+  alignas(64) char buffer[nin][kTileBytes];
+  const void* in[nin];
+  for (int k = 0; k < nin; k++) {
+    in[k] = a.in[k].data;
+    if (period[k] == n) continue;
+    repeat(buffer[k], a.in[k].ptr<char>(), period[k], n, itemsize(op.in[k]));
+    in[k] = buffer[k];
+  }
+  op.block(o.data, in, n, *a.attrs);
+  return true;
+}
+
 template <int nin>
 __attribute__((noinline)) void elementwise(const Args& a, const ElementwiseOp& op) {
   const View& o = a.out[0];
@@ -144,7 +195,11 @@ __attribute__((noinline)) void elementwise(const Args& a, const ElementwiseOp& o
     in[k] = v.data;
     plain = v.dtype == op.in[k] && v.contiguous() && v.numel() == n;
   }
-  if (!plain) return elementwise_strided(a, op);
+  if (!plain) {
+    if constexpr (nin > 1)
+      if (elementwise_small<nin>(a, op, n)) return;
+    return elementwise_strided(a, op);
+  }
   if (n <= op.grain) return op.block(o.data, in, n, *a.attrs);
   parallel_for(n, op.grain, [&](int64_t begin, int64_t end) {
     const void* part[nin];
