@@ -42,11 +42,11 @@ def load_images(name: str) -> Images:
     try:
         if name in ("fashion", "fashion-full"):
             full = name == "fashion-full"
-            arrays = [a for split in ("train", "test") for a in data.load_fashion_mnist(split, full=full)]  # type: ignore[arg-type]
-            return Images(*arrays, classes=data.FASHION_CLASSES, flips=True)
+            (x, y), (x_test, y_test) = data.load_fashion_mnist("train", full=full), data.load_fashion_mnist("test", full=full)
+            return Images(x, y, x_test, y_test, data.FASHION_CLASSES, flips=True)
         if name == "digits":
-            arrays = [a for split in ("train", "test") for a in data.load_digits(split)]  # type: ignore[arg-type]
-            return Images(*arrays, classes=tuple("0123456789"), flips=False)
+            (x, y), (x_test, y_test) = data.load_digits("train"), data.load_digits("test")
+            return Images(x, y, x_test, y_test, tuple("0123456789"), flips=False)
         path = Path(name)
         if path.is_dir():
             arrays = [a for split in ("train", "test") for a in load_idx_folder(path, split)]

@@ -24,6 +24,8 @@ class device:
     """
 
     __slots__ = ("index", "type")
+    type: str
+    index: int | None
 
     def __new__(cls, name: Any = "cpu") -> device:
         if isinstance(name, device):

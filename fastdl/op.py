@@ -49,6 +49,7 @@ def _signature(fn: Callable) -> list[tuple]:
     for k, name in enumerate(names):
         hint = hints.get(name, "Tensor")
         choices: tuple = ()
+        kind: str | None
         if hint.startswith("Literal["):
             kind, choices = "choice", tuple(c.strip(" \"'") for c in hint[8:-1].split(","))
         else:

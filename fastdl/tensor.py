@@ -314,13 +314,13 @@ _METHODS: dict[str, Any] = {
     "__format__": __format__,
     "__complex__": __complex__,
     "__array_priority__": 1000,
+    "__class_getitem__": classmethod(lambda cls, item: cls),
+    "real": property(shape.real),
+    "imag": property(shape.imag),
+    "data": property(lambda self: self.detach()),
 }
 for _name, _method in _METHODS.items():
     setattr(Tensor, _name, _method)
-Tensor.real = property(shape.real)
-Tensor.imag = property(shape.imag)
-Tensor.data = property(lambda self: self.detach())
-Tensor.__class_getitem__ = classmethod(lambda cls, item: cls)
 
 
 # ---- NumPy's functions on tensors --------------------------------------------------------------------------------------
@@ -369,6 +369,5 @@ def __array_namespace__(self: Tensor, /, *, api_version: str | None = None) -> A
     return fastdl
 
 
-Tensor.__array_ufunc__ = __array_ufunc__
-Tensor.__array_function__ = __array_function__
-Tensor.__array_namespace__ = __array_namespace__
+for _method in (__array_ufunc__, __array_function__, __array_namespace__):
+    setattr(Tensor, _method.__name__, _method)

@@ -83,7 +83,7 @@ def eye_(tensor: fd.Tensor) -> fd.Tensor:
     """The identity, for a matrix of any shape."""
     if tensor.ndim != 2:
         raise ValueError(f"eye_: got shape {tuple(tensor.shape)}; need 2 dimensions")
-    return _copy(tensor, np.eye(*tensor.shape))
+    return _copy(tensor, np.eye(tensor.shape[0], tensor.shape[1]))
 
 
 def dirac_(tensor: fd.Tensor, groups: int = 1) -> fd.Tensor:

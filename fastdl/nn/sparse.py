@@ -63,7 +63,8 @@ class Embedding(Module):
         """A layer around the given table (num_embeddings, embedding_dim), which is not trained unless `freeze=False`."""
         if embeddings.ndim != 2:
             raise fd.ShapeError(f"Embedding.from_pretrained: got shape {tuple(embeddings.shape)}; need 2 dimensions")
-        layer = cls(*embeddings.shape, padding_idx=padding_idx)
+        count, width = embeddings.shape
+        layer = cls(count, width, padding_idx=padding_idx)
         layer.weight = Parameter(embeddings, requires_grad=not freeze)
         return layer
 

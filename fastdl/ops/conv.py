@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..op import op
 from .linalg import ACTIVATION_BACKWARD
 
 if TYPE_CHECKING:
     from .._C import Tensor
+    from ..typing import Pair
 
 
 def _conv2d_vjp(
@@ -29,11 +30,11 @@ def conv2d(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    stride: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
-    padding: Pair = 0,  # type: ignore[name-defined]  # noqa: F821
-    dilation: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
     groups: int = 1,
-    activation: Literal["none", "relu", "sigmoid", "tanh"] = "none",  # type: ignore[name-defined]  # noqa: F821
+    activation: Literal["none", "relu", "sigmoid", "tanh"] = "none",
 ) -> Tensor:
     """Cross-correlation: x (N, C, H, W), weight (O, C/groups, KH, KW), bias (O) -> (N, O, OH, OW), OH = (H + 2p - d(KH-1) - 1)//s + 1."""
 
@@ -48,11 +49,11 @@ def _input_vjp(g: Tensor, grad: Tensor, weight: Tensor, stride: Any, padding: An
 def conv2d_backward_input(
     grad: Tensor,
     weight: Tensor,
-    stride: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
-    padding: Pair = 0,  # type: ignore[name-defined]  # noqa: F821
-    dilation: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
     groups: int = 1,
-    size: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
+    size: Pair = 1,
 ) -> Tensor:
     """Gradient of conv2d's input (size H, W), i.e. transposed convolution of grad."""
 
@@ -67,10 +68,10 @@ def _weight_vjp(g0: Tensor, g1: Tensor, grad: Tensor, x: Tensor, x_shape: tuple,
 def conv2d_backward_weight(
     grad: Tensor,
     x: Tensor,
-    stride: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
-    padding: Pair = 0,  # type: ignore[name-defined]  # noqa: F821
-    dilation: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
     groups: int = 1,
-    size: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
-) -> Tensor:
+    size: Pair = 1,
+) -> tuple[Tensor, Tensor]:
     """Gradients of conv2d's weight (kernel size given) and bias."""

@@ -16,11 +16,12 @@ from .shape import _axis, broadcast_shapes, broadcast_to, clone, ravel
 
 if TYPE_CHECKING:
     from .._C import Tensor
+    from ..typing import Axis, DTypeLike
 
 
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 @op(vjp=(lambda g, indices, x_shape, axis: take_backward(g, indices, axis % len(x_shape), x_shape[axis]), None))
-def take(x: Tensor, indices: Tensor, axis: Axis = 0) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def take(x: Tensor, indices: Tensor, axis: Axis = 0) -> Tensor:
     """Slices of x at `indices` along an axis (an embedding look-up for axis 0); negative indices count from the end."""
 
 
@@ -30,12 +31,12 @@ def take_backward(grad: Tensor, indices: Tensor, axis: int, size: int) -> Tensor
 
 
 @op(vjp=(lambda g, indices, x_shape, axis: scatter_add(zeros(x_shape, dtype=g.dtype), indices, g, axis), None))
-def take_along_axis(x: Tensor, indices: Tensor, axis: Axis = -1) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def take_along_axis(x: Tensor, indices: Tensor, axis: Axis = -1) -> Tensor:
     """Elements of x at `indices` (same rank) along an axis."""
 
 
 @op(vjp=(lambda g: g, None, lambda g, indices, axis: take_along_axis(g, indices, axis)))
-def scatter_add(x: Tensor, indices: Tensor, values: Tensor, axis: Axis = -1) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def scatter_add(x: Tensor, indices: Tensor, values: Tensor, axis: Axis = -1) -> Tensor:
     """A copy of x with `values` added at `indices` along an axis; repeated indices add up in a fixed order."""
 
 
@@ -50,7 +51,7 @@ def index_put(arrays: Sequence[Tensor], accumulate: bool = False) -> Tensor:
 
 
 @op()
-def one_hot(x: Tensor, num_classes: int, dtype: DTypeLike | None = None) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def one_hot(x: Tensor, num_classes: int, dtype: DTypeLike | None = None) -> Tensor:
     """A last axis of size num_classes with 1 at the class number."""
 
 

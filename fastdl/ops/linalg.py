@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _C
 from ..errors import ShapeError, ValueError_
@@ -42,7 +42,7 @@ def linear(
     x: Tensor,
     weight: Tensor,
     bias: Tensor | None = None,
-    activation: Literal["none", "relu", "sigmoid", "tanh"] = "none",  # type: ignore[name-defined]  # noqa: F821
+    activation: Literal["none", "relu", "sigmoid", "tanh"] = "none",
 ) -> Tensor:
     """activation(x @ weight.T + bias): x (..., in), weight (out, in), bias (out)."""
     y = x @ weight.mT
@@ -63,7 +63,7 @@ def _linear_backward_weight_vjp(g0: Tensor, g1: Tensor, grad: Tensor, x: Tensor,
 
 
 @op(vjp=_linear_backward_weight_vjp, returns="dw, db", visible=2)
-def linear_backward_weight(grad: Tensor, x: Tensor) -> Tensor:
+def linear_backward_weight(grad: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of linear's weight and bias from grad (..., out) and x (..., in): (out, in) and (out)."""
     g2, x2 = grad.reshape((-1, grad.shape[-1])), x.reshape((-1, x.shape[-1]))
     return g2.mT @ x2, sum(g2, axis=0)

@@ -12,28 +12,29 @@ from .reduce import logsumexp, mean, sum
 
 if TYPE_CHECKING:
     from .._C import Tensor
+    from ..typing import Axis
 
 
 @op(vjp=lambda g, y, axis: softmax_backward(g, y, axis))
-def softmax(x: Tensor, axis: Axis = -1) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def softmax(x: Tensor, axis: Axis = -1) -> Tensor:
     """exp(x) / sum(exp(x)) along an axis."""
     return exp(x - logsumexp(x, axis, True))
 
 
 @op(vjp=lambda g, y, axis: log_softmax_backward(g, y, axis))
-def log_softmax(x: Tensor, axis: Axis = -1) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def log_softmax(x: Tensor, axis: Axis = -1) -> Tensor:
     """log(softmax(x)) without overflow."""
     return x - logsumexp(x, axis, True)
 
 
 @op(vjp="body")
-def softmax_backward(grad: Tensor, out: Tensor, axis: Axis = -1) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def softmax_backward(grad: Tensor, out: Tensor, axis: Axis = -1) -> Tensor:
     """Gradient of softmax from its output."""
     return out * (grad - sum(grad * out, axis, True))
 
 
 @op(vjp="body")
-def log_softmax_backward(grad: Tensor, out: Tensor, axis: Axis = -1) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def log_softmax_backward(grad: Tensor, out: Tensor, axis: Axis = -1) -> Tensor:
     """Gradient of log_softmax from its output."""
     return grad - exp(out) * sum(grad, axis, True)
 

@@ -46,7 +46,7 @@ def _layer_norm(x: Tensor, weight: Any, bias: Any, ndims: int, eps: float) -> Te
 
 
 @op(returns="dx, dw, db", visible=3)
-def layer_norm_backward(grad: Tensor, x: Tensor, mean_: Tensor, rstd: Tensor, weight: Tensor | None = None, ndims: int = 1) -> Tensor:
+def layer_norm_backward(grad: Tensor, x: Tensor, mean_: Tensor, rstd: Tensor, weight: Tensor | None = None, ndims: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of layer_norm's x, weight and bias."""
 
 
@@ -90,5 +90,5 @@ def batch_norm(
 
 
 @op(returns="dx, dw, db", visible=3)
-def batch_norm_backward(grad: Tensor, x: Tensor, mean_: Tensor, rstd: Tensor, weight: Tensor | None = None, training: bool = False) -> Tensor:
+def batch_norm_backward(grad: Tensor, x: Tensor, mean_: Tensor, rstd: Tensor, weight: Tensor | None = None, training: bool = False) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of batch_norm's x, weight and bias."""

@@ -10,6 +10,7 @@ from .index import take_along_axis
 
 if TYPE_CHECKING:
     from .._C import Tensor
+    from ..typing import Pair
 
 
 def _pair(v: Any) -> tuple[int, int]:
@@ -24,10 +25,10 @@ def _pair(v: Any) -> tuple[int, int]:
 )
 def max_pool2d(
     x: Tensor,
-    kernel_size: Pair,  # type: ignore[name-defined]  # noqa: F821
-    stride: Pair | None = None,  # type: ignore[name-defined]  # noqa: F821
-    padding: Pair = 0,  # type: ignore[name-defined]  # noqa: F821
-    dilation: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
     ceil_mode: bool = False,
 ) -> Tensor:
     """Largest element of each window; the first one on ties, NaN if there is one."""
@@ -49,13 +50,13 @@ def _max_backward_vjp(g: Tensor, taps: Tensor, kernel_size: Any, stride: Any, pa
 def max_pool2d_backward(
     grad: Tensor,
     taps: Tensor,
-    kernel_size: Pair,  # type: ignore[name-defined]  # noqa: F821
-    stride: Pair | None = None,  # type: ignore[name-defined]  # noqa: F821
-    padding: Pair = 0,  # type: ignore[name-defined]  # noqa: F821
-    dilation: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
-    size: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
+    size: Pair = 1,
 ) -> Tensor:
     """Gradient of max_pool2d's input from the tap number of each window's maximum."""
 
@@ -67,10 +68,10 @@ def max_pool2d_backward(
 )
 def avg_pool2d(
     x: Tensor,
-    kernel_size: Pair,  # type: ignore[name-defined]  # noqa: F821
-    stride: Pair | None = None,  # type: ignore[name-defined]  # noqa: F821
-    padding: Pair = 0,  # type: ignore[name-defined]  # noqa: F821
-    dilation: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
 ) -> Tensor:
@@ -84,29 +85,29 @@ def avg_pool2d(
 )
 def avg_pool2d_backward(
     grad: Tensor,
-    kernel_size: Pair,  # type: ignore[name-defined]  # noqa: F821
-    stride: Pair | None = None,  # type: ignore[name-defined]  # noqa: F821
-    padding: Pair = 0,  # type: ignore[name-defined]  # noqa: F821
-    dilation: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
+    kernel_size: Pair,
+    stride: Pair | None = None,
+    padding: Pair = 0,
+    dilation: Pair = 1,
     ceil_mode: bool = False,
     count_include_pad: bool = True,
-    size: Pair = 1,  # type: ignore[name-defined]  # noqa: F821
+    size: Pair = 1,
 ) -> Tensor:
     """Gradient of avg_pool2d's input of size (H, W)."""
 
 
 @op(vjp=lambda g, x_shape: adaptive_avg_pool2d_backward(g, x_shape[2:]))
-def adaptive_avg_pool2d(x: Tensor, output_size: Pair) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def adaptive_avg_pool2d(x: Tensor, output_size: Pair) -> Tensor:
     """Mean over windows that divide the input into output_size cells."""
 
 
 @op(vjp=lambda g, grad_shape: adaptive_avg_pool2d(g, grad_shape[2:]))
-def adaptive_avg_pool2d_backward(grad: Tensor, size: Pair) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def adaptive_avg_pool2d_backward(grad: Tensor, size: Pair) -> Tensor:
     """Gradient of adaptive_avg_pool2d's input of size (H, W)."""
 
 
 @op(vjp=lambda g, indices, x_shape: adaptive_max_pool2d_backward(g, indices, x_shape[2:]), returns="y, indices")
-def adaptive_max_pool2d(x: Tensor, output_size: Pair) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def adaptive_max_pool2d(x: Tensor, output_size: Pair) -> Tensor:
     """Maximum over windows that divide the input into output_size cells."""
 
 
@@ -116,5 +117,5 @@ def _adaptive_max_backward_vjp(g: Tensor, indices: Tensor) -> tuple:
 
 
 @op(vjp=_adaptive_max_backward_vjp)
-def adaptive_max_pool2d_backward(grad: Tensor, indices: Tensor, size: Pair) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def adaptive_max_pool2d_backward(grad: Tensor, indices: Tensor, size: Pair) -> Tensor:
     """Gradient of adaptive_max_pool2d's input of size (H, W); indices are h * W + w."""

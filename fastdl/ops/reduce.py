@@ -13,6 +13,7 @@ from .shape import _axes, broadcast_to, flip, moveaxis, ravel
 
 if TYPE_CHECKING:
     from .._C import Tensor
+    from ..typing import Axes, Axis, DTypeLike
 
 
 def _kept(g: Tensor, x_shape: tuple, axis: Any, keepdims: bool) -> Tensor:
@@ -32,12 +33,12 @@ def _count(x_shape: tuple, axis: Any) -> int:
 
 
 @op(vjp=lambda g, x_shape, axis, keepdims: broadcast_to(_kept(g, x_shape, axis, keepdims), x_shape))
-def sum(x: Tensor, axis: Axes = None, keepdims: bool = False, dtype: DTypeLike | None = None) -> Tensor:  # type: ignore[name-defined,assignment]  # noqa: F821
+def sum(x: Tensor, axis: Axes = None, keepdims: bool = False, dtype: DTypeLike | None = None) -> Tensor:
     """Sum over axes (None: all). Integers and bool add up in 64 bits."""
 
 
 @op(vjp=lambda g, x_shape, axis, keepdims: broadcast_to(_kept(g, x_shape, axis, keepdims) * (1.0 / (_count(x_shape, axis) or 1)), x_shape))
-def mean(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:  # type: ignore[name-defined,assignment]  # noqa: F821
+def mean(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Arithmetic mean over axes; NaN for an empty reduction."""
 
 
@@ -60,7 +61,7 @@ def _prod_vjp(g: Tensor, y: Tensor, x: Tensor, axis: Any, keepdims: bool) -> Ten
 
 
 @op(vjp=_prod_vjp)
-def prod(x: Tensor, axis: Axes = None, keepdims: bool = False, dtype: DTypeLike | None = None) -> Tensor:  # type: ignore[name-defined,assignment]  # noqa: F821
+def prod(x: Tensor, axis: Axes = None, keepdims: bool = False, dtype: DTypeLike | None = None) -> Tensor:
     """Product over axes."""
 
 
@@ -72,22 +73,22 @@ def _extremum_vjp(g: Tensor, y: Tensor, x: Tensor, axis: Any, keepdims: bool) ->
 
 
 @op(vjp=_extremum_vjp)
-def max(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:  # type: ignore[name-defined,assignment]  # noqa: F821
+def max(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Largest element; NaN if there is one."""
 
 
 @op(vjp=_extremum_vjp)
-def min(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:  # type: ignore[name-defined,assignment]  # noqa: F821
+def min(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Smallest element; NaN if there is one."""
 
 
 @op()
-def any(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:  # type: ignore[name-defined,assignment]  # noqa: F821
+def any(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Whether any element is non-zero."""
 
 
 @op()
-def all(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:  # type: ignore[name-defined,assignment]  # noqa: F821
+def all(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """Whether all elements are non-zero."""
 
 
@@ -97,22 +98,22 @@ def _var_vjp(g: Tensor, x: Tensor, axis: Any, correction: float, keepdims: bool)
 
 
 @op(vjp=_var_vjp)
-def var(x: Tensor, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:  # type: ignore[name-defined,assignment]  # noqa: F821
+def var(x: Tensor, axis: Axes = None, correction: float = 0.0, keepdims: bool = False) -> Tensor:
     """Variance over axes: squared distances from the mean, divided by count - correction (numerically stable)."""
 
 
 @op()
-def argmax(x: Tensor, axis: Axis | None = None, keepdims: bool = False) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def argmax(x: Tensor, axis: Axis | None = None, keepdims: bool = False) -> Tensor:
     """Index (int64) of the first largest element; a NaN counts as largest. axis None: of the flattened tensor."""
 
 
 @op()
-def argmin(x: Tensor, axis: Axis | None = None, keepdims: bool = False) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def argmin(x: Tensor, axis: Axis | None = None, keepdims: bool = False) -> Tensor:
     """Index (int64) of the first smallest element; a NaN counts as smallest."""
 
 
 @op(vjp=lambda g, axis: flip(cumsum(flip(g, axis), axis), axis))
-def cumsum(x: Tensor, axis: Axis = 0, dtype: DTypeLike | None = None) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def cumsum(x: Tensor, axis: Axis = 0, dtype: DTypeLike | None = None) -> Tensor:
     """Running sum along an axis."""
 
 
@@ -128,7 +129,7 @@ def _cumprod_vjp(g: Tensor, y: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 @op(vjp=_cumprod_vjp)
-def cumprod(x: Tensor, axis: Axis = 0, dtype: DTypeLike | None = None) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def cumprod(x: Tensor, axis: Axis = 0, dtype: DTypeLike | None = None) -> Tensor:
     """Running product along an axis."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from .. import _C
 from ..errors import IndexError_, ShapeError, ValueError_
@@ -12,6 +12,7 @@ from .creation import asarray, zeros
 
 if TYPE_CHECKING:
     from .._C import Tensor
+    from ..typing import Axes, Axis, DTypeLike, Pads
 
 # Rules of the views made in C++ (csrc/python/views.cpp).
 _C.set_hook("permute", lambda g, inverse: _C.permute(g, inverse))
@@ -60,7 +61,7 @@ def _axes(axis: Any, ndim: int, what: str) -> tuple[int, ...]:
 
 # ---- kernels ---------------------------------------------------------------------------------------------------------
 @op(vjp=lambda g: g)
-def copy(x: Tensor, dtype: DTypeLike | None = None, layout: Literal["like", "contiguous", "channels_last"] = "like") -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def copy(x: Tensor, dtype: DTypeLike | None = None, layout: Literal["like", "contiguous", "channels_last"] = "like") -> Tensor:
     """A dense copy, cast to dtype and in the memory order asked for."""
 
 
@@ -74,7 +75,7 @@ def _concat_vjp(g: Tensor, arrays_shape: tuple, axis: int) -> tuple:
 
 
 @op(vjp=_concat_vjp)
-def concat(arrays: Sequence[Tensor], axis: Axis = 0) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def concat(arrays: Sequence[Tensor], axis: Axis = 0) -> Tensor:
     """Tensors joined along an existing axis."""
 
 
@@ -84,12 +85,12 @@ def _pad_vjp(g: Tensor, x_shape: tuple, pads: Any) -> Tensor:
 
 
 @op(vjp=_pad_vjp)
-def pad(x: Tensor, pads: Pads, value: float = 0.0) -> Tensor:  # type: ignore[name-defined]  # noqa: F821
+def pad(x: Tensor, pads: Pads, value: float = 0.0) -> Tensor:
     """x with `value` around it; pads is ((before, after), ...) per dimension."""
 
 
 @op(vjp=lambda g, axis: flip(g, axis))
-def flip(x: Tensor, axis: Axes = None) -> Tensor:  # type: ignore[name-defined, assignment]  # noqa: F821
+def flip(x: Tensor, axis: Axes = None) -> Tensor:
     """Elements in reverse order along the axes (default: all)."""
 
 

@@ -285,7 +285,7 @@ class Optimizer:
             self._place(group, slots, loaded)
 
     def _checked_arrays(self, group: Mapping[str, Any], slot: _Slot, entry: Mapping[str, Any]) -> tuple[Any, ...]:
-        arrays = []
+        arrays: list[fd.Tensor | None] = []
         need = tuple(slot.param.shape)
         for name, used in zip(self._state_names, self._used_state(group), strict=True):
             array = entry.get(name)
