@@ -13,7 +13,7 @@ def config() -> dict[str, str]:
     """Version, compiler, instruction sets, threads and environment, by name."""
     import numpy
 
-    from . import __version__, _C
+    from . import _C, __version__
 
     rows = {
         "fastdl": __version__,

@@ -324,7 +324,10 @@ for _name, _method in _METHODS.items():
 
 
 # ---- NumPy's functions on tensors --------------------------------------------------------------------------------------
-_UFUNCS = {"absolute": "abs", "true_divide": "divide", "invert": "bitwise_not", "rint": "round", "conjugate": "conj", "mod": "remainder", "fabs": "abs", "matmul": "matmul"}  # fmt: skip
+_UFUNCS = {
+    "absolute": "abs", "true_divide": "divide", "invert": "bitwise_not", "rint": "round", "conjugate": "conj", "mod": "remainder",
+    "fabs": "abs", "matmul": "matmul",
+}  # fmt: skip
 
 
 def __array_ufunc__(self: Tensor, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:

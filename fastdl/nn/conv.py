@@ -8,8 +8,7 @@ from typing import Any
 
 import fastdl as fd
 
-from . import functional as F
-from . import init
+from . import functional as F, init
 from .module import Module
 from .parameter import Parameter
 
@@ -150,7 +149,7 @@ class Conv2d(_Conv):
             return F.conv2d(self._padded(input), self.weight, self.bias, self.stride, 0, self.dilation, self.groups)
         return F.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
 
-    def _forward_activated(self, input: fd.Tensor, activation: str) -> fd.Tensor:
+    def _forward_activated(self, input: fd.Tensor, activation: Any) -> fd.Tensor:
         if self.padding_mode == "zeros" and not isinstance(self.padding, str) and input.ndim == 4:
             return fd.conv2d(input, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups, activation)
         return getattr(fd, activation)(self.forward(input))

@@ -8,8 +8,7 @@ from typing import Any
 
 import fastdl as fd
 
-from . import functional as F
-from . import init
+from . import functional as F, init
 from .module import Module
 from .parameter import Parameter
 
@@ -71,7 +70,7 @@ class Linear(Module):
     def forward(self, input: fd.Tensor) -> fd.Tensor:
         return fd.linear(input, self.weight, self.bias)
 
-    def _forward_activated(self, input: fd.Tensor, activation: str) -> fd.Tensor:
+    def _forward_activated(self, input: fd.Tensor, activation: Any) -> fd.Tensor:
         return fd.linear(input, self.weight, self.bias, activation)
 
     def extra_repr(self) -> str:

@@ -7,8 +7,7 @@ from typing import Any
 
 import fastdl as fd
 
-from . import functional as F
-from . import init
+from . import functional as F, init
 from .module import Module
 from .parameter import Parameter
 

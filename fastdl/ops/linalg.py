@@ -52,8 +52,7 @@ def linear(
 
 
 def _module() -> Any:
-    from . import activation as a
-    from . import elementwise
+    from . import activation as a, elementwise
 
     return type("Activations", (), {"relu": a.relu, "sigmoid": a.sigmoid, "tanh": elementwise.tanh})
 

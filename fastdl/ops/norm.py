@@ -90,5 +90,7 @@ def batch_norm(
 
 
 @op(returns="dx, dw, db", visible=3)
-def batch_norm_backward(grad: Tensor, x: Tensor, mean_: Tensor, rstd: Tensor, weight: Tensor | None = None, training: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+def batch_norm_backward(
+    grad: Tensor, x: Tensor, mean_: Tensor, rstd: Tensor, weight: Tensor | None = None, training: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of batch_norm's x, weight and bias."""

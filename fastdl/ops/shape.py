@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -284,7 +285,7 @@ def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
     else:
         cuts = [int(c) for c in indices_or_sections]
     edges = [0, *cuts, n]
-    return [x[(slice(None),) * a + (slice(lo, hi),)] for lo, hi in zip(edges, edges[1:])]
+    return [x[(slice(None),) * a + (slice(lo, hi),)] for lo, hi in itertools.pairwise(edges)]
 
 
 def array_split(x: Any, sections: int, axis: int = 0) -> list[Tensor]:
