@@ -34,10 +34,8 @@ from .errors import (  # noqa: E402
     CaptureError, DeviceError, DTypeError, FastdlDeprecationWarning, FastdlError, FastdlWarning, FormatError, GradError,
     OutOfMemoryError, ShapeError,
 )  # fmt: skip
-from .ops.activation import *  # noqa: E402, F403
-from .ops.creation import *  # noqa: E402, F403
 from .op import STANZAS as _STANZAS  # noqa: E402
-from .ops import index as _index, linalg as _linalg, reduce as _reduce, shape as _shape  # noqa: E402
+from .ops import creation as _creation, index as _index, linalg as _linalg, reduce as _reduce, shape as _shape  # noqa: E402
 from .random import Generator, manual_seed  # noqa: E402
 
 IndexError = errors.IndexError_
@@ -45,7 +43,7 @@ pi, e, inf, nan, newaxis = _math.pi, _math.e, _math.inf, _math.nan, None
 
 # Every stanza is a public function of the same name; then the compositions, then NumPy's and the array API's further names.
 globals().update(_STANZAS)
-for _module in (_shape, _reduce, _linalg, _index):
+for _module in (_creation, _shape, _reduce, _linalg, _index):
     for _name, _value in vars(_module).items():
         if callable(_value) and getattr(_value, "__module__", None) == _module.__name__ and not _name.startswith("_") and _name not in _STANZAS:
             globals()[_name] = _value
@@ -69,7 +67,7 @@ for _alias, _name in {
     globals()[_alias] = globals()[_name]
 bool = bool_
 
-_LAZY = {"nn", "optim", "data", "io", "random", "memory", "testing", "sklearn", "keras", "cli", "onnx"}
+_LAZY = {"nn", "optim", "data", "io", "random", "memory", "testing", "sklearn", "keras", "cli", "onnx", "config", "typing"}
 _LAZY_NAMES = {"save": "io", "load": "io", "save_checkpoint": "io", "load_checkpoint": "io", "show_config": "config", "config_text": "config"}
 
 
@@ -88,7 +86,8 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted(n for n in {*globals(), *_LAZY, *_LAZY_NAMES} if not n.startswith("_") or n.startswith("__"))
+    hidden = {"Any", "annotations"}
+    return sorted(n for n in {*globals(), *_LAZY, *_LAZY_NAMES} - hidden if not n.startswith("_") or n.startswith("__"))
 
 
 def set_num_threads(n: int) -> None:

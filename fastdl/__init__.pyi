@@ -13,18 +13,19 @@ import numpy as np
 
 from . import autograd as autograd
 from . import cli as cli
+from . import config as config
 from . import data as data
 from . import dtypes as dtypes
 from . import errors as errors
 from . import io as io
 from . import memory as memory
 from . import nn as nn
+from . import op as op
 from . import ops as ops
 from . import optim as optim
 from . import random as random
 from . import typing as typing
 from ._C import Tensor as Tensor
-from ._C import promote_types as promote_types
 from .autograd import checkpoint as checkpoint
 from .autograd import custom_vjp as custom_vjp
 from .autograd import detect_anomaly as detect_anomaly
@@ -60,7 +61,6 @@ from .io.checkpoint import load_checkpoint as load_checkpoint
 from .io.checkpoint import save_checkpoint as save_checkpoint
 from .io.tensors import load as load
 from .io.tensors import save as save
-from .op import op as op
 from .ops.creation import arange as arange
 from .ops.creation import array as array
 from .ops.creation import asarray as asarray

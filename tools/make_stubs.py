@@ -9,6 +9,7 @@ type checker can follow; so the stubs are written from what is there, and tests/
 from __future__ import annotations
 
 import inspect
+import pkgutil
 import re
 import sys
 import types
@@ -226,7 +227,8 @@ def extension_stub() -> str:
 
 def package_stub() -> str:
     names = [n for n in sorted(dir(fastdl)) if not n.startswith("_") or n == "__version__"]
-    modules, imports, aliases, functions, constants = [], [], [], [], []
+    shipped = {m.name for m in pkgutil.iter_modules(fastdl.__path__) if not m.name.startswith("_")}
+    imports, aliases, functions, constants = [], [], [], []
     for name in names:
         try:
             value = getattr(fastdl, name)
@@ -234,8 +236,7 @@ def package_stub() -> str:
             continue
         home = getattr(value, "__module__", None)
         if isinstance(value, types.ModuleType):
-            if value.__name__ == f"fastdl.{name}":
-                modules.append(name)
+            continue  # which of them are imported by now is chance; see below
         elif isinstance(value, Op):
             if value.__name__ == name:
                 functions.append(definition(name, signature_of(value.__wrapped__), value.__doc__))
@@ -261,13 +262,14 @@ def package_stub() -> str:
             constants.append(f"{name}: {type(value).__name__}")
         elif value is None:
             constants.append(f"{name}: None")
+    others = {n for n in names if hasattr(fastdl, n) and not isinstance(getattr(fastdl, n), types.ModuleType)}
     lines = [
         HEAD.format("The public names of fastdl."),
         "import builtins",
         "from collections.abc import Callable, Sequence",
         "from typing import Any, Literal\n",
         "import numpy as np\n",
-        *(f"from . import {m} as {m}" for m in sorted({*modules, "typing"})),
+        *(f"from . import {m} as {m}" for m in sorted(shipped - others)),
         *sorted(imports),
         "from .dtypes import DType",
         "from .typing import Axes, Axis, DTypeLike, Pads, Pair, Shape, TensorLike\n",
