@@ -6,8 +6,8 @@
 namespace fastdl {
 namespace {
 
-// Calls f(first channel, lanes, vectors) over c channels: 4 full vectors at a time, then 1, then a partial one. `vectors` is an
-// integral constant; lanes == size except for the last call.
+// Calls f(first channel, lanes, vectors) over c channels: 4 full vectors at a time, then 2, then 1, then a partial one. `vectors`
+// is an integral constant; lanes == size except for the last call.
 template <int n>
 struct Count {
   static constexpr int value = n;
@@ -16,7 +16,8 @@ template <int size, class F>
 FD_INLINE void for_channels(int64_t c, F&& f) {
   int64_t i = 0;
   for (; i + 4 * size <= c; i += 4 * size) f(i, size, Count<4>());
-  for (; i + size <= c; i += size) f(i, size, Count<1>());
+  if (i + 2 * size <= c) f(i, size, Count<2>()), i += 2 * size;
+  if (i + size <= c) f(i, size, Count<1>()), i += size;
   if (i < c) f(i, int(c - i), Count<1>());
 }
 
@@ -31,6 +32,18 @@ FD_INLINE void store_n(T* p, Vec<WideOf<T>> a, int n) {
     store_narrow(p, a);
   else
     store_narrow_partial(p, a, n);
+}
+
+template <class I>
+FD_INLINE Vec<I> load_bytes_n(const uint8_t* p, int n) {
+  return n == Vec<I>::size ? load_bytes<I>(p) : load_bytes_partial<I>(p, n);
+}
+template <class I>
+FD_INLINE void store_bytes_n(uint8_t* p, Vec<I> a, int n) {
+  if (n == Vec<I>::size)
+    store_bytes(p, a);
+  else
+    store_bytes_partial(p, a, n);
 }
 
 // Rows per task, so that a task touches some 32 K elements.

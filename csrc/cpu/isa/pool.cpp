@@ -42,18 +42,16 @@ FD_INLINE void max_window(const T* x, T* y, uint8_t* taps, const Pool& p, int64_
     if (h0 < h1 && w0 < w1)
       for (int k = 0; k < n; k++) best[k] = load_n(x + c + k * V::size, lanes), tap[k] = Vec<I>(I(h0 * p.w.kernel + w0));
     for (int64_t i = h0; i < h1; i++) {
-      const T* q = x + (i - h0) * dh + c;
-      for (int64_t j = w0; j < w1; j++, q += dw) {
+      const int64_t first = i == h0 ? w0 + 1 : w0;
+      const T* q = x + (i - h0) * dh + (first - w0) * dw + c;
+      for (int64_t j = first; j < w1; j++, q += dw) {
         const Vec<I> number(I(i * p.w.kernel + j));
         for (int k = 0; k < n; k++) take_greater(best[k], tap[k], load_n(q + k * V::size, lanes), number);
       }
     }
     for (int k = 0; k < n; k++) {
       store_n(y + c + k * V::size, best[k], lanes);
-      if (lanes == V::size)
-        store_bytes(taps + c + k * V::size, tap[k]);
-      else
-        store_bytes_partial(taps + c, tap[k], lanes);
+      store_bytes_n(taps + c + k * V::size, tap[k], lanes);
     }
   });
 }
@@ -80,19 +78,26 @@ void max_pool2d_kernel(const Args& a) {
   });
 }
 
-// The windows along one axis that hold input position i, with the tap by which they hold it, in ascending order.
-struct Cover {
-  int count;
-  int64_t window[kMaxTaps];
-  int64_t tap[kMaxTaps];
-  Cover(const Axis& axis, int64_t i) : count(0) {
-    for (int64_t o = axis.first_window(i), end = axis.end_window(i); o < end; o++) {
-      const int64_t offset = i - axis.start(o);
-      if (axis.dilation > 1 && offset % axis.dilation) continue;
-      window[count] = o, tap[count] = offset / axis.dilation, count++;
+// Gradients of windows that tile the input (kernel == stride, no padding): put(dx of the window's first column, index of the
+// window, row inside the window, columns) writes one row of one window. Rows and columns that no window covers become 0.
+bool tiles(const Axis& a) { return a.kernel == a.stride && a.pad == 0 && a.dilation == 1; }
+bool tiles(const Pool& p) { return tiles(p.h) && tiles(p.w); }
+template <class T, class Put>
+void spread_tiles(const Pool& p, T* dx, Put&& put) {
+  const int64_t covered = min_of(p.w.in, p.w.out * p.w.stride);
+  parallel_for(p.n * p.h.in, row_grain(p.w.in * p.c), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r++) {
+      T *to = dx + r * p.w.in * p.c, *rest = to + covered * p.c;
+      const int64_t h = r % p.h.in, oh = h / p.h.stride, from = (r / p.h.in * p.h.out + oh) * p.w.out;
+      if (oh >= p.h.out)
+        rest = to;
+      else
+        for (int64_t ow = 0; ow < p.w.out; ow++)
+          put(to + ow * p.w.stride * p.c, (from + ow) * p.c, h % p.h.stride, min_of(p.w.kernel, p.w.in - ow * p.w.stride));
+      __builtin_memset(rest, 0, size_t(dx + (r + 1) * p.w.in * p.c - rest) * sizeof(T));
     }
-  }
-};
+  });
+}
 
 template <class T>
 void max_pool2d_backward_kernel(const Args& a) {
@@ -104,23 +109,35 @@ void max_pool2d_backward_kernel(const Args& a) {
   T* dx = a.out[0].ptr<T>();
   if constexpr (sizeof(T) > 2)
     if (p.planes) return max_pool_2x2_planes_backward(g, taps, dx, p.n * p.c, p.h, p.w);
+  if (tiles(p))
+    return spread_tiles(p, dx, [&](T* to, int64_t at, int64_t row, int64_t columns) {
+      for_channels<V::size>(p.c, [&](int64_t c, int lanes, auto count) {
+        for (int k = 0; k < decltype(count)::value; k++, c += V::size) {
+          const V v = load_n(g + at + c, lanes);
+          const Vec<I> tap = load_bytes_n<I>(taps + at + c, lanes);
+          for (int64_t j = 0; j < columns; j++)
+            store_n(to + j * p.c + c, select(tap == Vec<I>(I(row * p.w.kernel + j)), v, V(0)), lanes);
+        }
+      });
+    });
   parallel_for(p.n * p.h.in, row_grain(p.w.in * p.c), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
-      const Cover rows(p.h, r % p.h.in);
-      const int64_t image = r / p.h.in * p.h.out;
+      const int64_t h = r % p.h.in, image = r / p.h.in * p.h.out;
+      Covering rows(p.h), columns(p.w);
+      rows.move_to(h);
       for (int64_t w = 0; w < p.w.in; w++) {
-        const Cover columns(p.w, w);
+        columns.move_to(w);
         for_channels<V::size>(p.c, [&](int64_t c, int lanes, auto count) {
           constexpr int n = decltype(count)::value;
           V sum[n];
           for (int k = 0; k < n; k++) sum[k] = V(0);
-          for (int i = 0; i < rows.count; i++)
-            for (int j = 0; j < columns.count; j++) {
-              const int64_t at = ((image + rows.window[i]) * p.w.out + columns.window[j]) * p.c + c;
-              const Vec<I> number(I(rows.tap[i] * p.w.kernel + columns.tap[j]));
+          for (int64_t oh = rows.first; oh < rows.end; oh++)
+            for (int64_t ow = columns.first; ow < columns.end; ow++) {
+              const int64_t at = ((image + oh) * p.w.out + ow) * p.c + c, i = p.h.tap_at(oh, h), j = p.w.tap_at(ow, w);
+              if (i < 0 || j < 0) continue;
+              const Vec<I> number(I(i * p.w.kernel + j));
               for (int k = 0; k < n; k++) {
-                const uint8_t* t = taps + at + k * V::size;
-                const Vec<I> tap = lanes == V::size ? load_bytes<I>(t) : load_bytes_partial<I>(t, lanes);
+                const Vec<I> tap = load_bytes_n<I>(taps + at + k * V::size, lanes);
                 sum[k] += select(tap == number, load_n(g + at + k * V::size, lanes), V(0));
               }
             }
@@ -161,14 +178,27 @@ void avg_pool2d_backward_kernel(const Args& a) {
   T* dx = a.out[0].ptr<T>();
   if constexpr (sizeof(T) > 2)
     if (p.planes) return avg_pool_2x2_planes_backward(g, dx, p.n * p.c, p.h, p.w);
+  if (tiles(p) && p.h.in % p.h.stride == 0 && p.w.in % p.w.stride == 0)  // so that all divisors are equal
+    return spread_tiles(p, dx, [&](T* to, int64_t at, int64_t, int64_t columns) {
+      const V scale(W(1) / (W(p.h.kernel) * W(p.w.kernel)));
+      for_channels<V::size>(p.c, [&](int64_t c, int lanes, auto count) {
+        for (int k = 0; k < decltype(count)::value; k++, c += V::size) {
+          const V v = load_n(g + at + c, lanes) * scale;
+          for (int64_t j = 0; j < columns; j++) store_n(to + j * p.c + c, v, lanes);
+        }
+      });
+    });
   parallel_for(p.n * p.h.in, row_grain(p.w.in * p.c), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
-      const int64_t h = r % p.h.in, oh0 = p.h.first_window(h), oh1 = p.h.end_window(h);
       const T* image = g + r / p.h.in * p.h.out * p.w.out * p.c;
-      for (int64_t w = 0; w < p.w.in; w++)
+      Covering rows(p.h), columns(p.w);
+      rows.move_to(r % p.h.in);
+      for (int64_t w = 0; w < p.w.in; w++) {
+        columns.move_to(w);
         spread_windows(
-            image, dx + (r * p.w.in + w) * p.c, p.c, p.w.out, oh0, oh1, p.w.first_window(w), p.w.end_window(w),
+            image, dx + (r * p.w.in + w) * p.c, p.c, p.w.out, rows.first, rows.end, columns.first, columns.end,
             [&](int64_t oh, int64_t ow) { return V(W(1) / (W(p.h.divisor(oh, p.with_pad)) * W(p.w.divisor(ow, p.with_pad)))); });
+      }
     }
   });
 }

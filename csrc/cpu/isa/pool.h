@@ -13,14 +13,14 @@ struct Axis {
   int64_t in, out, kernel, stride, pad, dilation;
 
   int64_t start(int64_t o) const { return o * stride - pad; }
-  // Taps [first_tap, end_tap) of window o lie inside the input.
+  // Taps [first_tap, end_tap) of window o lie inside the input. (Divisions are slow: only windows at the border need one.)
   int64_t first_tap(int64_t o) const {
     const int64_t s = start(o);
     return s >= 0 ? 0 : min_of(kernel, ceil_div(-s, dilation));
   }
   int64_t end_tap(int64_t o) const {
     const int64_t room = in - start(o);
-    return room <= 0 ? 0 : min_of(kernel, ceil_div(room, dilation));
+    return room > (kernel - 1) * dilation ? kernel : room <= 0 ? 0 : ceil_div(room, dilation);
   }
   int64_t position(int64_t o, int64_t tap) const { return start(o) + tap * dilation; }
   // Windows [first_whole, end_whole) lie inside the input with all their taps.
@@ -34,12 +34,22 @@ struct Axis {
     const int64_t s = start(o), e = min_of(s + kernel, in + pad);
     return with_pad ? e - s : min_of(e, in) - max_of<int64_t>(s, 0);
   }
-  // Windows [first_window, end_window) touch input position i (exactly those, if dilation is 1).
-  int64_t first_window(int64_t i) const {
-    const int64_t behind = i + pad - (kernel - 1) * dilation;
-    return behind <= 0 ? 0 : ceil_div(behind, stride);
+  // The tap by which window o holds input position i, which must lie in the window's span; -1 if i falls between taps.
+  int64_t tap_at(int64_t o, int64_t i) const {
+    const int64_t offset = i - start(o);
+    return dilation == 1 ? offset : offset % dilation ? -1 : offset / dilation;
   }
-  int64_t end_window(int64_t i) const { return min_of(out, (i + pad) / stride + 1); }
+};
+
+// The windows [first, end) whose span holds input position i, for i that only grows.
+struct Covering {
+  Axis axis;
+  int64_t first = 0, end = 0;
+  explicit Covering(const Axis& axis) : axis(axis) {}
+  void move_to(int64_t i) {
+    while (end < axis.out && axis.start(end) <= i) end++;
+    while (first < end && axis.start(first) + (axis.kernel - 1) * axis.dilation < i) first++;
+  }
 };
 
 // best, tap = v, number where v is greater; the first NaN stays.

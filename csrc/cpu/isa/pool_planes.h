@@ -51,10 +51,7 @@ void max_pool_row(const T* x, T* y, uint8_t* taps, Axis h, Axis w, int64_t h0, i
         take_greater(best, tap, load_every<step>(q, w.stride, lanes), Vec<I>(I(i * w.kernel + j)));
     }
     store_n(y + o, best, lanes);
-    if (lanes == V::size)
-      store_bytes(taps + o, tap);
-    else
-      store_bytes_partial(taps + o, tap, lanes);
+    store_bytes_n(taps + o, tap, lanes);
   });
 }
 
@@ -99,8 +96,8 @@ void avg_pool_planes(const T* x, T* y, int64_t planes, const Axis& h, const Axis
   });
 }
 
-// dx of 2 x 2 windows of stride 2: value(o, lanes) gives the gradients of `lanes` windows from o on for an even column, and
-// value.odd() those for the odd column beside it.
+// dx of 2 x 2 windows of stride 2: row(index of the first window, its column, its row, row inside the window, lanes, even, odd)
+// sets the gradients of the even and of the odd columns under `lanes` windows.
 template <class T, class Row>
 void spread_2x2_planes(T* dx, int64_t planes, const Axis& h, const Axis& w, Row&& row) {
   using V = Vec<WideOf<T>>;
@@ -146,7 +143,7 @@ void max_pool_2x2_planes_backward(const T* g, const uint8_t* taps, T* dx, int64_
   using I = typename V::Int;
   spread_2x2_planes(dx, planes, h, w, [&](int64_t at, int64_t, int64_t, int row, int lanes, V& even, V& odd) {
     const V v = load_n(g + at, lanes);
-    const Vec<I> tap = lanes == V::size ? load_bytes<I>(taps + at) : load_bytes_partial<I>(taps + at, lanes);
+    const Vec<I> tap = load_bytes_n<I>(taps + at, lanes);
     even = select(tap == Vec<I>(I(2 * row)), v, V(0));
     odd = select(tap == Vec<I>(I(2 * row + 1)), v, V(0));
   });
