@@ -13,8 +13,8 @@ from fastdl.nn import functional as F
 def learn_xor(seed: int, steps: int = 1000) -> bool:
     """XOR with a 2-4-1 sigmoid network, from any seed.
 
-    Two things keep every start off the plateau on which one corner is given up for good: inputs of -1 and 1, not 0 and 1, and hidden
-    weights that are orthogonal (gain 2), so that the four hidden units look in different directions. Momentum does the rest.
+    Two things keep every start off the plateau on which one corner is given up for good: inputs of -1 and 1, not 0 and 1, and
+    hidden weights that are orthogonal (gain 2), so that the four units look in different directions. Momentum does the rest.
     """
     fd.manual_seed(seed)
     x, y = data.make_xor()

@@ -372,6 +372,35 @@ def test_containers() -> None:
     assert list(d) == ["x", "y"] and "y" in d and d.pop("y") is not None and len(d) == 1
 
 
+@pytest.mark.parametrize("activation", ["ReLU", "Sigmoid", "Tanh", "GELU"])
+@pytest.mark.parametrize(
+    "layer,shape",
+    [
+        (lambda: nn.Linear(2, 4), (4, 2)),
+        (lambda: nn.Linear(70, 33, bias=False), (5, 70)),
+        (lambda: nn.Linear(5, 3), (5,)),
+        (lambda: nn.Conv2d(3, 8, 3, padding=1), (2, 3, 9, 10)),
+        (lambda: nn.Conv2d(3, 8, 3, padding="same"), (2, 3, 9, 10)),
+        (lambda: nn.Conv2d(3, 8, 3), (3, 9, 10)),
+        (lambda: nn.Conv2d(3, 3, 3, padding_mode="reflect", padding=1, groups=3), (2, 3, 9, 10)),
+    ],
+)
+def test_sequential_fuses_without_a_difference(layer, shape: tuple[int, ...], activation: str) -> None:
+    fd.manual_seed(1)
+    net = nn.Sequential(layer(), getattr(nn, activation)(), nn.Identity())
+    results = []
+    for fused in (True, False):
+        if not fused:
+            net[1].register_forward_hook(lambda module, args, output: None)  # a hook sees every layer: nothing is fused
+        x = fd.array(np.random.default_rng(0).standard_normal(shape).astype(np.float32), requires_grad=True)
+        net.zero_grad()
+        y = net(x)
+        (y * y).sum().backward()
+        results.append([y, x.grad, *[p.grad for p in net.parameters()]])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_allclose(numpy(a), numpy(b), rtol=1e-5, atol=1e-6 * np.abs(numpy(b)).max())
+
+
 def test_init_statistics() -> None:
     fd.manual_seed(3)
     w = fd.empty((400, 300))

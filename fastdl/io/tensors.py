@@ -54,7 +54,7 @@ def _pack(name: str, value: Any) -> tuple[str, tuple[int, ...], memoryview]:
         raise fd.DTypeError(f"save: {name!r} has dtype {kind}, which safetensors files cannot hold")
     shape = tuple(array.shape)
     array = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return _CODES[kind], shape, memoryview(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]  # no Buffer in NumPy's stubs for 3.11
+    return _CODES[kind], shape, array.reshape(-1).view(np.uint8).data
 
 
 def save(tensors: Any, path: str | os.PathLike[str], metadata: Mapping[str, str] | None = None) -> None:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 
 import fastdl as fd
-
-Tensor = fd.Tensor
+from fastdl import Tensor
 
 
 def _reduce(loss: Tensor, reduction: str) -> Tensor:

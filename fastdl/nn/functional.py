@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 import fastdl as fd
+from fastdl import Tensor
 
 from ._losses import (
     binary_cross_entropy,
@@ -106,7 +107,7 @@ __all__ = [
     "triplet_margin_loss",
 ]
 
-Tensor = fd.Tensor
+
 _Pair = int | Sequence[int]
 
 # ---- activations -----------------------------------------------------------------------------------------------------------

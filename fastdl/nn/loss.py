@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import fastdl as fd
+from fastdl import Tensor
 
 from . import functional as F
 from .module import Module
-
-Tensor = fd.Tensor
 
 
 class _Loss(Module):
