@@ -111,7 +111,7 @@ def build(preset: str, shape: tuple[int, int, int], classes: int) -> nn.Sequenti
         nn.Flatten(),
         nn.Linear(64 * (height // 4) * (width // 4), 128),
         nn.ReLU(),
-        nn.Dropout(0.4),
+        nn.Dropout(0.25),
         nn.Linear(128, classes),
     )
 
@@ -148,7 +148,9 @@ class Trainer:
         )
         self.optimizer = optim.AdamW(self.model.parameters(), lr=self.rate, weight_decay=0.05)
         steps = self.epochs * len(self.loader)
-        self.schedule = optim.lr_scheduler.OneCycleLR(self.optimizer, self.rate, total_steps=steps + 1, cycle_momentum=False)
+        self.schedule = optim.lr_scheduler.OneCycleLR(
+            self.optimizer, self.rate, total_steps=steps + 1, pct_start=0.2, div_factor=10, cycle_momentum=False
+        )
         self.history: list[dict[str, float]] = []
         self.interrupted = False
 

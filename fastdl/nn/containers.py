@@ -11,10 +11,8 @@ from .linear import Linear
 from .module import EXPLAINED, Module, add_layer_path
 
 # Exact types only: a subclass may compute something else.
-_FUSED: dict[type, tuple[Any, dict[type, str]]] = {
-    Linear: (Linear._forward_activated, {ReLU: "relu", Sigmoid: "sigmoid", Tanh: "tanh"}),
-    Conv2d: (Conv2d._forward_activated, {ReLU: "relu"}),
-}
+_FUSED: dict[type, Any] = {Linear: Linear._forward_activated, Conv2d: Conv2d._forward_activated}
+_ACTIVATIONS: dict[type, str] = {ReLU: "relu", Sigmoid: "sigmoid", Tanh: "tanh"}
 
 
 class Sequential(Module):
@@ -65,9 +63,9 @@ class Sequential(Module):
                     continue
                 fused = _FUSED.get(type(module))
                 if fused is not None and k < count:  # an activation that follows is the last touch of the same kernel
-                    name = fused[1].get(type(modules[k]))
+                    name = _ACTIVATIONS.get(type(modules[k]))
                     if name is not None and modules[k]._hooks is None:
-                        x = fused[0](module, x, name)
+                        x = fused(module, x, name)
                         k += 1
                         continue
                 x = module.forward(x)
