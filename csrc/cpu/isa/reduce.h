@@ -21,9 +21,23 @@ using Put = void (*)(const L* lanes, int64_t n, void* p, int64_t stride);
 
 constexpr uint64_t kTopBit = uint64_t(1) << 63;
 
+// How elements are read: bools as bytes, of which any but 0 is true (and loops over C++ bools do not vectorise).
+template <class S>
+struct Raw {
+  using type = S;
+};
+template <>
+struct Raw<bool> {
+  using type = uint8_t;
+};
+template <class S>
+using RawOf = typename Raw<S>::type;
+
 template <class L, As how, class S>
-FD_INLINE L to_lane(S s) {
-  if constexpr (how == As::Truth) {
+FD_INLINE L to_lane(RawOf<S> s) {
+  if constexpr (dtype_of<S>() == DType::bool_) {
+    return s != 0;
+  } else if constexpr (how == As::Truth) {
     if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16)
       return (s.bits & 0x7fff) != 0;
     else if constexpr (is_complex(dtype_of<S>()))
@@ -41,23 +55,27 @@ FD_INLINE L to_lane(S s) {
 
 template <class S, class L, As how>
 void fill(const void* p, int64_t stride, int64_t n, L* lanes) {
-  const S* s = static_cast<const S*>(p);
+  const RawOf<S>* s = static_cast<const RawOf<S>*>(p);
   if (stride == 1) {
     int64_t i = 0;
     if constexpr (how != As::Truth && dtype_of<L>() == DType::float32 && sizeof(S) == 2)
       for (; i + VecF::size <= n; i += VecF::size) store(lanes + i, load_wide(s + i));
-    for (; i < n; i++) lanes[i] = to_lane<L, how>(s[i]);
+    for (; i < n; i++) lanes[i] = to_lane<L, how, S>(s[i]);
   } else {
-    for (int64_t i = 0; i < n; i++) lanes[i] = to_lane<L, how>(s[i * stride]);
+    for (int64_t i = 0; i < n; i++) lanes[i] = to_lane<L, how, S>(s[i * stride]);
   }
 }
 
 template <class S, As how, class L>
 FD_INLINE void put_one(S* s, L lane) {
-  if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16) store_narrow_one(s, lane);
-  else if constexpr (dtype_of<S>() == DType::bool_) *s = lane != 0;
-  else if constexpr (how == As::Ordered && dtype_of<S>() == DType::uint64) *s = S(lane) ^ kTopBit;
-  else *s = S(lane);
+  if constexpr (dtype_of<S>() == DType::float16 || dtype_of<S>() == DType::bfloat16)
+    store_narrow_one(s, lane);
+  else if constexpr (dtype_of<S>() == DType::bool_)
+    *s = lane != 0;
+  else if constexpr (how == As::Ordered && dtype_of<S>() == DType::uint64)
+    *s = S(lane) ^ kTopBit;
+  else
+    *s = S(lane);
 }
 template <class S, class L, As how>
 void put(const L* lanes, int64_t n, void* p, int64_t stride) {
