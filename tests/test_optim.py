@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -117,6 +120,45 @@ def test_state_from_torch(name: str) -> None:
     for step in range(5, 10):
         _step((ours, theirs), sets, step, "float64")
     _same(sets, "float64")
+
+
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda pair: pickle.loads(pickle.dumps(pair))], ids=["deepcopy", "pickle"])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
+def test_copies_go_on_alike(clone: Callable, name: str) -> None:
+    net = nn.Linear(3, 2)
+    settings = {"momentum": 0.9} if name == "SGD" else {}
+    pair = net, getattr(optim, name)([{"params": [net.weight], "lr": 0.1}, {"params": [net.bias]}], lr=0.01, **settings)
+
+    def train(model: nn.Module, optimizer: optim.Optimizer) -> None:
+        for k in range(5):
+            optimizer.zero_grad()
+            fd.square(model(fd.full((2, 3), 0.1 * k)) - 1).sum().backward()
+            optimizer.step()
+
+    train(*pair)
+    other = clone(pair)
+    assert other[1].param_groups[0]["params"][0] is other[0].weight
+    train(*pair)
+    train(*other)
+    np.testing.assert_array_equal(numpy(pair[0].weight), numpy(other[0].weight))
+    np.testing.assert_array_equal(numpy(pair[0].bias), numpy(other[0].bias))
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
+def test_sixteen_bit_parameters(name: str, dtype: str) -> None:
+    p = nn.Parameter(fd.ones((5,), dtype=dtype))
+    q = nn.Parameter(fd.ones((5,)))
+    pair = getattr(optim, name)([p], lr=0.01), getattr(optim, name)([q], lr=0.01)
+    for k in range(10):
+        p.grad = fd.full((5,), 0.5 + k, dtype=dtype)
+        q.grad = fd.full((5,), 0.5 + k)
+        for optimizer in pair:
+            optimizer.step()
+    assert p.dtype == dtype
+    np.testing.assert_allclose(numpy(p.astype(fd.float32)), numpy(q), rtol=0.05)
+    again = getattr(optim, name)([p])
+    again.load_state_dict(pair[0].state_dict())
 
 
 def test_state_that_does_not_fit_changes_nothing() -> None:

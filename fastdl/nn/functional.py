@@ -287,7 +287,7 @@ def one_hot(tensor: Tensor, num_classes: int = -1) -> Tensor:
     """int64 one-hot vectors along a new last axis; -1 takes the largest label + 1."""
     if num_classes == -1:
         num_classes = int(tensor.max().item()) + 1
-    return fd.one_hot(tensor, num_classes)
+    return fd.one_hot(tensor, num_classes, fd.int64)
 
 
 def conv2d(

@@ -75,10 +75,11 @@ class ParamGroup(dict[str, Any]):
 class _Slot:
     """A parameter in its group: its hyper tensor (the group's, unless it has missed steps) and its state arrays."""
 
-    __slots__ = ("args", "hyper", "param")
+    __slots__ = ("args", "hyper", "kernel", "param")
 
-    def __init__(self, param: Any, hyper: _Hyper) -> None:
+    def __init__(self, param: Any, hyper: _Hyper, kernel: Callable[..., Any]) -> None:
         self.param = param
+        self.kernel = kernel if param.dtype.itemsize > 2 else _in_float32(kernel)
         self.place(hyper, None)
 
     def place(self, hyper: _Hyper, arrays: tuple[Any, ...] | None) -> None:
@@ -88,6 +89,21 @@ class _Slot:
     @property
     def arrays(self) -> tuple[Any, ...] | None:
         return None if self.args is None else self.args[:-1]
+
+
+def _in_float32(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """The same update for a 16-bit parameter: computed, and its state kept, in float32; only the parameter is rounded."""
+
+    def update(param: Any, grad: Any, *args: Any) -> None:
+        wide = param.astype(fd.float32)
+        kernel(wide, grad.astype(fd.float32), *args)
+        param.copy_(wide)
+
+    return update
+
+
+def _state_dtype(param: Any) -> Any:
+    return param.dtype if param.dtype.itemsize > 2 else fd.float32
 
 
 class Optimizer:
@@ -171,7 +187,7 @@ class Optimizer:
         common = _Hyper(self._hyper_values(group), 0.0, device)
         group._hypers.append(common)
         self.param_groups.append(group)
-        self._slots.append([_Slot(p, common) for p in params])
+        self._slots.append([_Slot(p, common, self._kernel) for p in params])
 
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Drop the gradients of all parameters (or fill them with zeros)."""
@@ -196,7 +212,6 @@ class Optimizer:
         if closure is not None:
             with fd.enable_grad():
                 loss = closure()
-        kernel = self._kernel
         recording = _C.set_grad_enabled(False)
         try:
             for group, slots in zip(self.param_groups, self._slots, strict=True):
@@ -215,7 +230,7 @@ class Optimizer:
                         counted = counted or slot.hyper is common
                     if slot.args is None:
                         slot.place(slot.hyper, self._new_arrays(group, param))
-                    kernel(param, grad, *slot.args)  # type: ignore[misc]
+                    slot.kernel(param, grad, *slot.args)
         finally:
             _C.set_grad_enabled(recording)
         return loss
@@ -227,10 +242,8 @@ class Optimizer:
         slot.place(own, slot.arrays)
 
     def _new_arrays(self, group: ParamGroup, param: Any) -> tuple[Any, ...]:
-        return tuple(
-            fd.zeros(tuple(param.shape), dtype=param.dtype, device=param.device) if used else None
-            for used in self._used_state(group)
-        )
+        shape, dtype = param.shape, _state_dtype(param)
+        return tuple([fd.zeros(shape, dtype=dtype, device=param.device) if used else None for used in self._used_state(group)])
 
     # ---- state ---------------------------------------------------------------------------------------------------------
 
@@ -295,12 +308,12 @@ class Optimizer:
             if array is None or tuple(array.shape) != need:
                 got = "nothing" if array is None else f"shape {tuple(array.shape)}"
                 raise ValueError(f"{type(self).__name__}.load_state_dict: {name}: got {got}, need shape {need}")
-            copy = fd.empty(need, dtype=slot.param.dtype, device=slot.param.device)
+            copy = fd.empty(need, dtype=_state_dtype(slot.param), device=slot.param.device)
             copy.copy_(fd.asarray(array).detach())
             arrays.append(copy)
         return tuple(arrays)
 
-    def _place(self, group: ParamGroup, slots: list[_Slot], loaded: dict[int, tuple[float, tuple[Any, ...]]]) -> None:
+    def _place(self, group: ParamGroup, slots: list[_Slot], loaded: Mapping[int, tuple[float, tuple[Any, ...] | None]]) -> None:
         """Put loaded state into the slots; those with the most common step count share the group's hyper tensor."""
         counts = [loaded[id(slot)][0] if id(slot) in loaded else 0.0 for slot in slots]
         usual = max(set(counts), key=counts.count) if counts else 0.0
@@ -313,6 +326,17 @@ class Optimizer:
                 hyper = _Hyper(self._hyper_values(group), steps, slot.param.device)
                 group._hypers.append(hyper)
             slot.place(hyper, loaded[id(slot)][1] if id(slot) in loaded else None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy and pickle: parameters, settings and state; the hyper tensors are made anew."""
+        slots = [[(slot.hyper.steps, slot.arrays) for slot in slots] for slots in self._slots]
+        return {"defaults": self.defaults, "groups": [dict(group) for group in self.param_groups], "slots": slots}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Optimizer.__init__(self, state["groups"], state["defaults"])
+        for group, slots, packed in zip(self.param_groups, self._slots, state["slots"], strict=True):
+            held = zip(slots, packed, strict=True)
+            self._place(group, slots, {id(slot): (steps, arrays) for slot, (steps, arrays) in held})
 
     def __repr__(self) -> str:
         lines = []
