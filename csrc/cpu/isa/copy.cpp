@@ -33,11 +33,16 @@ void copy_view(const View& out, const View& in) {
   for (int d = 0; d < w.ndim; d++) total *= w.shape[d];
   if (total == 0) return;
   if (w.ndim == 0 || (w.ndim == 1 && w.stride[0][0] == 1 && w.stride[1][0] == 1)) {
+    const bool stream = !cast && total * to_item >= kStreamBytes;
     parallel_for(total, kTask / to_item, [&](int64_t begin, int64_t end) {
+      char* const target = to + begin * to_item;
+      const char* const source = from + begin * from_item;
       if (cast)
-        cast(to + begin * to_item, from + begin * from_item, end - begin);
+        cast(target, source, end - begin);
+      else if (stream)
+        stream_copy(target, source, (end - begin) * to_item), stream_fence();
       else
-        __builtin_memcpy(to + begin * to_item, from + begin * from_item, (end - begin) * to_item);
+        __builtin_memcpy(target, source, (end - begin) * to_item);
     });
     return;
   }

@@ -201,10 +201,25 @@ __attribute__((noinline)) void elementwise(const Args& a, const ElementwiseOp& o
     return elementwise_strided(a, op);
   }
   if (n <= op.grain) return op.block(o.data, in, n, *a.attrs);
+  const int64_t item = itemsize(op.out);
+  bool stream = n * item >= kStreamBytes;
+  for (int k = 0; k < nin; k++) stream &= in[k] != o.data;
   parallel_for(n, op.grain, [&](int64_t begin, int64_t end) {
-    const void* part[nin];
-    for (int k = 0; k < nin; k++) part[k] = static_cast<const char*>(in[k]) + begin * itemsize(op.in[k]);
-    op.block(o.ptr<char>() + begin * itemsize(op.out), part, end - begin, *a.attrs);
+    const int64_t step = stream ? kTileBytes / item : end - begin;
+    for (int64_t i = begin; i < end; i += step) {
+      const int64_t m = min_of(step, end - i);
+      const void* part[nin];
+      for (int k = 0; k < nin; k++) part[k] = static_cast<const char*>(in[k]) + i * itemsize(op.in[k]);
+      char* const target = o.ptr<char>() + i * item;
+      if (stream) {
+        alignas(64) char buffer[kTileBytes];
+        op.block(buffer, part, m, *a.attrs);
+        stream_copy(target, buffer, m * item);
+      } else {
+        op.block(target, part, m, *a.attrs);
+      }
+    }
+    if (stream) stream_fence();
   });
 }
 

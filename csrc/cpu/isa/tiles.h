@@ -14,6 +14,33 @@ struct Item16 {
   uint64_t a, b;
 };
 
+// ---- past the caches -----------------------------------------------------------------------------------------------------
+// A result of this size leaves the caches before anyone reads it. Stores that bypass them save reading the old lines: a third of
+// the traffic of a unary op, a quarter of a binary one's.
+constexpr int64_t kStreamBytes = 32 << 20;
+
+// memcpy by such stores where `to` is aligned to cache lines. Call stream_fence() once afterwards.
+inline void stream_copy(char* to, const char* from, int64_t bytes) {
+  int64_t i = 0;
+#if defined(__x86_64__)
+  if (reinterpret_cast<uintptr_t>(to) % 64 == 0)
+    for (; i + 64 <= bytes; i += 64) {
+#if defined(__AVX512F__)
+      _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
+#else
+      for (int k = 0; k < 64; k += 16)
+        _mm_stream_si128(reinterpret_cast<__m128i*>(to + i + k), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i + k)));
+#endif
+    }
+#endif
+  __builtin_memcpy(to + i, from + i, bytes - i);
+}
+inline void stream_fence() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
 // ---- moving 2-d pieces ---------------------------------------------------------------------------------------------------
 // kW x kW items in registers, by log2(kW) rounds: each exchanges blocks of s lanes between rows s apart.
 template <int s, class T>
@@ -198,7 +225,7 @@ inline void make_walk(Walk& w, const Args& a) {
   w.ndim = n > 0 ? m + 1 : 0;
 }
 
-// How the walk is cut: extent[d] elements of each dim per tile. Dims >= first may have an extent above 1.
+// How the walk is cut: extent[d] elements of each dim per tile.
 struct Tiling {
   int64_t extent[kMaxDims], count[kMaxDims], tiles;
   int across;  // >= 0: 2-d tiles, rows from this dim, the block runs once per row; -1: the tile is one dense run of the output
