@@ -6,7 +6,7 @@ import os
 import platform
 import sys
 
-ENVIRONMENT = ("FASTDL_NUM_THREADS", "FASTDL_ISA", "FASTDL_DEVICE", "FASTDL_DATA", "FASTDL_COMPILE", "FASTDL_LOG", "OMP_NUM_THREADS")
+ENVIRONMENT = ("FASTDL_NUM_THREADS", "FASTDL_ISA", "FASTDL_DEVICE", "FASTDL_DATA", "FASTDL_COMPILE", "FASTDL_WINOGRAD", "FASTDL_LOG", "OMP_NUM_THREADS")
 
 
 def config() -> dict[str, str]:
@@ -40,6 +40,17 @@ def config_text() -> str:
 def show_config() -> None:
     """Prints version, compiler, instruction sets, threads and environment."""
     print(config_text())
+
+
+def set_conv_winograd(allowed: bool) -> bool:
+    """Whether 3x3 convolutions in float32 may use Winograd's algorithm (default: yes). Returns the setting before.
+
+    It is up to twice as fast; rounding errors are about twice those of the direct sum, and an infinity or NaN in the input reaches
+    all 4x4 output pixels of its tile.
+    """
+    from . import _C
+
+    return _C.set_conv_winograd(allowed)
 
 
 if __name__ == "__main__":

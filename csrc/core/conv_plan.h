@@ -54,11 +54,37 @@ struct ConvScratch {
 // Columns rounded up to the widest vector of any instruction set.
 inline int64_t whole_vectors(int64_t n, int64_t item) { return (n + 64 / item - 1) / (64 / item) * (64 / item); }
 
+// Winograd's algorithm for 3x3 kernels in float32: `chunks` parts with scratch of their own, for blocks of up to kWinogradTiles
+// tiles of 4x4 output pixels. chunks == 0: not worth it, or not possible.
+constexpr int64_t kWinogradTiles = 33;
+struct WinogradPlan {
+  int64_t tiles, chunks, chunk_floats;
+};
+inline WinogradPlan winograd_plan(const ConvShape& s, bool forward, int64_t item) {
+  WinogradPlan p = {0, 0, 0};
+  const int64_t source = forward ? s.in_channels : s.out_channels, columns = forward ? s.out_channels : s.in_channels;
+  const int64_t* size = forward ? s.out : s.in;
+  for (int axis = 0; axis < 2; axis++) {
+    if (s.kernel[axis] != 3 || s.stride[axis] != 1 || s.dilation[axis] != 1) return p;
+  }
+  // Worth it: channels enough to outweigh the transforms, few pixels wasted in tiles at the edge, tiles enough to outweigh the
+  // transform of the weights, and a block that stays in the L2 cache.
+  if (item != 4 || s.groups != 1 || source % 16 || source < 32 || source > 384 || columns < 32) return p;
+  const int64_t down = (size[0] + 3) / 4, across = (size[1] + 3) / 4;
+  p.tiles = saturating_mul(s.batch, down, across);
+  if (p.tiles < 48 || saturating_mul(size[0], size[1]) < saturating_mul(down, across, 10)) return p;
+  p.chunk_floats = 36 * kWinogradTiles * (source + 32);
+  p.chunks = (int64_t(6) << 20) / p.chunk_floats;  // 24 MB in all
+  p.chunks = p.chunks > 32 ? 32 : p.chunks < 8 ? 8 : p.chunks;
+  return p;
+}
+
 // y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group.
 struct ConvGatherPlan {
-  int64_t zeros, positions, padded_input, weights, wide_out, bytes;
+  int64_t zeros, positions, padded_input, weights, winograd_weights, winograd_scratch, wide_out, bytes;
+  WinogradPlan winograd;
 };
-inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t item, bool narrow_out) {
+inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t item, bool narrow_out, bool allow_winograd) {
   ConvGatherPlan p;
   ConvScratch scratch;
   const int64_t source = forward ? s.group_in() : s.group_out(), columns = forward ? s.group_out() : s.group_in();
@@ -70,6 +96,10 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
     p.weights = scratch.add(saturating_mul(s.taps(), s.in_channels, item));
   else
     p.weights = scratch.add(saturating_mul(s.groups, saturating_mul(s.taps(), source, whole_vectors(columns, item)), item));
+  p.winograd = allow_winograd ? winograd_plan(s, forward, item) : WinogradPlan{0, 0, 0};
+  const bool winograd = p.winograd.chunks > 0;
+  p.winograd_weights = scratch.add(winograd ? saturating_mul(36, source, whole_vectors(columns, item), item) : 0);
+  p.winograd_scratch = scratch.add(winograd ? saturating_mul(p.winograd.chunks, p.winograd.chunk_floats, item) : 0);
   p.wide_out = scratch.add(narrow_out ? saturating_mul(forward ? s.out_pixels() : s.in_pixels(), columns, s.groups, item) : 0);
   p.bytes = scratch.bytes;
   return p;

@@ -2,6 +2,7 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include "core/infer/infer.h"
 #include "core/parallel.h"
 #include "core/threads.h"
 #include "cpu/cpuid.h"
@@ -230,6 +231,7 @@ PYBIND11_MODULE(_C, m) {
     if (n < 1 || n > 1024) throw py::value_error("set_num_threads: need a number from 1 to 1024");
     set_num_threads(n);
   });
+  m.def("set_conv_winograd", &set_conv_winograd);
   m.def("memory_stats", memory_stats_dict);
   m.def("reset_peak_memory", &reset_peak_memory);
   m.def("empty_cache", &empty_cache);

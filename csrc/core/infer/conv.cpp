@@ -1,11 +1,23 @@
 // Shapes and checks of conv2d and its gradients. Kernels trust what passes here.
+#include <atomic>
+#include <cstdlib>
+#include <cstring>
+
 #include "core/conv_plan.h"
-#include "core/op.h"
+#include "core/infer/infer.h"
 
 namespace fastdl {
 namespace {
 
 constexpr int64_t kMaxSetting = int64_t(1) << 31;  // of stride, padding, dilation: products of two stay far from overflow
+
+std::atomic<bool>& winograd_allowed() {
+  static std::atomic<bool> allowed([] {
+    const char* text = getenv("FASTDL_WINOGRAD");
+    return !text || strcmp(text, "0") != 0;
+  }());
+  return allowed;
+}
 
 const char* axis_name(int axis) { return axis == 0 ? "height" : "width"; }
 
@@ -75,6 +87,8 @@ DType choose_dtypes(Call& c) {
 
 }  // namespace
 
+bool set_conv_winograd(bool allowed) { return winograd_allowed().exchange(allowed); }
+
 void infer_conv2d(Call& c) {
   need_rank4(c, 0, "x");
   need_rank4(c, 1, "w");
@@ -103,7 +117,8 @@ void infer_conv2d(Call& c) {
   set_out(c, 0, dtype, shape, 4, Layout::ChannelsLast);
   c.channels_last_inputs |= 1;
   c.contiguous_inputs |= 2 | 4;
-  reserve(c, conv_gather_plan(s, true, itemsize(c.compute), dtype != c.compute).bytes);
+  c.attrs.i[8] = winograd_allowed();
+  reserve(c, conv_gather_plan(s, true, itemsize(c.compute), dtype != c.compute, c.attrs.i[8]).bytes);
 }
 
 void infer_conv2d_backward(Call& c) {
@@ -142,7 +157,8 @@ void infer_conv2d_backward(Call& c) {
     const int64_t shape[4] = {s.batch, s.in_channels, s.in[0], s.in[1]};
     checked_numel(op_name(c), shape, 4, 8);
     set_out(c, 0, dtype, shape, 4, Layout::ChannelsLast);
-    reserve(c, conv_gather_plan(s, false, itemsize(c.compute), dtype != c.compute).bytes);
+    c.attrs.i[9] = winograd_allowed();
+    reserve(c, conv_gather_plan(s, false, itemsize(c.compute), dtype != c.compute, c.attrs.i[9]).bytes);
   } else {
     c.channels_last_inputs |= 2;
     const int64_t shape[4] = {s.out_channels, s.group_in(), s.kernel[0], s.kernel[1]};

@@ -15,6 +15,10 @@ DType promote_inputs(const Call& c, int first, int n);
 // int8 for bool in integer ops. Throws DTypeError where the op has no meaning for d.
 DType lift_dtype(const Call& c, DType d);
 
+// Whether 3x3 convolutions in float32 may use Winograd's algorithm: 1.5 to 2 times as fast, rounding errors twice as large (rms), and
+// an infinity or NaN spreads to the tile of 4x4 pixels. On unless the environment says FASTDL_WINOGRAD=0. Returns the old setting.
+bool set_conv_winograd(bool allowed);
+
 // axis in [-ndim, ndim) -> [0, ndim). Throws IndexError.
 int normal_axis(const Call& c, int64_t axis, int ndim);
 

@@ -4,6 +4,7 @@
 // Here the three ops are put into these forms. Work is cut by sizes only: results are bitwise equal for any number of threads.
 #include "cpu/isa/conv_gather.h"
 #include "cpu/isa/conv_weight.h"
+#include "cpu/isa/conv_winograd.h"
 
 namespace fastdl {
 namespace {
@@ -50,11 +51,20 @@ void pack_depthwise(const ConvShape& s, const T* w, const int64_t* position, T* 
 }
 
 template <class T>
+void products(const Args& a, const ConvGatherPlan& plan, const Gather<T>& g, const ConvPack<T>* pack) {
+  if constexpr (sizeof(T) == 4) {
+    if (plan.winograd.chunks)
+      return winograd(g, *pack, plan.winograd, scratch<T>(a, plan.winograd_weights), scratch<T>(a, plan.winograd_scratch));
+  }
+  gather(g, pack);
+}
+
+template <class T>
 void conv2d_kernel(const Args& a) {
   const View &x = a.in[0], &w = a.in[1], &y = a.out[0];
   const ConvShape s = shape_of(a, x, w, y);
   const bool narrow = y.dtype != dtype_of<T>();
-  const ConvGatherPlan plan = conv_gather_plan(s, true, sizeof(T), narrow);
+  const ConvGatherPlan plan = conv_gather_plan(s, true, sizeof(T), narrow, a.attrs->i[8]);
   if (y.numel() == 0) return;
 
   Gather<T> g;
@@ -107,7 +117,7 @@ void conv2d_kernel(const Args& a) {
       }
       for (int axis = 0; axis < 2; axis++) g.size[axis] = s.padded(axis), g.first_tap[axis] = 0;
     }
-    gather(g, &pack);
+    products(a, plan, g, &pack);
   }
   if constexpr (sizeof(T) == 4) {
     if (narrow) narrow_output(g.out, y);
@@ -146,7 +156,7 @@ void conv2d_backward_input_kernel(const Args& a) {
   const View &dy = a.in[0], &w = a.in[1], &dx = a.out[0];
   const ConvShape s = shape_of(a, dx, w, dy);
   const bool narrow = dx.dtype != dtype_of<T>();
-  const ConvGatherPlan plan = conv_gather_plan(s, false, sizeof(T), narrow);
+  const ConvGatherPlan plan = conv_gather_plan(s, false, sizeof(T), narrow, a.attrs->i[9]);
   if (dx.numel() == 0) return;
 
   Gather<T> g;
@@ -183,6 +193,9 @@ void conv2d_backward_input_kernel(const Args& a) {
   g.weight_rows = taps * s.group_out();
   g.weight_group = pack.group_size();
   const bool one_phase = rows.count * cols.count == 1;
+  if (plan.winograd.chunks) {  // taps in the order in which they lie on dy
+    for (int64_t tap = 0; tap < taps; tap++) position[tap] = taps - 1 - tap;
+  }
   if (s.depthwise())
     pack_depthwise(s, w.ptr<T>(), position, packed);
   else if (!one_phase)
@@ -212,7 +225,7 @@ void conv2d_backward_input_kernel(const Args& a) {
       if (s.depthwise())
         depthwise_gather(g);
       else
-        gather(g, one_phase ? &pack : nullptr);
+        products(a, plan, g, one_phase ? &pack : nullptr);
     }
   }
   if constexpr (sizeof(T) == 4) {
