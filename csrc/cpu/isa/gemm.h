@@ -172,7 +172,7 @@ inline void gemm_batch(const Gemm<T>& g, const GemmPlan& plan, const GemmBatch& 
   const auto packed_b = [&](int64_t i) { return workspace + i * slot + (g.mirror ? g.m * g.n : 0); };
   if (plan.packed && !pack_here) {
     const int64_t panels = panels_of<T>(plan);
-    const int64_t share = max_of(int64_t(1), (int64_t(1) << 15) / (plan.kc * plan.nv * lanes));  // panels in one task
+    const int64_t share = max_of(int64_t(1), (int64_t(1) << 13) / (plan.kc * plan.nv * lanes));  // panels in one task
     const int64_t tasks = ceil_div(panels, share), all = plan.k_blocks * tasks;
     parallel_chunks(count * all, [&](int64_t task) {
       const int64_t i = task / all, k0 = task / tasks % plan.k_blocks * plan.kc, p0 = task % tasks * share;
