@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterable
@@ -222,7 +223,8 @@ def _progress(batches: Any, title: str) -> Iterable[Any]:
         from tqdm import tqdm
     except ImportError:
         return batches
-    return tqdm(batches, desc=title, leave=False, unit="batch", dynamic_ncols=True)
+    size = shutil.get_terminal_size()  # 80x24 where the terminal does not say; tqdm would draw nothing
+    return tqdm(batches, desc=title, leave=False, unit="batch", ncols=min(size.columns, 100), nrows=size.lines)
 
 
 # ---- results -----------------------------------------------------------------------------------------------------------------

@@ -230,7 +230,7 @@ class Optimizer:
                         counted = counted or slot.hyper is common
                     if slot.args is None:
                         slot.place(slot.hyper, self._new_arrays(group, param))
-                    slot.kernel(param, grad, *slot.args)
+                    slot.kernel(param, grad, *slot.args)  # type: ignore[misc]
         finally:
             _C.set_grad_enabled(recording)
         return loss
