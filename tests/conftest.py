@@ -1,0 +1,21 @@
+"""What all tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import fastdl
+
+
+def pytest_configure(config):
+    # In CI the tests must see the installed wheel, with exactly the files that it ships.
+    inside = Path(__file__).parents[1] in Path(fastdl.__file__).parents
+    if os.environ.get("CI") and inside and ".venv" not in fastdl.__file__:
+        raise pytest.UsageError(f"CI tests the installed package, but fastdl comes from {fastdl.__file__}")
+
+
+def pytest_report_header(config):
+    from fastdl import _C
+
+    return f"fastdl {fastdl.__version__} ({_C.isa()}, {_C.num_threads()} threads) from {Path(fastdl.__file__).parent}"

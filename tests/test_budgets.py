@@ -1,0 +1,98 @@
+"""Sizes and times that must stay small: import, memory, wheel, source files. (Speed is measured by `fastdl bench`, not here.)"""
+
+import os
+import statistics
+import subprocess
+import sys
+import warnings
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import fastdl
+
+ROOT = Path(__file__).parents[1]
+IMPORT_MS = 30
+MEMORY_MB = 20
+WHEEL_MB = 10
+LINES_WARN, LINES_FAIL = 700, 800
+
+
+def _python(tmp_path, *args):
+    return subprocess.run([sys.executable, *args], capture_output=True, text=True, check=True, cwd=tmp_path)
+
+
+def _import_ms(tmp_path):
+    """Milliseconds that `import fastdl` takes after NumPy is there."""
+    text = _python(tmp_path, "-X", "importtime", "-c", "import numpy; import fastdl").stderr
+    row = next(line for line in text.splitlines() if line.split("|")[-1] == " fastdl")
+    return int(row.split("|")[1]) / 1000
+
+
+def test_import_time(tmp_path):
+    _import_ms(tmp_path)  # writes bytecode, warms the file cache
+    times = sorted(_import_ms(tmp_path) for _ in range(9))
+    # The quickest third: other work on the machine only ever adds.
+    assert statistics.median(times[:3]) <= IMPORT_MS, f"import fastdl takes {times} ms over NumPy"
+
+
+def test_import_is_lazy(tmp_path):
+    """Importing the package loads neither heavy dependencies nor our own layers."""
+    code = "import sys, fastdl; print(*sys.modules)"
+    loaded = set(_python(tmp_path, "-c", code).stdout.split())
+    assert loaded.isdisjoint(
+        {"torch", "matplotlib", "tqdm", "safetensors", "scipy", "sklearn", "pandas", "argparse", "ml_dtypes"}
+        | {f"fastdl.{name}" for name in ("nn", "optim", "data", "io", "cli", "config")}
+    )
+
+
+def test_memory(tmp_path):
+    code = "import {}; print(next(int(r.split()[1]) for r in open('/proc/self/status') if r.startswith('VmRSS')) / 1024)"
+    base, ours = ([float(_python(tmp_path, "-c", code.format(m)).stdout) for _ in range(3)] for m in ("numpy", "fastdl"))
+    assert min(ours) - min(base) <= MEMORY_MB, f"import fastdl takes {min(ours) - min(base):.1f} MB over NumPy"
+
+
+def test_package_size():
+    """The installed package, compressed as in a wheel, is far from the limit of the wheel."""
+    total = sum(p.stat().st_size for p in Path(fastdl.__file__).parent.rglob("*") if p.is_file() and "__pycache__" not in p.parts)
+    assert total <= 3 * WHEEL_MB * 2**20
+
+
+@pytest.mark.skipif("FASTDL_WHEEL" not in os.environ, reason="set FASTDL_WHEEL to the path of a wheel")
+def test_wheel():
+    path = Path(os.environ["FASTDL_WHEEL"])
+    assert path.stat().st_size <= WHEEL_MB * 10**6
+    with zipfile.ZipFile(path) as wheel:
+        names = wheel.namelist()
+        assert wheel.testzip() is None
+    assert sum("_C." in n and n.endswith(".so") for n in names) == 1
+    for need in ("fastdl/py.typed", "fastdl/_C.pyi", "fastdl/__init__.pyi", "fastdl/data/files/LICENSES.md", "fastdl/data/files/hamlet.txt.gz"):
+        assert need in names
+    assert any(n.endswith("licenses/LICENSE") for n in names)
+    strange = [n for n in names if not n.startswith(("fastdl/", "fastdl_engine-"))]
+    assert not strange and not any("__pycache__" in n or n.endswith((".cpp", ".h", ".o", ".a")) for n in names)
+
+
+def _sources():
+    for folder, patterns in (("csrc", ("*.cpp", "*.h", "*.cu", "*.cuh", "*.def")), ("fastdl", ("*.py",)), ("tests", ("*.py",))):
+        for pattern in patterns:
+            yield from (ROOT / folder).rglob(pattern)
+
+
+def test_files_can_be_read_in_one_sitting():
+    lengths = {str(p.relative_to(ROOT)): len(p.read_text().splitlines()) for p in _sources()}
+    assert lengths
+    long = {name: n for name, n in lengths.items() if n > LINES_WARN}
+    if long:
+        warnings.warn(f"long files: {long}", stacklevel=1)
+    assert not {name: n for name, n in long.items() if n > LINES_FAIL}
+
+
+def test_version_has_one_home():
+    import importlib.metadata
+
+    assert importlib.metadata.version("fastdl-engine") == fastdl.__version__
+    cff = (ROOT / "CITATION.cff").read_text()
+    assert f"version: {fastdl.__version__}\n" in cff
+    assert f"[{fastdl.__version__}]" in (ROOT / "CHANGELOG.md").read_text()
