@@ -1,5 +1,6 @@
 """Sizes and times that must stay small: import, memory, wheel, source files. (Speed is measured by `fastdl bench`, not here.)"""
 
+import importlib.metadata
 import os
 import statistics
 import subprocess
@@ -90,9 +91,10 @@ def test_files_can_be_read_in_one_sitting():
 
 
 def test_version_has_one_home():
-    import importlib.metadata
-
-    assert importlib.metadata.version("fastdl-engine") == fastdl.__version__
+    try:
+        assert importlib.metadata.version("fastdl-engine") == fastdl.__version__
+    except importlib.metadata.PackageNotFoundError:
+        assert "CI" not in os.environ  # run from the source folder, nothing installed
     cff = (ROOT / "CITATION.cff").read_text()
     assert f"version: {fastdl.__version__}\n" in cff
     assert f"[{fastdl.__version__}]" in (ROOT / "CHANGELOG.md").read_text()

@@ -224,5 +224,18 @@ FD_MATH V hardswish_backward(V g, V x) {
   return select(x <= V(-3), V(0), select(x >= V(3), g, g * fma(x, V(1.0 / 3.0), V(0.5))));
 }
 
+// clang-format off
+// The ops made of these formulas, for the kernels of every device: name, inputs, parameters (float attributes). CHEAP: a few
+// instructions; COSTLY: with an exponential.
+#define FD_CHEAP_ACTIVATIONS(_) \
+  _(relu, 1, 0) _(relu6, 1, 0) _(softsign, 1, 0) _(leaky_relu, 1, 1) _(hardtanh, 1, 2) _(hardsigmoid, 1, 0) _(hardswish, 1, 0) \
+  _(relu_backward, 2, 0) _(relu6_backward, 2, 0) _(sigmoid_backward, 2, 0) _(tanh_backward, 2, 0) _(softsign_backward, 2, 0) \
+  _(leaky_relu_backward, 2, 1) _(hardtanh_backward, 2, 2) _(hardsigmoid_backward, 2, 0) _(hardswish_backward, 2, 0)
+#define FD_COSTLY_ACTIVATIONS(_) \
+  _(sigmoid, 1, 0) _(log_sigmoid, 1, 0) _(silu, 1, 0) _(gelu, 1, 0) _(gelu_tanh, 1, 0) _(mish, 1, 0) _(softplus, 1, 2) \
+  _(elu, 1, 1) _(celu, 1, 1) _(selu, 1, 0) _(log_sigmoid_backward, 2, 0) _(silu_backward, 2, 0) _(gelu_backward, 2, 0) \
+  _(gelu_tanh_backward, 2, 0) _(mish_backward, 2, 0) _(softplus_backward, 2, 2) _(elu_backward, 2, 1) _(celu_backward, 2, 1) \
+  _(selu_backward, 2, 0)
+// clang-format on
 }  // namespace
 }  // namespace fastdl
