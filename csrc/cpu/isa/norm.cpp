@@ -17,19 +17,34 @@ const W* param_array(const View& v, W* space, int64_t d, W fallback) {
   return space;
 }
 
-// Rows of length d; mean and rstd are outputs. (Plain arguments: what a lambda captures is read again after every store.)
+// Rows go in small groups that stay in the first cache level between the passes over them.
+constexpr int64_t kGroup = 16;
+constexpr int64_t group_rows(int64_t d) { return max_of<int64_t>(4, min_of<int64_t>(kGroup, 4096 / d)); }
+
+// Rows of length d > 0; mean and rstd are outputs. (Plain arguments: what a lambda captures is read again after every store.)
 template <class T, class W = WideOf<T>>
 void normalise_rows(const T* x, T* y, W* mean, W* rstd, const W* weight, const W* bias, int64_t rows, int64_t d, double eps) {
   using V = Vec<W>;
-  for (int64_t r = 0; r < rows; r++, x += d, y += d) {
-    const auto m = moments(x, d);
-    const double scale = inverse_std(m.squares / double(d), eps);
-    mean[r] = W(double(m.center) + m.shift), rstd[r] = W(scale);
-    const V center(m.center), s{W(scale)}, offset{W(-m.shift * scale)};
-    for_channels<V::size>(d, [&](int64_t i, int lanes, auto count) {
-      for (int k = 0; k < decltype(count)::value; k++, i += V::size) {
-        const V normal = fma(load_n(x + i, lanes) - center, s, offset);
-        store_n(y + i, fma(normal, load_n(weight + i, lanes), load_n(bias + i, lanes)), lanes);
+  const int64_t group = group_rows(d);
+  W center[kGroup], scale[kGroup], offset[kGroup];  // y = ((x - center) * scale + offset) * weight + bias
+  for (int64_t r = 0; r < rows; r += group, x += group * d, y += group * d) {
+    const int n = int(min_of(group, rows - r));
+    for (int k = 0; k < n; k++) {
+      const auto m = moments(x + k * d, d);
+      const double inverse = inverse_std(m.squares / double(d), eps);
+      mean[r + k] = W(double(m.center) + m.shift), rstd[r + k] = W(inverse);
+      center[k] = m.center, scale[k] = W(inverse), offset[k] = W(-m.shift * inverse);
+    }
+    for_channels<V::size>(d, [&](int64_t c, int lanes, auto count) {
+      constexpr int m = decltype(count)::value;
+      V w[m], b[m];
+      for (int j = 0; j < m; j++) w[j] = load_n(weight + c + j * V::size, lanes), b[j] = load_n(bias + c + j * V::size, lanes);
+      for (int k = 0; k < n; k++) {
+        const V from(center[k]), s(scale[k]), o(offset[k]);
+        for (int j = 0; j < m; j++) {
+          const int64_t i = k * d + c + j * V::size;
+          store_n(y + i, fma(fma(load_n(x + i, lanes) - from, s, o), w[j], b[j]), lanes);
+        }
       }
     });
   }
@@ -45,7 +60,8 @@ void layer_norm_kernel(const Args& a) {
   W *mean = a.out[1].ptr<W>(), *rstd = a.out[2].ptr<W>(), *space = static_cast<W*>(a.workspace);
   const W *weight = param_array(a.in[1], space, d, W(1)), *bias = param_array(a.in[2], space + d, d, W(0));
   parallel_for(rows, row_grain(d), [&](int64_t begin, int64_t end) {
-    normalise_rows(x + begin * d, y + begin * d, mean + begin, rstd + begin, weight, bias, end - begin, d, eps);
+    if (d) return normalise_rows(x + begin * d, y + begin * d, mean + begin, rstd + begin, weight, bias, end - begin, d, eps);
+    for (int64_t r = begin; r < end; r++) mean[r] = rstd[r] = W(__builtin_nanf(""));
   });
 }
 
@@ -83,9 +99,8 @@ template <class T, class W = WideOf<T>>
 void backward_rows(const T* g, const T* x, const W* mean, const W* rstd, const W* weight, T* dx, W* dw, W* db, int64_t rows,
                    int64_t d) {
   using V = Vec<W>;
-  constexpr int64_t most = 16, cached = 4096;  // rows of a group; elements of x that stay in the first cache level with g and dx
-  const int64_t group = max_of<int64_t>(4, min_of(most, cached / d));
-  RowGradient<W> row[most];
+  const int64_t group = group_rows(d);
+  RowGradient<W> row[kGroup];
   for (int64_t r = 0; r < rows; r += group) {
     const int n = int(min_of(group, rows - r));
     const T *gr = g + r * d, *xr = x + r * d;
