@@ -26,11 +26,18 @@ class set_grad_enabled:
     def __exit__(self, *exc: Any) -> None:
         _C.set_grad_enabled(self.before.pop())
 
+    def __call__(self, fn: Callable) -> Callable:
+        _C.set_grad_enabled(self.before.pop())  # as a decorator it says nothing about the code around it
+        return (enable_grad if self.mode else no_grad)()(fn)
+
 
 class _Mode:
     mode = False
 
-    def __init__(self) -> None:
+    def __new__(cls, fn: Callable | None = None) -> Any:
+        return super().__new__(cls) if fn is None else cls()(fn)  # both @no_grad and @no_grad()
+
+    def __init__(self, fn: None = None) -> None:
         self.before: list[bool] = []
 
     def __enter__(self) -> _Mode:
@@ -159,6 +166,17 @@ def _flatten(tree: Any) -> tuple[list[Tensor], Callable[[list], Any]]:
     return leaves, walk(tree)
 
 
+def _fresh(x: Tensor, outer: bool) -> Tensor:
+    """A leaf for a transform to differentiate; it stays connected to x where an outer gradient wants to pass."""
+    return _C.reshape(x, x.shape) if outer and x.requires_grad else x.detach().requires_grad_()
+
+
+def _reaches_others(outputs: Sequence[Tensor], leaves: Sequence[Tensor]) -> bool:
+    """Whether outputs depend on tensors that require grad other than leaves: also those that a function sees by closure."""
+    known = {id(x) for x in leaves}
+    return any(id(x) not in known for x in _C.graph_leaves(tuple(outputs))[0])
+
+
 def value_and_grad(fn: Callable, argnums: int | Sequence[int] = 0, has_aux: bool = False) -> Callable:
     """A function that returns fn's value and its gradient with respect to the positional arguments argnums.
 
@@ -182,7 +200,7 @@ def value_and_grad(fn: Callable, argnums: int | Sequence[int] = 0, has_aux: bool
             rebuilds = []
             for k in nums:
                 xs, rebuild = _flatten(args[k])
-                fresh = [_C.reshape(x, x.shape) if x.requires_grad and outer else x.detach().requires_grad_() for x in xs]
+                fresh = [_fresh(x, outer) for x in xs]
                 args_list[k] = rebuild(fresh)
                 leaves += fresh
                 rebuilds.append((len(fresh), rebuild))
@@ -191,7 +209,7 @@ def value_and_grad(fn: Callable, argnums: int | Sequence[int] = 0, has_aux: bool
             value = asarray(value)
             if value.size != 1:
                 raise GradError(f"grad: the function must return a scalar, not shape {value.shape}; use jacobian or vjp")
-            nested = outer and any(x.grad_fn is not None for x in leaves)
+            nested = outer and _reaches_others((value,), leaves)
             found = _C.backward((value,), (ones_like(value),), tuple(leaves), nested, nested) if value.requires_grad else (None,) * len(leaves)
         flat = [zeros_like(x.detach()) if g is None else g for g, x in zip(found, leaves)]
         grads = []
@@ -237,14 +255,16 @@ def vjp(fn: Callable, *primals: Any) -> tuple[Any, Callable]:
     outer = _C.grad_enabled()
     with enable_grad():
         flat = [_flatten(p) for p in primals]
-        fresh = [[_C.reshape(x, x.shape) if x.requires_grad and outer else x.detach().requires_grad_() for x in xs] for xs, _ in flat]
+        fresh = [[_fresh(x, outer) for x in xs] for xs, _ in flat]
         out = fn(*(rebuild(xs) for (_, rebuild), xs in zip(flat, fresh)))
     outs, rebuild_out = _flatten(out)
     leaves = tuple(x for xs in fresh for x in xs)
-    nested = outer and any(x.grad_fn is not None for x in leaves)
+    nested = outer and _reaches_others(outs, leaves)
 
     def pull(cotangents: Any) -> tuple:
         gs, _ = _flatten(cotangents)
+        if len(gs) != len(outs):
+            raise ShapeError(f"vjp: {len(gs)} output gradients for {len(outs)} outputs")
         pairs = [(o, _seed(o, g, "vjp")) for o, g in zip(outs, gs) if o.requires_grad]
         create = _C.grad_enabled() and (nested or any(g.requires_grad for _, g in pairs))
         found = list(_C.backward(tuple(o for o, _ in pairs), tuple(g for _, g in pairs), leaves, True, create))
@@ -262,27 +282,31 @@ def jvp(fn: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[
     """fn's value and its derivative along the tangents, by two reverse passes (the transpose of the vjp is linear in its argument)."""
     if len(primals) != len(tangents):
         raise TypeError_(f"jvp: {len(primals)} primals and {len(tangents)} tangents")
+    outer = _C.grad_enabled()
     with enable_grad():
         flat = [_flatten(p) for p in primals]
-        fresh = [[x.detach().requires_grad_() for x in xs] for xs, _ in flat]
+        fresh = [[_fresh(x, outer) for x in xs] for xs, _ in flat]
         out = fn(*(rebuild(xs) for (_, rebuild), xs in zip(flat, fresh)))
         outs, rebuild_out = _flatten(out)
         leaves = tuple(x for xs in fresh for x in xs)
-        dirs = tuple(t.detach() for tree in tangents for t in _flatten(tree)[0])
+        dirs = tuple(t if outer else t.detach() for tree in tangents for t in _flatten(tree)[0])
+        if len(dirs) != len(leaves):
+            raise ShapeError(f"jvp: {len(dirs)} tangents for {len(leaves)} primals")
+        nested = outer and (_reaches_others(outs, leaves) or any(t.requires_grad for t in dirs))
         for x, t in zip(leaves, dirs):
             if x.shape != t.shape:
                 raise ShapeError(f"jvp: tangent of shape {t.shape} for a primal of shape {x.shape}")
         live = [o for o in outs if o.requires_grad]
         duals = tuple(zeros_like(o.detach()).requires_grad_() for o in live)
         pulled = _C.backward(tuple(live), duals, leaves, True, True) if live else ()
-        pairs = [(p, t) for p, t in zip(pulled, dirs) if p is not None and p.requires_grad]
-        pushed = _C.backward(tuple(p for p, _ in pairs), tuple(t for _, t in pairs), duals, False, False) if pairs else (None,) * len(live)
+        pairs = [(p, t if t.dtype == p.dtype else t.astype(p.dtype)) for p, t in zip(pulled, dirs) if p is not None and p.requires_grad]
+        pushed = _C.backward(tuple(p for p, _ in pairs), tuple(t for _, t in pairs), duals, nested, nested) if pairs else (None,) * len(live)
     moved = iter(pushed)
     result = []
     for o in outs:
         d = next(moved) if o.requires_grad else None
         result.append(zeros_like(o.detach()) if d is None else d)
-    return rebuild_out([o.detach() for o in outs]), rebuild_out(result)
+    return rebuild_out([o if nested else o.detach() for o in outs]), rebuild_out(result)
 
 
 def jacobian(fn: Callable, argnums: int = 0) -> Callable:
@@ -324,6 +348,37 @@ def hessian(fn: Callable, argnums: int = 0) -> Callable:
 
 
 # ---- custom rules, checkpointing -------------------------------------------------------------------------------------
+def _tensors_of(tree: Any) -> tuple[list[Tensor], Callable[[Sequence], Any]]:
+    """Like _flatten, for trees in which anything may stand beside the tensors."""
+    leaves: list[Tensor] = []
+
+    def walk(t: Any) -> Callable[[Sequence], Any]:
+        if isinstance(t, Tensor):
+            leaves.append(t)
+            k = len(leaves) - 1
+            return lambda new: new[k]
+        if type(t) is dict:
+            parts = {k: walk(v) for k, v in t.items()}
+            return lambda new: {k: p(new) for k, p in parts.items()}
+        if type(t) in (tuple, list):
+            rebuild, items = type(t), [walk(v) for v in t]
+            return lambda new: rebuild(p(new) for p in items)
+        return lambda new: t
+
+    return leaves, walk(tree)
+
+
+def _custom_rule(rule: Callable, rebuild: Callable, nout: int, is_tensor: tuple) -> Callable:
+    def backward_rule(*values: Tensor) -> tuple:
+        found = rule(rebuild(values[nout:]), *values[:nout])
+        found = found if isinstance(found, (tuple, list)) else (found,)
+        if len(found) == len(is_tensor) != sum(is_tensor):
+            found = tuple(g for g, t in zip(found, is_tensor) if t)
+        return tuple(found)
+
+    return backward_rule
+
+
 class custom_vjp:
     """A function with a gradient rule of its own (as jax.custom_vjp).
 
@@ -358,26 +413,25 @@ class custom_vjp:
         with no_grad():
             out, saved = self.forward(*args)
         tensors = tuple(a for a in args if isinstance(a, Tensor))
+        if any(t.requires_grad for t in tensors) and _C.grad_enabled():
+            kept, rebuild = _tensors_of(saved)
+        else:
+            kept, rebuild = [], None
         outs = tuple(out) if isinstance(out, (tuple, list)) else (out,)
-        outs = tuple(_C.reshape(o.detach(), o.shape) if any(o is t for t in tensors) else o for o in map(asarray, outs))
-        rule = self.rule
-
-        def backward_rule(*gs: Tensor) -> tuple:
-            found = rule(saved, *gs)
-            found = found if isinstance(found, (tuple, list)) else (found,)
-            if len(found) == len(args) != len(tensors):
-                found = tuple(g for g, a in zip(found, args) if isinstance(a, Tensor))
-            return tuple(found)
-
-        _C.record(outs, tensors, backward_rule, getattr(self.fn, "__name__", "custom_vjp"))
+        outs = tuple(_C.reshape(o.detach(), o.shape) if o.requires_grad or any(o is t for t in tensors) else o for o in map(asarray, outs))
+        if rebuild is None:
+            return outs if isinstance(out, (tuple, list)) else outs[0]
+        # The tape holds the saved tensors, not a closure: it notices writes to them, and an output among them makes no cycle.
+        is_tensor = tuple(isinstance(a, Tensor) for a in args)
+        _C.record(outs, tensors, _custom_rule(self.rule, rebuild, len(outs), is_tensor), getattr(self.fn, "__name__", "custom_vjp"), tuple(kept))
         return outs if isinstance(out, (tuple, list)) else outs[0]
 
 
 def checkpoint(fn: Callable, *args: Any, **kwargs: Any) -> Any:
     """fn(*args) without keeping its inner values: they are computed again in backward (Chen et al., arXiv 1604.06174).
 
-    Random draws inside must come from generators whose state the function restores itself; fastdl's dropout layers do so by replaying
-    the default generator's state.
+    Draws from the default generator (dropout) are replayed; draws from other generators must be restored by the function itself.
+    Parameters that fn reaches by closure get their gradients too.
 
     Examples
     --------
@@ -391,36 +445,40 @@ def checkpoint(fn: Callable, *args: Any, **kwargs: Any) -> Any:
     if not _C.grad_enabled():
         return fn(*args, **kwargs)
     state = default_generator.get_state()
-    with no_grad():
-        out = fn(*args, **kwargs)
-    explicit = tuple(a for a in args if isinstance(a, Tensor) and a.requires_grad)
-    outs = tuple(out) if isinstance(out, (tuple, list)) else (out,)
-    # Tensors that fn reaches by closure (parameters) get their gradients in the inner backward, so an anchor makes sure it runs.
-    anchor = zeros_like(outs[0].detach()).reshape(-1)[:0].requires_grad_()
+    start = _C.graph_clock()
+    # Recorded once to find the tensors that fn reaches by closure (parameters); that graph is dropped at once.
+    wants = [isinstance(a, Tensor) and a.requires_grad for a in args]
+    inputs = [a for a, w in zip(args, wants) if w]
+    fresh = [a.detach().requires_grad_() if w else a for a, w in zip(args, wants)]
+    out = fn(*fresh, **kwargs)
+    several = isinstance(out, (tuple, list))
+    outs = tuple(out) if several else (out,)
+    reached, older = _C.graph_leaves(tuple(o for o in outs if isinstance(o, Tensor)), start)
+    own = {id(f) for f in fresh}
+    inputs += [leaf for leaf in reached if id(leaf) not in own]
+    outs = tuple(o.detach() for o in outs)
+    result = type(out)(outs) if several else outs[0]
+    del out, fresh, reached
 
-    def rule(*gs: Tensor) -> tuple:
+    def rule(*values: Tensor) -> tuple:
         create = _C.grad_enabled()
         now = default_generator.get_state()
         default_generator.set_state(state)
         try:
             with enable_grad():
-                fresh = [(_C.reshape(a, a.shape) if create else a.detach().requires_grad_()) if isinstance(a, Tensor) and a.requires_grad else a for a in args]
-                again = fn(*fresh, **kwargs)
+                again_args = [_fresh(a, create) if w else a for a, w in zip(args, wants)]
+                again = fn(*again_args, **kwargs)
         finally:
             default_generator.set_state(now)
         again = tuple(again) if isinstance(again, (tuple, list)) else (again,)
-        targets = tuple(f for f, a in zip(fresh, args) if isinstance(a, Tensor) and a.requires_grad)
-        pairs = [(o, g) for o, g in zip(again, gs) if o.requires_grad]
-        if create:
-            found = _C.backward(tuple(o for o, _ in pairs), tuple(g for _, g in pairs), targets, True, True)
-        else:
-            _C.backward(tuple(o for o, _ in pairs), tuple(g for _, g in pairs), None, False, False)
-            found = tuple(t.grad for t in targets)
-        return (*found, None)
+        explicit = [f for f, w in zip(again_args, wants) if w]
+        targets = (*explicit, *inputs[len(explicit) :])
+        pairs = [(o, g) for o, g in zip(again, values) if o.requires_grad]
+        return _C.backward(tuple(o for o, _ in pairs), tuple(g for _, g in pairs), targets, create or older, create)
 
-    outs = tuple(o.detach() for o in outs)
-    _C.record(outs, (*explicit, anchor), rule, "checkpoint")
-    return type(out)(outs) if isinstance(out, (tuple, list)) else outs[0]
+    kept = (*(a for a, w in zip(args, wants) if isinstance(a, Tensor) and not w), *inputs)  # a write to one would change the second run
+    _C.record(outs, tuple(inputs), rule, "checkpoint", kept)
+    return result
 
 
 class detect_anomaly:

@@ -52,7 +52,7 @@ class DType:
             return self.name == other
         try:
             return np.dtype(other).name == self.name  # type: ignore[call-overload]
-        except TypeError:
+        except Exception:
             return False
 
     def __reduce__(self) -> Any:
@@ -111,8 +111,8 @@ def dtype_code(d: Any) -> int:
         return _NAMES[d]
     try:
         name = np.dtype(d).name
-    except TypeError:
-        name = getattr(d, "__name__", str(d))
+    except Exception:  # NumPy raises nearly anything here
+        name = getattr(d, "__name__", None) or str(d)
     if name in _NAMES:
         return _NAMES[name]
     raise DTypeError(f"dtype {d!r} is not supported; need one of {', '.join(_NAMES)}")

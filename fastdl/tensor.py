@@ -8,7 +8,7 @@ import numpy as np
 
 from . import _C, autograd, ops
 from ._C import Tensor
-from .errors import DeviceError, GradError, TypeError_
+from .errors import DeviceError, GradError, TypeError_, ValueError_
 from .ops import creation, elementwise, index, linalg, reduce, shape
 
 
@@ -56,10 +56,12 @@ def numpy(self: Tensor) -> np.ndarray:
 def __array__(self: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
     if self.requires_grad:
         raise GradError("this tensor requires grad, and NumPy would lose it; use detach(), or a fastdl function, which keeps it")
+    if copy is False and (self.dtype.name == "bfloat16" or (dtype is not None and self.dtype.numpy != dtype)):
+        raise ValueError_(f"__array__: {self.dtype} as NumPy dtype {dtype} needs a copy")
     a = numpy(self)
     if dtype is not None and a.dtype != dtype:
         return a.astype(dtype)
-    return a.copy() if copy else a
+    return a.copy() if copy and self.dtype.name != "bfloat16" else a
 
 
 def __dlpack__(self: Tensor, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None) -> Any:
@@ -97,7 +99,10 @@ def zero_(self: Tensor) -> Tensor:
 
 def _in_place(operator: str) -> Any:
     def method(self: Tensor, other: Any) -> Tensor:
-        return getattr(self, operator)(other)
+        result = getattr(self, operator)(other)
+        if result is NotImplemented:
+            raise TypeError_(f"{operator.strip('_')[1:]}_: {type(other).__name__} is neither a tensor, an array nor a number")
+        return result
 
     return method
 
@@ -174,6 +179,12 @@ def __deepcopy__(self: Tensor, memo: dict) -> Tensor:
     if self.requires_grad:
         t.requires_grad_()
     memo[id(self)] = t
+    if self.grad is not None:
+        t.grad = self.grad.detach().clone()
+    if hasattr(self, "__dict__"):
+        import copy
+
+        t.__dict__.update(copy.deepcopy(self.__dict__, memo))
     return t
 
 
@@ -330,28 +341,105 @@ _UFUNCS = {
 }  # fmt: skip
 
 
+_REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min", "logical_and": "all", "logical_or": "any"}
+_NO_OPTIONS = {"where": True, "initial": None, "dtype": None, "keepdims": False, "casting": "same_kind", "order": "K", "subok": True}
+
+
 def __array_ufunc__(self: Tensor, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
     """`np.exp(t)`, `np.ones(3) * t`: runs fastdl's op of the same name, so gradients are kept."""
     import fastdl
 
-    fn = getattr(fastdl, _UFUNCS.get(ufunc.__name__, ufunc.__name__), None)
     out = kwargs.pop("out", None)
-    if method == "reduce" and ufunc.__name__ in ("add", "multiply", "maximum", "minimum", "logical_and", "logical_or"):
-        name = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min", "logical_and": "all", "logical_or": "any"}[ufunc.__name__]
-        kwargs = {k: v for k, v in kwargs.items() if k == "axis" or (v is not None and k in ("keepdims", "dtype"))}
-        return getattr(fastdl, name)(inputs[0], **kwargs)
-    if fn is None or method != "__call__" or kwargs:
-        detail = f" with {', '.join(kwargs)}" if kwargs else ""
-        raise TypeError_(f"numpy.{ufunc.__name__}.{method}{detail} has no fastdl op; use detach().numpy() to leave the graph")
-    result = fn(*inputs)
-    if out is not None:
-        (target,) = out
-        if isinstance(target, Tensor):
-            _C.copy_(target, result)
-        else:
-            np.copyto(target, result.numpy(), casting="same_kind")
-        return target
-    return result
+    name = _UFUNCS.get(ufunc.__name__, ufunc.__name__)
+    options = {k: v for k, v in kwargs.items() if not (k in _NO_OPTIONS and (v is _NO_OPTIONS[k] or v is np._NoValue))}
+    if method == "reduce" and ufunc.__name__ in _REDUCTIONS:
+        name, options["axis"] = _REDUCTIONS[ufunc.__name__], options.get("axis", 0)  # ufunc.reduce works on the first axis by default
+        unknown = set(options) - ({"axis", "keepdims", "dtype"} if name in ("sum", "prod") else {"axis", "keepdims"})
+    elif method == "accumulate" and ufunc.__name__ in ("add", "multiply"):
+        name, options["axis"] = "cumsum" if ufunc.__name__ == "add" else "cumprod", options.get("axis", 0)
+        unknown = set(options) - {"axis", "dtype"}
+    else:
+        unknown = set(options) if method == "__call__" else {method}
+    fn = getattr(fastdl, name, None)
+    if fn is None or unknown or ufunc.nout != 1:
+        detail = "" if method == "__call__" else f".{method}"
+        detail += f" with {', '.join(sorted(unknown - {method}))}" if unknown - {method} else ""
+        raise TypeError_(f"numpy.{ufunc.__name__}{detail} has no fastdl op; use detach().numpy() to leave the graph")
+    result = fn(*inputs, **options)
+    if out is None or out[0] is None:
+        return result
+    (target,) = out
+    if isinstance(target, Tensor):
+        if target.requires_grad and _C.grad_enabled():
+            raise GradError(f"numpy.{ufunc.__name__}: out= cannot be recorded; drop out= or use no_grad()")
+        _C.copy_(target, result)
+    else:
+        np.copyto(target, result.numpy(), casting="same_kind")
+    return target
+
+
+# Functions whose defaults or argument order differ from fastdl's function of the same name.
+
+def _numpy_scan(fn: Any) -> Any:
+    def scan(a: Any, axis: Any = None, dtype: Any = None) -> Tensor:
+        return fn(shape.ravel(a), 0, dtype) if axis is None else fn(a, axis, dtype)
+
+    return scan
+
+
+def _numpy_take(a: Any, indices: Any, axis: Any = None) -> Tensor:
+    a = creation.asarray(a)
+    i = creation.asarray(indices)
+    return index.take(shape.ravel(a), i, 0) if axis is None else index.take(a, i, axis)
+
+
+def _numpy_diagonal(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1) -> Tensor:
+    return shape.diagonal(a, offset, axis1, axis2)
+
+
+def _numpy_trace(a: Any, offset: int = 0, axis1: int = 0, axis2: int = 1, dtype: Any = None) -> Tensor:
+    return reduce.sum(shape.diagonal(a, offset, axis1, axis2), -1, False, dtype)
+
+
+def _numpy_pad(array: Any, pad_width: Any, mode: str = "constant", constant_values: Any = 0) -> Tensor:
+    if mode != "constant":
+        raise TypeError_(f"numpy.pad with mode={mode!r} has no fastdl function; use detach().numpy() to leave the graph")
+    x = creation.asarray(array)
+    pairs = np.broadcast_to(np.asarray(pad_width), (x.ndim, 2)).tolist()
+    if any(side < 0 for pair in pairs for side in pair):
+        raise ValueError_("pad: widths must be at least 0")
+    return shape.pad(x, tuple(map(tuple, pairs)), constant_values)
+
+
+def _numpy_moment(fn: Any) -> Any:
+    def moment(a: Any, axis: Any = None, *, ddof: float = 0, keepdims: bool = False, correction: float | None = None) -> Tensor:
+        return fn(a, axis, ddof if correction is None else correction, keepdims)
+
+    return moment
+
+
+_NUMPY_FUNCTIONS = {
+    "cumsum": _numpy_scan(reduce.cumsum),
+    "cumprod": _numpy_scan(reduce.cumprod),
+    "take": _numpy_take,
+    "diagonal": _numpy_diagonal,
+    "trace": _numpy_trace,
+    "pad": _numpy_pad,
+    "var": _numpy_moment(_var),
+    "std": _numpy_moment(_std),
+    "permute_dims": shape.transpose,
+    "shape": lambda a: a.shape,
+    "ndim": lambda a: a.ndim,
+    "size": lambda a, axis=None: a.size if axis is None else a.shape[axis],
+    "array_repr": lambda arr, *a, **k: repr(arr),
+    "array_str": lambda arr, *a, **k: str(arr),
+    "may_share_memory": lambda a, b, max_work=None: _shared(a, b),
+    "shares_memory": lambda a, b, max_work=None: _shared(a, b),
+}
+
+
+def _shared(a: Any, b: Any) -> bool:
+    return bool(_C.overlap(creation.asarray(a), creation.asarray(b)))
 
 
 def __array_function__(self: Tensor, func: Any, types: Any, args: tuple, kwargs: dict) -> Any:
@@ -359,10 +447,13 @@ def __array_function__(self: Tensor, func: Any, types: Any, args: tuple, kwargs:
     import fastdl
 
     home = func.__module__.partition("numpy")[2].strip(".")
-    space = getattr(fastdl, home, None) if home in ("linalg", "fft") else fastdl
-    fn = getattr(space, func.__name__, None) if space is not None else None
-    if fn is None:
-        raise TypeError_(f"numpy.{func.__name__} has no fastdl function; use detach().numpy() to leave the graph")
+    space = getattr(fastdl, home, None) if home in ("linalg", "fft") else None if home.startswith("_") else fastdl
+    fn = _NUMPY_FUNCTIONS.get(func.__name__) if space is fastdl else None
+    fn = fn or (getattr(space, func.__name__, None) if space is not None else None)
+    if not callable(fn):
+        where = f"{home}." if home else ""
+        raise TypeError_(f"numpy.{where}{func.__name__} has no fastdl function; use detach().numpy() to leave the graph")
+    kwargs = {k: v for k, v in kwargs.items() if v is not np._NoValue and not (k == "out" and v is None)}
     return fn(*args, **kwargs)
 
 

@@ -272,7 +272,7 @@ Buffer* alloc_buffer(int64_t bytes) {
   }
   b->bytes = bytes;
   b->references.store(1, std::memory_order_relaxed);
-  b->version = 0;
+  b->version = b->graph_version = 0;
   return b;
 }
 
@@ -281,7 +281,7 @@ Buffer* wrap_buffer(void* data, int64_t bytes, Device device, void (*release_fn)
   b->data = data;
   b->bytes = bytes;
   b->references.store(1, std::memory_order_relaxed);
-  b->version = 0;
+  b->version = b->graph_version = 0;
   b->device = device;
   b->size_class = -1;
   b->release_fn = release_fn;

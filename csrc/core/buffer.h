@@ -19,6 +19,7 @@ struct Buffer {
   int64_t bytes;  // as asked for; the block may be larger
   std::atomic<uint32_t> references;
   uint32_t version;  // raised by every in-place write, so that autograd notices stale saved tensors
+  uint32_t graph_version;  // version after the last recorded in-place write: views without a node that are older miss its gradient
   Device device;
   int16_t size_class;                 // of the CPU allocator; -1: foreign memory
   void (*release_fn)(void* context);  // foreign memory: called once, when the last reference goes

@@ -2,6 +2,7 @@
 // stanza); the walk is a loop, so depth is bounded by memory only.
 #include <queue>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "tensor.h"
 
@@ -23,7 +24,7 @@ struct Edge {
 struct SavedValue {
   PyObject* object = nullptr;  // tensor, number, attribute or shape tuple
   uint32_t version = 0;        // of the buffer when saved
-  bool is_output = false;      // an alias without its node, to avoid a reference cycle
+  int32_t output = -1;         // >= 0: this output, kept as an alias without its node to avoid a reference cycle
 };
 
 struct OutputMeta {
@@ -154,10 +155,44 @@ bool any_needs_grad(PyObject* const* inputs, int n) {
   return false;
 }
 
+uint64_t graph_clock() { return next_sequence; }
+
+PyObject* py_graph_leaves(PyObject* roots, uint64_t since) {
+  std::unordered_set<Node*> seen;
+  std::vector<Node*> todo;
+  PyObject* leaves = PyList_New(0);
+  std::unordered_set<PyObject*> listed;
+  bool ok = leaves != nullptr, older = false;
+  const auto visit = [&](Node* node, TensorObject* leaf) {
+    if (leaf && listed.insert(as_object(leaf)).second) ok = ok && PyList_Append(leaves, as_object(leaf)) == 0;
+    if (node && seen.insert(node).second) todo.push_back(node), older = older || node->sequence < since;
+  };
+  for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(roots); k++) {
+    TensorObject* t = as_tensor(PyTuple_GET_ITEM(roots, k));
+    visit(t->node, !t->node && t->requires_grad ? t : nullptr);
+  }
+  while (ok && !todo.empty()) {
+    Node* node = todo.back();
+    todo.pop_back();
+    for (const Edge& e : node->edges) visit(e.node, e.leaf);
+  }
+  PyObject* result = ok ? Py_BuildValue("(OO)", leaves, older ? Py_True : Py_False) : nullptr;
+  Py_XDECREF(leaves);
+  return result;
+}
+
 void bump_version(TensorObject* t) { t->version = ++t->buffer->version; }
 
 bool check_version(const TensorObject* t, const char* op) {
-  if (!t->node || t->version == t->buffer->version || !grad_enabled) return true;
+  if (!t->node) {
+    if (!t->is_view || t->detached || !grad_enabled || t->version >= t->buffer->graph_version) return true;
+    raise(ErrorCode::Grad,
+          "%s: this view was made before values with a gradient were written to its memory, so their gradient would be lost; make the "
+          "view after the write, or use detach() if that is meant",
+          op);
+    return false;
+  }
+  if (t->version == t->buffer->version || !grad_enabled) return true;
   raise(ErrorCode::Grad,
         "%s: this tensor's memory was changed in place through another tensor after it was computed, so its gradient would be wrong; "
         "use clone() before the in-place write",
@@ -212,7 +247,7 @@ bool record_op(OpObject* op, PyObject* const* bound, PyObject* const* inputs, in
         if (op->outputs_if >= 0 && bound[op->outputs_if] == (*op->params)[op->outputs_if].default_value) break;
         value.object = as_object(alias_tensor(outputs[slot.index], false));
         value.version = outputs[slot.index]->buffer->version;
-        value.is_output = true;
+        value.output = slot.index;
         break;
       case SavedKind::Attr:
         value.object = bound[slot.index];
@@ -252,11 +287,10 @@ bool record_rule(PyObject* name, PyObject* rule, PyObject* saved, PyObject* cons
   node->saved.resize(n);
   for (Py_ssize_t s = 0; s < n; s++) {
     PyObject* o = PyTuple_GET_ITEM(saved, s);
-    bool output = false;
-    for (int k = 0; k < nout; k++) output = output || o == as_object(outputs[k]);
-    if (output) {
+    for (int k = 0; k < nout; k++)
+      if (o == as_object(outputs[k])) node->saved[s].output = k;
+    if (node->saved[s].output >= 0) {
       node->saved[s].object = as_object(alias_tensor(as_tensor(o), false));
-      node->saved[s].is_output = true;
     } else {
       Py_INCREF(o);
       node->saved[s].object = o;
@@ -350,7 +384,9 @@ bool accumulate_leaf(TensorObject* leaf, PyObject* g_owned) {
   const bool graph = grad_enabled && g->node;
   if (leaf->grad) {
     TensorObject* old = as_tensor(leaf->grad);
-    if (!graph && !needs_grad(old)) {  // in the same memory, which an optimiser may own
+    bool writable = true;
+    for (int d = 0; d < old->view.ndim; d++) writable = writable && (old->view.strides[d] != 0 || old->view.shape[d] <= 1);
+    if (!graph && !needs_grad(old) && writable) {  // in the same memory, which an optimiser may own
       PyObject* bound[2] = {leaf->grad, g_owned};
       PyObject* r = dispatch(op_objects[int(OpId::add)], bound, old);
       Py_DECREF(g_owned);
@@ -382,8 +418,16 @@ bool accumulate_leaf(TensorObject* leaf, PyObject* g_owned) {
   return true;
 }
 
+PyObject* raise_freed(Node* node) {
+  PyObject* name = node_name(node);
+  raise(ErrorCode::Grad, "backward: the graph at %U was already freed by an earlier backward; pass retain_graph=True to the first", name);
+  Py_XDECREF(name);
+  return nullptr;
+}
+
 // The saved values of a node as the rule wants them: outputs get their node back, stale memory is an error.
 PyObject* unpack(Node* node, size_t s) {
+  if (s >= node->saved.size()) return raise_freed(node);  // by another thread, while a kernel ran
   SavedValue& value = node->saved[s];
   PyObject* o = value.object;
   if (!o) {
@@ -400,14 +444,11 @@ PyObject* unpack(Node* node, size_t s) {
       Py_XDECREF(name);
       return nullptr;
     }
-    if (value.is_output && grad_enabled) {
+    if (value.output >= 0 && grad_enabled) {
       TensorObject* alias = alias_tensor(t, false);
       if (!alias) return nullptr;
       alias->node = node_retain(node);
-      alias->output_nr = 0;
-      if (node->op)
-        for (const SavedSlot& slot : *reinterpret_cast<OpObject*>(node->op)->saved)
-          if (&slot - reinterpret_cast<OpObject*>(node->op)->saved->data() == std::ptrdiff_t(s)) alias->output_nr = slot.index;
+      alias->output_nr = uint32_t(value.output);
       alias->version = t->buffer->version;
       return as_object(alias);
     }
@@ -434,10 +475,12 @@ struct Engine {
       node_release(p.first);
     }
     for (auto* r : results) Py_XDECREF(r);
+    for (Node* r : roots) node_release(r);
   }
 
   // In capture mode only nodes that lead to a target run: useful[node], filled before the walk, tells which.
   std::unordered_map<Node*, bool> useful;
+  std::vector<Node*> roots;  // kept alive, and with them all nodes that `useful` names
   bool is_useful(const Edge& e) const {
     if (e.leaf) return leaf_targets.count(e.leaf) > 0;
     if (!e.node) return false;
@@ -514,12 +557,7 @@ struct Engine {
   }
 
   bool run_node(Node* node, std::vector<PyObject*>& grads) {
-    if (node->freed) {
-      PyObject* name = node_name(node);
-      raise(ErrorCode::Grad, "backward: the graph at %U was already freed by an earlier backward; pass retain_graph=True to the first", name);
-      Py_XDECREF(name);
-      return false;
-    }
+    if (node->freed) return raise_freed(node), false;
     // Missing gradients of further outputs are zeros.
     for (size_t k = 0; k < grads.size(); k++)
       if (!grads[k] && (node->rule || reinterpret_cast<OpObject*>(node->op)->visible > int(k))) {
@@ -633,7 +671,7 @@ struct Engine {
   }
 
   bool run_rule(Node* node, std::vector<PyObject*>& grads) {
-    const size_t n = grads.size() + node->saved.size();
+    const size_t nsaved = node->saved.size(), n = grads.size() + nsaved;
     PyObject* args = PyTuple_New(Py_ssize_t(n));
     if (!args) return false;
     for (size_t k = 0; k < grads.size(); k++) {
@@ -641,7 +679,7 @@ struct Engine {
       Py_INCREF(g);
       PyTuple_SET_ITEM(args, k, g);
     }
-    for (size_t s = 0; s < node->saved.size(); s++) {
+    for (size_t s = 0; s < nsaved; s++) {
       PyObject* o = unpack(node, s);
       if (!o) {
         Py_DECREF(args);
@@ -704,7 +742,7 @@ PyObject* py_backward(PyObject* roots, PyObject* grads, PyObject* targets, bool 
   }
   const Py_ssize_t n = PyTuple_GET_SIZE(roots);
   for (Py_ssize_t k = 0; engine.capture && k < n; k++)
-    if (Node* node = as_tensor(PyTuple_GET_ITEM(roots, k))->node) engine.find_useful(node);
+    if (Node* node = as_tensor(PyTuple_GET_ITEM(roots, k))->node) engine.roots.push_back(node_retain(node)), engine.find_useful(node);
   for (Py_ssize_t k = 0; k < n; k++) {
     TensorObject* root = as_tensor(PyTuple_GET_ITEM(roots, k));
     PyObject* g = PyTuple_GET_ITEM(grads, k);

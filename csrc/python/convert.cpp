@@ -15,6 +15,19 @@ PyObject* error_classes[10];
 PyObject* dtypes = nullptr;  // tuple of fastdl.DType
 }  // namespace
 
+int ops_running = 0;
+std::vector<Buffer*> retired_buffers;
+void release_retired() {
+  std::vector<Buffer*> gone;
+  gone.swap(retired_buffers);
+  for (Buffer* b : gone) release(b);
+}
+
+PyObject* as_tuple(PyObject* o) {
+  if (PyUnicode_Check(o) || PyBytes_Check(o)) return PyErr_SetString(PyExc_TypeError, "need a sequence"), nullptr;
+  return PySequence_Tuple(o);
+}
+
 bool set_error_classes(PyObject* module) {
   static const char* const names[] = {"ShapeError", "DTypeError", "IndexError_", "ValueError_", "TypeError_", "DeviceError",
                                       "OutOfMemoryError", "FormatError", "GradError", "CaptureError"};
@@ -72,8 +85,9 @@ int dtype_code(PyObject* o) {
 }
 
 bool get_shape(PyObject* o, const char* what, int64_t* shape, int* ndim) {
-  PyObject* seq = PyIndex_Check(o) && !PyTuple_Check(o) ? PyTuple_Pack(1, o) : PySequence_Fast(o, "");
+  PyObject* seq = PyLong_Check(o) || (PyIndex_Check(o) && !PySequence_Check(o)) ? PyTuple_Pack(1, o) : as_tuple(o);
   if (!seq) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) return false;
     PyErr_Clear();
     raise(ErrorCode::Type, "%s: a shape is an int or a sequence of ints, not %.80s", what, Py_TYPE(o)->tp_name);
     return false;
@@ -270,6 +284,13 @@ static const char* buffer_format(DType d) {
   return formats[int(d)];
 }
 
+namespace {
+struct Export {
+  Buffer* buffer;
+  Py_ssize_t dims[2 * kMaxDims];  // shape, strides in bytes
+};
+}  // namespace
+
 int tensor_getbuffer(PyObject* self, Py_buffer* buf, int flags) {
   TensorObject* t = as_tensor(self);
   buf->obj = nullptr;
@@ -281,17 +302,25 @@ int tensor_getbuffer(PyObject* self, Py_buffer* buf, int flags) {
     PyErr_SetString(PyExc_BufferError, "bfloat16 has no buffer format: use astype('float32') first");
     return -1;
   }
-  if (!(flags & PyBUF_STRIDES) && !t->view.contiguous()) {
+  const auto asked = [flags](int mask) { return (flags & mask) == mask; };  // the flags include each other: STRIDES has ND
+  if (!asked(PyBUF_STRIDES) && !t->view.contiguous()) {
     PyErr_SetString(PyExc_BufferError, "the tensor is not contiguous and the consumer asked for no strides");
     return -1;
   }
-  if ((flags & PyBUF_F_CONTIGUOUS) == PyBUF_F_CONTIGUOUS || ((flags & PyBUF_C_CONTIGUOUS) == PyBUF_C_CONTIGUOUS && !t->view.contiguous())) {
+  View reversed = t->view;
+  for (int d = 0; d < reversed.ndim; d++)
+    reversed.shape[d] = t->view.shape[reversed.ndim - 1 - d], reversed.strides[d] = t->view.strides[reversed.ndim - 1 - d];
+  const bool c = t->view.contiguous(), f = reversed.contiguous();
+  if ((asked(PyBUF_C_CONTIGUOUS) && !c) || (asked(PyBUF_F_CONTIGUOUS) && !f) || (asked(PyBUF_ANY_CONTIGUOUS) && !c && !f)) {
     PyErr_SetString(PyExc_BufferError, "the tensor's memory order is not the one asked for");
     return -1;
   }
   const View& v = t->view;
-  Py_ssize_t* dims = static_cast<Py_ssize_t*>(PyMem_Malloc(sizeof(Py_ssize_t) * 2 * kMaxDims));
-  if (!dims) return PyErr_NoMemory(), -1;
+  // The export holds the memory itself: the tensor may get other memory (set_data) while the consumer reads.
+  Export* e = static_cast<Export*>(PyMem_Malloc(sizeof(Export)));
+  if (!e) return PyErr_NoMemory(), -1;
+  e->buffer = retain(t->buffer);
+  Py_ssize_t* dims = e->dims;
   const int64_t item = itemsize(v.dtype);
   for (int d = 0; d < v.ndim; d++) dims[d] = v.shape[d], dims[kMaxDims + d] = v.strides[d] * item;
   static char dummy;
@@ -301,15 +330,18 @@ int tensor_getbuffer(PyObject* self, Py_buffer* buf, int flags) {
   buf->readonly = 0;
   buf->ndim = v.ndim;
   buf->format = flags & PyBUF_FORMAT ? const_cast<char*>(buffer_format(v.dtype)) : nullptr;
-  buf->shape = dims;
-  buf->strides = flags & PyBUF_STRIDES ? dims + kMaxDims : nullptr;
+  buf->shape = asked(PyBUF_ND) ? dims : nullptr;
+  buf->strides = asked(PyBUF_STRIDES) ? dims + kMaxDims : nullptr;
   buf->suboffsets = nullptr;
-  buf->internal = dims;
+  buf->internal = e;
   Py_INCREF(self);
   buf->obj = self;
   return 0;
 }
-void tensor_releasebuffer(PyObject*, Py_buffer* buf) { PyMem_Free(buf->internal); }
+void tensor_releasebuffer(PyObject*, Py_buffer* buf) {
+  release(static_cast<Export*>(buf->internal)->buffer);
+  PyMem_Free(buf->internal);
+}
 
 static int dtype_of_format(const char* f, Py_ssize_t item) {
   if (!f) return int(DType::uint8);
@@ -356,7 +388,7 @@ static TensorObject* from_buffer(PyObject* o, int copy) {
   View v;
   v.ndim = buf->ndim;
   bool ok = dtype >= 0 && buf->ndim <= kMaxDims && buf->itemsize == itemsize(DType(dtype)) && !buf->suboffsets &&
-            reinterpret_cast<uintptr_t>(buf->buf) % size_t(buf->itemsize) == 0;
+            reinterpret_cast<uintptr_t>(buf->buf) % size_t(is_complex(DType(dtype)) ? buf->itemsize / 2 : buf->itemsize) == 0;
   char *lo = static_cast<char*>(buf->buf), *hi = lo + buf->itemsize;
   for (int d = 0; ok && d < v.ndim; d++) {
     v.shape[d] = buf->shape[d];
@@ -377,6 +409,12 @@ static TensorObject* from_buffer(PyObject* o, int copy) {
   else t = empty_tensor(v.dtype, v.shape, v.ndim);
   if (t && !copy_view(t->view, v)) Py_CLEAR(t);
   release_py_buffer(buf);
+  return t;
+}
+
+TensorObject* tensor_from_buffer(PyObject* o, int copy) {
+  TensorObject* t = is_scalar(o) ? tensor_from(o) : from_buffer(o, copy);
+  if (!t && !PyErr_Occurred()) raise(ErrorCode::Type, "asarray: the memory of %.80s is not an array of numbers of at most %d dimensions", Py_TYPE(o)->tp_name, kMaxDims);
   return t;
 }
 
@@ -410,7 +448,39 @@ TensorObject* tensor_from(PyObject* o, int dtype, int copy) {
 }
 
 // ---- raw copies --------------------------------------------------------------------------------------------------
+namespace {
+// First and one-past-last byte that a view can touch.
+void extent(const View& v, const char** lo, const char** hi) {
+  const int64_t item = itemsize(v.dtype);
+  const char *a = static_cast<const char*>(v.data), *b = a + item;
+  *lo = *hi = a;
+  for (int d = 0; d < v.ndim; d++) {
+    if (v.shape[d] == 0) return;
+    const int64_t span = (v.shape[d] - 1) * v.strides[d] * item;
+    if (span < 0) a += span; else b += span;
+  }
+  *lo = a, *hi = b;
+}
+}  // namespace
+
+bool overlap(const View& x, const View& y) {
+  const char *a, *b, *c, *d;
+  extent(x, &a, &b), extent(y, &c, &d);
+  return a < d && c < b;
+}
+
+bool check_writable(const View& v, const char* op) {
+  for (int d = 0; d < v.ndim; d++)
+    if (v.shape[d] > 1 && v.strides[d] == 0 && v.numel() > 0) {
+      raise(ErrorCode::Value, "%s: the destination of shape %s repeats its elements (it was broadcast), so they cannot be written one by one; use clone() first",
+            op, shape_text(v).c_str());
+      return false;
+    }
+  return true;
+}
+
 bool copy_view(const View& dst, const View& src) {
+  const Running running;
   if (dst.numel() == 0) return true;
   try {
     Call call;
@@ -444,7 +514,10 @@ bool copy_view(const View& dst, const View& src) {
 }
 
 bool copy_into(TensorObject* dst, TensorObject* src) {
+  if (!check_writable(dst->view, "copy")) return false;
   View v = src->view;
+  if (is_complex(v.dtype) && !is_complex(dst->view.dtype))
+    return raise(ErrorCode::DType, "copy: complex values cannot be stored in a %s tensor; take their real part first", dtype_name(dst->view.dtype)), false;
   // NumPy's assignment rule: leading axes of size 1 in the source may be dropped.
   while (v.ndim > dst->view.ndim && v.shape[0] == 1) {
     for (int d = 1; d < v.ndim; d++) v.shape[d - 1] = v.shape[d], v.strides[d - 1] = v.strides[d];
@@ -452,7 +525,7 @@ bool copy_into(TensorObject* dst, TensorObject* src) {
   }
   View wide;
   if (!broadcast_view(v, dst->view.shape, dst->view.ndim, &wide)) return false;
-  if (src->buffer == dst->buffer) {  // may overlap: go through a copy
+  if (overlap(src->view, dst->view)) {  // go through a copy
     TensorObject* copy = materialise(src, Layout::Contiguous, src->view.dtype);
     if (!copy) return false;
     const bool ok = copy_into(dst, copy);
@@ -469,6 +542,7 @@ TensorObject* materialise(TensorObject* t, Layout layout, DType dtype) {
 }
 
 bool fill_view(const View& dst, PyObject* scalar) {
+  if (!check_writable(dst, "fill")) return false;
   alignas(16) char storage[16];
   View v;
   if (!scalar_to_view(scalar, dst.dtype, storage, &v)) return false;
@@ -479,8 +553,8 @@ bool fill_view(const View& dst, PyObject* scalar) {
 // ---- DLPack (github.com/dmlc/dlpack, version 1.0) -------------------------------------------------------------------
 namespace {
 
-struct Export {  // keeps the tensor alive for the consumer
-  TensorObject* tensor;
+struct Capsule {  // keeps the memory alive for the consumer
+  Buffer* buffer;
   int64_t shape[kMaxDims], strides[kMaxDims];
   union {
     DLManagedTensor plain;
@@ -488,10 +562,10 @@ struct Export {  // keeps the tensor alive for the consumer
   };
 };
 
-void drop_export(Export* e) {
-  if (Py_IsInitialized()) {
+void drop_export(Capsule* e) {
+  if (Py_IsInitialized()) {  // the memory may be another library's, whose release runs Python
     const PyGILState_STATE state = PyGILState_Ensure();
-    Py_DECREF(as_object(e->tensor));
+    release(e->buffer);
     PyGILState_Release(state);
   }
   delete e;
@@ -533,9 +607,8 @@ void capsule_destructor(PyObject* capsule) {  // only if nobody consumed it
 
 PyObject* to_dlpack(PyObject* self, bool versioned) {
   TensorObject* t = as_tensor(self);
-  Export* e = new Export;
-  Py_INCREF(self);
-  e->tensor = t;
+  Capsule* e = new Capsule;
+  e->buffer = retain(t->buffer);
   DLTensor dl;
   dl.data = t->view.data;
   dl.device = {kDLCPU, 0};
@@ -550,14 +623,14 @@ PyObject* to_dlpack(PyObject* self, bool versioned) {
     e->versioned = {};
     e->versioned.version = {1, 0};
     e->versioned.manager_ctx = e;
-    e->versioned.deleter = [](DLManagedTensorVersioned* m) { drop_export(static_cast<Export*>(m->manager_ctx)); };
+    e->versioned.deleter = [](DLManagedTensorVersioned* m) { drop_export(static_cast<Capsule*>(m->manager_ctx)); };
     e->versioned.flags = 0;
     e->versioned.dl_tensor = dl;
     capsule = PyCapsule_New(&e->versioned, "dltensor_versioned", capsule_destructor);
   } else {
     e->plain = {};
     e->plain.manager_ctx = e;
-    e->plain.deleter = [](DLManagedTensor* m) { drop_export(static_cast<Export*>(m->manager_ctx)); };
+    e->plain.deleter = [](DLManagedTensor* m) { drop_export(static_cast<Capsule*>(m->manager_ctx)); };
     e->plain.dl_tensor = dl;
     capsule = PyCapsule_New(&e->plain, "dltensor", capsule_destructor);
   }

@@ -68,7 +68,7 @@ void rebase(const py::object& o, const py::object& arena_object, int64_t offset)
   t->view.data = static_cast<char*>(arena->view.data) + offset * itemsize(t->view.dtype);
   set_contiguous_strides(t->view);
   t->version = t->buffer->version;
-  release(old);
+  retire(old);
 }
 
 // Gives `o` other memory of the same shape and dtype (load_state_dict, .to()).
@@ -82,7 +82,7 @@ void set_data(const py::object& o, const py::object& source) {
   t->buffer = retain(s->buffer);
   t->view = s->view;
   t->version = t->buffer->version;
-  release(old);
+  retire(old);
 }
 
 // Where backward() should put the first gradient: a tensor of the same shape, or None.
@@ -101,6 +101,20 @@ void set_grad_slot(const py::object& o, const py::object& slot) {
   }
   Py_INCREF(slot.ptr());
   Py_XSETREF(t->grad_slot, slot.ptr());
+}
+
+// View of the real (0) or imaginary (1) parts of complex memory.
+py::object complex_part(const py::object& o, int which) {
+  TensorObject* t = need_tensor(o, "complex_part");
+  if (!is_complex(t->view.dtype)) {
+    raise(ErrorCode::DType, "complex_part: dtype %s is not complex", dtype_name(t->view.dtype));
+    throw py::error_already_set();
+  }
+  View v = t->view;
+  v.dtype = v.dtype == DType::complex64 ? DType::float32 : DType::float64;
+  if (which) v.data = static_cast<char*>(v.data) + itemsize(v.dtype);
+  for (int d = 0; d < v.ndim; d++) v.strides[d] *= 2;
+  return steal(as_object(make_view(t, v, which ? "imag" : "real", PyTuple_New(0))));
 }
 
 void copy_(const py::object& dst, const py::object& src) {
@@ -124,7 +138,10 @@ void copy_(const py::object& dst, const py::object& src) {
 py::object record(const py::tuple& outputs, const py::tuple& inputs, const py::object& rule, const py::str& name, const py::tuple& saved) {
   std::vector<PyObject*> in;
   std::vector<TensorObject*> out;
-  for (auto& o : inputs) in.push_back(o.ptr());
+  for (auto& o : inputs) {
+    in.push_back(o.ptr());
+    if (is_tensor(o.ptr())) ok(check_version(as_tensor(o.ptr()), PyUnicode_AsUTF8(name.ptr())));
+  }
   for (auto& o : outputs) {
     TensorObject* t = need_tensor(py::reinterpret_borrow<py::object>(o), "record");
     if (grad_enabled && any_needs_grad(in.data(), int(in.size())) && t->requires_grad) {
@@ -184,7 +201,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("op_table", op_table_rows, "Rows of the op table: (name, family, nin, nout, dtypes, dtypes with a CPU kernel).");
 
   m.def("empty", empty, py::arg("shape"), py::arg("dtype"));
-  m.def("from_buffer", [](const py::object& o, int copy) { return steal(as_object(tensor_from(o.ptr(), -1, copy))); }, py::arg("obj"), py::arg("copy") = -1);
+  m.def("from_buffer", [](const py::object& o, int copy) { return steal(as_object(tensor_from_buffer(o.ptr(), copy))); }, py::arg("obj"), py::arg("copy") = -1);
   m.def("as_subclass", as_subclass);
   m.def("rebase", rebase);
   m.def("set_data", set_data);
@@ -197,6 +214,8 @@ PYBIND11_MODULE(_C, m) {
     need_tensor(t, "as_strided");
     return steal(py_as_strided(t.ptr(), shape.ptr(), strides.ptr(), offset, rule, saved.ptr()));
   });
+  m.def("overlap", [](const py::object& a, const py::object& b) { return overlap(need_tensor(a, "overlap")->view, need_tensor(b, "overlap")->view); });
+  m.def("complex_part", complex_part);
   m.def("element_strides", [](const py::object& t) {
     const View& v = need_tensor(t, "element_strides")->view;
     return py::tuple(py::cast(std::vector<int64_t>(v.strides, v.strides + v.ndim)));
@@ -224,6 +243,11 @@ PYBIND11_MODULE(_C, m) {
       for (auto& t : targets) need_tensor(py::reinterpret_borrow<py::object>(t), "grad");
     return steal(py_backward(roots.ptr(), grads.ptr(), targets.ptr(), retain, create));
   });
+  m.def("graph_leaves", [](const py::tuple& roots, uint64_t since) {
+    for (auto& r : roots) need_tensor(py::reinterpret_borrow<py::object>(r), "graph_leaves");
+    return steal(py_graph_leaves(roots.ptr(), since));
+  }, py::arg("roots"), py::arg("since") = 0);
+  m.def("graph_clock", &graph_clock);
   m.def("record", record, py::arg("outputs"), py::arg("inputs"), py::arg("rule"), py::arg("name"), py::arg("saved") = py::tuple());
 
   m.def("num_threads", &num_threads);

@@ -1,4 +1,5 @@
 // Op: the callable behind every op. It binds arguments by the stanza's signature, infers shapes, allocates, launches and records.
+#include <cmath>
 #include <cstring>
 
 #include "core/launch.h"
@@ -82,21 +83,8 @@ bool same_shape(const View& a, const View& b) {
   return a.ndim == b.ndim && std::memcmp(a.shape, b.shape, sizeof(int64_t) * a.ndim) == 0;
 }
 
-// First and one-past-last byte that a view can touch.
-void extent(const View& v, const char** lo, const char** hi) {
-  const int64_t item = itemsize(v.dtype);
-  const char *a = static_cast<const char*>(v.data), *b = a + item;
-  for (int d = 0; d < v.ndim; d++) {
-    if (v.shape[d] == 0) { *lo = *hi = a; return; }
-    const int64_t span = (v.shape[d] - 1) * v.strides[d] * item;
-    if (span < 0) a += span; else b += span;
-  }
-  *lo = a, *hi = b;
-}
 bool overlap_unsafely(const View& out, const View& in) {
-  const char *a, *b, *c, *d;
-  extent(out, &a, &b), extent(in, &c, &d);
-  if (b <= c || d <= a) return false;
+  if (!overlap(out, in)) return false;
   return !(out.data == in.data && out.dtype == in.dtype && same_shape(out, in) &&
            std::memcmp(out.strides, in.strides, sizeof(int64_t) * out.ndim) == 0);
 }
@@ -109,7 +97,10 @@ bool type_error(OpObject* op, int k, PyObject* got, const char* need) {
 bool get_int(OpObject* op, int k, PyObject* o, int64_t* out) {
   if (PyFloat_Check(o)) return type_error(op, k, o, "an int");
   PyObject* i = PyNumber_Index(o);
-  if (!i) return PyErr_Clear(), type_error(op, k, o, "an int");
+  if (!i) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) return false;
+    return PyErr_Clear(), type_error(op, k, o, "an int");
+  }
   int overflow = 0;
   *out = PyLong_AsLongLongAndOverflow(i, &overflow);
   if (overflow > 0) {  // seeds are 64 bits unsigned
@@ -146,15 +137,18 @@ bool get_axes(OpObject* op, int k, PyObject* o, int ndim, int64_t* mask) {
     *mask = ndim ? int64_t(1) << a : 0;
     return true;
   }
-  const Py_ssize_t n = PySequence_Fast_GET_SIZE(o);
-  for (Py_ssize_t j = 0; j < n; j++) {
-    if (!get_int(op, k, PySequence_Fast_GET_ITEM(o, j), &a) || !normalise_axis(op, a, ndim, &a)) return false;
-    if (*mask >> a & 1) {
+  PyObject* axes = as_tuple(o);  // an axis may be any object with __index__, which may change a list
+  bool ok = axes != nullptr;
+  for (Py_ssize_t j = 0; ok && j < PyTuple_GET_SIZE(axes); j++) {
+    ok = get_int(op, k, PyTuple_GET_ITEM(axes, j), &a) && normalise_axis(op, a, ndim, &a);
+    if (ok && (*mask >> a & 1)) {
       raise(ErrorCode::Value, "%U: axis %lld is given twice", op->name, static_cast<long long>(a));
-      return false;
+      ok = false;
     }
-    *mask |= int64_t(1) << a;
+    if (ok) *mask |= int64_t(1) << a;
   }
+  Py_XDECREF(axes);
+  if (!ok) return false;
   if (ndim == 0) *mask = 0;
   return true;
 }
@@ -167,13 +161,7 @@ bool get_attrs(OpObject* op, PyObject* const* bound, int ndim, Attrs* attrs) {
     const OpObject::Spec& spec = (*op->params)[k];
     switch (spec.kind) {
       case Param::Bool:
-        if (!PyBool_Check(o) && !PyLong_Check(o)) {
-          const int truth = PyObject_IsTrue(o);  // NumPy booleans
-          if (truth < 0) return false;
-          attrs->i[ni++] = truth;
-        } else {
-          attrs->i[ni++] = o == Py_True || (o != Py_False && PyLong_AsLong(o) != 0);
-        }
+        if ((attrs->i[ni++] = PyObject_IsTrue(o)) < 0) return false;
         break;
       case Param::Int:
         if (!get_int(op, k, o, &attrs->i[ni++])) return false;
@@ -196,13 +184,13 @@ bool get_attrs(OpObject* op, PyObject* const* bound, int ndim, Attrs* attrs) {
         if (o == Py_None) {
           attrs->i[ni] = attrs->i[ni - 2], attrs->i[ni + 1] = attrs->i[ni - 1];  // e.g. stride: the kernel size
         } else if (PyTuple_Check(o) || PyList_Check(o)) {
-          if (PySequence_Fast_GET_SIZE(o) != 2) {
-            raise(ErrorCode::Value, "%U: argument '%U' has %zd numbers; need one int or a pair", op->name, spec.name,
-                  PySequence_Fast_GET_SIZE(o));
-            return false;
-          }
-          for (int j = 0; j < 2; j++)
-            if (!get_int(op, k, PySequence_Fast_GET_ITEM(o, j), &attrs->i[ni + j])) return false;
+          PyObject* pair = as_tuple(o);
+          bool ok = pair && PyTuple_GET_SIZE(pair) == 2;
+          if (pair && !ok)
+            raise(ErrorCode::Value, "%U: argument '%U' has %zd numbers; need one int or a pair", op->name, spec.name, PyTuple_GET_SIZE(pair));
+          for (int j = 0; ok && j < 2; j++) ok = get_int(op, k, PyTuple_GET_ITEM(pair, j), &attrs->i[ni + j]);
+          Py_XDECREF(pair);
+          if (!ok) return false;
         } else {
           if (!get_int(op, k, o, &attrs->i[ni])) return type_error(op, k, o, "an int or a pair of ints");
           attrs->i[ni + 1] = attrs->i[ni];
@@ -227,13 +215,13 @@ bool get_attrs(OpObject* op, PyObject* const* bound, int ndim, Attrs* attrs) {
         break;
       }
       case Param::Pads: {
-        PyObject* seq = PySequence_Fast(o, "need a sequence of (before, after) pairs");
+        PyObject* seq = as_tuple(o);
         if (!seq) return PyErr_Clear(), type_error(op, k, o, "a sequence of (before, after) pairs");
-        bool ok = PySequence_Fast_GET_SIZE(seq) == ndim;
+        bool ok = PyTuple_GET_SIZE(seq) == ndim;
         for (int d = 0; ok && d < ndim; d++) {
-          PyObject* pair = PySequence_Fast(PySequence_Fast_GET_ITEM(seq, d), "");
-          ok = pair && PySequence_Fast_GET_SIZE(pair) == 2;
-          for (int j = 0; ok && j < 2; j++) ok = get_int(op, k, PySequence_Fast_GET_ITEM(pair, j), &attrs->i[ni + 2 * d + j]);
+          PyObject* pair = as_tuple(PyTuple_GET_ITEM(seq, d));
+          ok = pair && PyTuple_GET_SIZE(pair) == 2;
+          for (int j = 0; ok && j < 2; j++) ok = get_int(op, k, PyTuple_GET_ITEM(pair, j), &attrs->i[ni + 2 * d + j]);
           Py_XDECREF(pair);
         }
         Py_DECREF(seq);
@@ -270,9 +258,9 @@ bool get_operands(OpObject* op, PyObject* const* bound, Operands* in) {
   PyObject* list = nullptr;
   int count = op->ntensors;
   if (op->has_list) {
-    list = PySequence_Fast(bound[0], "");
-    if (!list || PyUnicode_Check(bound[0])) return PyErr_Clear(), Py_XDECREF(list), type_error(op, 0, bound[0], "a sequence of tensors");
-    const Py_ssize_t n = PySequence_Fast_GET_SIZE(list);
+    list = as_tuple(bound[0]);  // a list may change while its elements are converted or the kernel runs
+    if (!list) return PyErr_Clear(), type_error(op, 0, bound[0], "a sequence of tensors");
+    const Py_ssize_t n = PyTuple_GET_SIZE(list);
     if (n > 100000) {
       Py_DECREF(list);
       raise(ErrorCode::Value, "%U: %zd tensors given; need at most 100000", op->name, n);
@@ -286,9 +274,9 @@ bool get_operands(OpObject* op, PyObject* const* bound, Operands* in) {
   int scalars = 0;
   const int nlist = list ? count - op->ntensors + 1 : 0;
   const int promotes_from = op->op == int(OpId::where) ? 1 : 0;  // the condition takes no part in promotion
-  bool ok = true;
+  bool ok = true, converted = false;
   for (int k = 0; k < count && ok; k++) {
-    PyObject* o = list ? (k < nlist ? PySequence_Fast_GET_ITEM(list, k) : bound[k - nlist + 1]) : bound[k];
+    PyObject* o = list ? (k < nlist ? PyTuple_GET_ITEM(list, k) : bound[k - nlist + 1]) : bound[k];
     in->owned[k] = false;
     in->objects[k] = o;
     in->n = k + 1;
@@ -315,6 +303,7 @@ bool get_operands(OpObject* op, PyObject* const* bound, Operands* in) {
       in->objects[k] = as_object(t);
       in->owned[k] = true;
       v = t->view;
+      converted = true;
     }
     if (list) {  // keep the elements alive: the list may change while the kernel runs
       if (!in->owned[k]) Py_INCREF(o), in->owned[k] = true;
@@ -326,6 +315,14 @@ bool get_operands(OpObject* op, PyObject* const* bound, Operands* in) {
   }
   Py_XDECREF(list);
   if (!ok) return false;
+  if (converted) {  // a conversion may have run Python code that gave a tensor other memory
+    have_reference = false;
+    for (int k = 0; k < count; k++) {
+      if (scalars >> (k & 31) & 1 || !in->views[k].given()) continue;
+      in->views[k] = as_tensor(in->objects[k])->view;
+      if (k >= promotes_from) reference = have_reference ? promote(reference, in->views[k].dtype) : in->views[k].dtype, have_reference = true;
+    }
+  }
   for (int k = 0; scalars >> k; k++) {
     if (!(scalars >> k & 1)) continue;
     const bool weak = k >= promotes_from && have_reference;
@@ -336,7 +333,11 @@ bool get_operands(OpObject* op, PyObject* const* bound, Operands* in) {
         if (scalars >> j & 1) all = promote(all, scalar_dtype(in->objects[j], false, d));
       if (!scalar_to_view(in->objects[k], all, in->scalars[k], &in->views[k])) return false;
     } else if (!scalar_to_view(in->objects[k], d, in->scalars[k], &in->views[k])) {
-      return false;
+      if (!PyErr_ExceptionMatches(PyExc_OverflowError) || std::strcmp(op_table[op->op].family, "compare") != 0) return false;
+      PyErr_Clear();  // uint8 < 300 has an answer, as in NumPy: the number is larger than all, or smaller
+      in->views[k].dtype = DType::float64;
+      const double beyond = _PyLong_Sign(in->objects[k]) < 0 ? -HUGE_VAL : HUGE_VAL;
+      std::memcpy(in->scalars[k], &beyond, 8);
     }
   }
   return true;
@@ -383,6 +384,7 @@ bool cast_allowed(DType from, DType to) {  // NumPy's same_kind
 }  // namespace
 
 PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
+  const Running running;
   Operands in;
   if (!get_operands(op, bound, &in)) return nullptr;
   for (int k = 0; k < in.n; k++)
@@ -431,6 +433,7 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
         if (!cast_allowed(spec.dtype, out->view.dtype))
           fail(ErrorCode::DType, "%s: a result of dtype %s cannot be stored in a %s tensor in place; use astype first", info.name,
                dtype_name(spec.dtype), dtype_name(out->view.dtype));
+        if (!check_writable(out->view, info.name)) return nullptr;
         outputs[nout++] = out;
         Py_INCREF(as_object(out));
         for (int k = 0; k < in.n; k++) {
@@ -464,6 +467,7 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
             t = nullptr;
           } else {
             t = as_tensor(in.objects[spec.alias]);
+            if (!check_writable(t->view, info.name)) return nullptr;
             Py_INCREF(as_object(t));
           }
           out_views[k] = in.views[spec.alias];
@@ -778,6 +782,7 @@ PyObject* call_inplace(OpId id, PyObject* self, PyObject* other) {
       if (result) {
         if (before) node_release(before);
         t->requires_grad = false;
+        t->buffer->graph_version = t->buffer->version;
       } else {
         t->node = before;
       }

@@ -28,11 +28,40 @@ TensorObject* allocate_object() {
   t->output_nr = 0;
   t->version = 0;
   t->requires_grad = false;
-  t->is_view = false;
+  t->is_view = t->detached = false;
   t->grad = nullptr;
   t->grad_slot = nullptr;
   t->weakrefs = nullptr;
   return t;
+}
+
+// Drops an object that may lead to further tensors (a gradient's gradient ...): a long chain must not become deep recursion.
+void drop(PyObject* o) {
+  static int depth = 0;
+  static auto* later = new std::vector<PyObject*>;
+  if (!o) return;
+  if (depth >= 32) return later->push_back(o);
+  depth++;
+  Py_DECREF(o);
+  while (depth == 1 && !later->empty()) {
+    PyObject* next = later->back();
+    later->pop_back();
+    Py_DECREF(next);
+  }
+  depth--;
+}
+
+// Subclasses with a __dict__ are tracked by the garbage collector; Tensor itself is not.
+int tensor_traverse(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  Py_VISIT(as_tensor(self)->grad);
+  Py_VISIT(as_tensor(self)->grad_slot);
+  return 0;
+}
+int tensor_clear(PyObject* self) {
+  Py_CLEAR(as_tensor(self)->grad);
+  Py_CLEAR(as_tensor(self)->grad_slot);
+  return 0;
 }
 
 void tensor_dealloc(PyObject* self) {
@@ -40,8 +69,9 @@ void tensor_dealloc(PyObject* self) {
   if (t->weakrefs) PyObject_ClearWeakRefs(self);
   Node* node = t->node;
   t->node = nullptr;
-  Py_CLEAR(t->grad);
-  Py_CLEAR(t->grad_slot);
+  drop(t->grad);
+  drop(t->grad_slot);
+  t->grad = t->grad_slot = nullptr;
   release(t->buffer);
   PyTypeObject* type = Py_TYPE(self);
   if (type == tensor_type && free_count < kFreeListSize) free_list[free_count++] = t;
@@ -113,6 +143,7 @@ TensorObject* alias_tensor(TensorObject* t, bool keep_node) {
   TensorObject* a = new_tensor(retain(t->buffer), t->view);
   if (!a) return nullptr;
   a->is_view = t->is_view;
+  a->detached = t->detached;
   if (keep_node && t->node) {
     a->node = node_retain(t->node);
     a->output_nr = t->output_nr;
@@ -268,7 +299,7 @@ PyObject* method_item(PyObject* self, PyObject* args) {
 PyObject* method_tolist(PyObject* self, PyObject*) { return tensor_tolist(as_tensor(self)); }
 PyObject* method_detach(PyObject* self, PyObject*) {
   TensorObject* t = alias_tensor(as_tensor(self), false);
-  if (t) t->is_view = true;
+  if (t) t->is_view = t->detached = true;
   return as_object(t);
 }
 PyObject* method_requires_grad_(PyObject* self, PyObject* args) {
@@ -394,7 +425,7 @@ int tensor_contains(PyObject* self, PyObject* value) {
   if (!eq || eq == Py_NotImplemented) return Py_XDECREF(eq), eq ? 0 : -1;
   OpObject* any = op_objects[int(OpId::any)];
   PyObject* bound[8] = {eq};
-  for (int k = 1; k < any->nparams; k++) bound[k] = (*any->params)[k].default_value;
+  for (int k = 1; k < any->nparams && k < 8; k++) bound[k] = (*any->params)[k].default_value;
   PyObject* r = dispatch(any, bound);
   Py_DECREF(eq);
   const int found = r ? nb_bool(r) : -1;
@@ -422,6 +453,8 @@ PyMemberDef tensor_members[] = {{"__weaklistoffset__", T_PYSSIZET, offsetof(Tens
 #define FD_SLOT(slot, fn) {slot, reinterpret_cast<void*>(fn)}
 PyType_Slot tensor_slots[] = {FD_SLOT(Py_tp_new, tensor_new),
                               FD_SLOT(Py_tp_dealloc, tensor_dealloc),
+                              FD_SLOT(Py_tp_traverse, tensor_traverse),
+                              FD_SLOT(Py_tp_clear, tensor_clear),
                               FD_SLOT(Py_tp_repr, tensor_repr),
                               FD_SLOT(Py_tp_hash, tensor_hash),
                               FD_SLOT(Py_tp_iter, tensor_iter),

@@ -25,6 +25,7 @@ struct TensorObject {
   uint32_t version;    // buffer version that node (or the leaf) stands for: a later in-place write makes it stale
   bool requires_grad;  // leaves only; a tensor with a node always does
   bool is_view;        // shares the memory of a tensor it was made from
+  bool detached;       // a view by detach(): takes no part in gradients whatever is written to its memory
   PyObject* grad;      // TensorObject or nullptr
   PyObject* grad_slot; // where an optimiser wants the gradient written (a view of its arena), or nullptr
   PyObject* weakrefs;
@@ -51,6 +52,23 @@ bool set_error_classes(PyObject* error_module);
 PyObject* raise(const Error& error);                                   // sets the Python exception, returns nullptr
 PyObject* raise(ErrorCode code, const char* format, ...);
 
+// Memory that a tensor gives up (set_data) while an op may still read it, in another thread or below a conversion that runs Python
+// code, waits until no op runs. Counted under the GIL.
+extern int ops_running;
+extern std::vector<Buffer*> retired_buffers;
+void release_retired();
+inline void retire(Buffer* owned) {
+  if (ops_running) retired_buffers.push_back(owned);
+  else release(owned);
+}
+struct Running {
+  Running() { ops_running++; }
+  Running(const Running&) = delete;
+  ~Running() {
+    if (--ops_running == 0 && !retired_buffers.empty()) release_retired();
+  }
+};
+
 // ---- conversion (convert.cpp) ------------------------------------------------------------------------------------
 bool is_scalar(PyObject* o);                                           // exactly bool, int, float, complex
 TensorObject* tensor_from(PyObject* o, int dtype = -1, int copy = -1);  // anything array-like; copy: -1 if needed, 0 never, 1 always
@@ -59,6 +77,7 @@ DType scalar_dtype(PyObject* o, bool have_reference, DType reference);
 PyObject* dtype_object(DType d);                                       // borrowed
 bool set_dtypes(PyObject* tuple);                                      // the fastdl.DType objects, in enum order
 int dtype_code(PyObject* o);                                           // fd dtype, NumPy dtype, type or name; -1 with exception
+PyObject* as_tuple(PyObject* o);                                       // of any sequence: nobody else can change it meanwhile
 bool get_shape(PyObject* o, const char* what, int64_t* shape, int* ndim);  // int or sequence of ints, >= 0
 int tensor_getbuffer(PyObject* self, Py_buffer* buf, int flags);
 void tensor_releasebuffer(PyObject* self, Py_buffer* buf);
@@ -111,6 +130,9 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out = nul
 PyObject* call_binary(OpId id, PyObject* a, PyObject* b);              // NotImplemented for foreign operands
 PyObject* call_inplace(OpId id, PyObject* self, PyObject* other);
 PyObject* call_unary(OpId id, PyObject* a);
+bool overlap(const View& a, const View& b);                            // their memory ranges have a byte in common
+bool check_writable(const View& v, const char* op);                    // Value: an element with several places (stride 0)
+TensorObject* tensor_from_buffer(PyObject* o, int copy);               // numbers and the buffer protocol only
 bool copy_into(TensorObject* dst, TensorObject* src);                  // raw copy with cast and broadcast; no autograd
 bool copy_view(const View& dst, const View& src);                      // the same, shapes equal
 bool fill_view(const View& dst, PyObject* scalar);
@@ -134,6 +156,8 @@ PyObject* py_backward(PyObject* roots, PyObject* grads, PyObject* targets, bool 
 void bump_version(TensorObject* t);
 bool check_inplace(TensorObject* t, const char* op);                   // leaf or view that needs grad: GradError
 PyObject* node_name(Node* node);
+PyObject* py_graph_leaves(PyObject* roots, uint64_t since);             // (leaves reached, whether nodes older than since are)
+uint64_t graph_clock();                                                // number of nodes recorded so far
 
 // ---- views (views.cpp) -------------------------------------------------------------------------------------------
 PyObject* tensor_subscript(PyObject* self, PyObject* key);

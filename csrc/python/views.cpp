@@ -21,8 +21,67 @@ PyObject* shape_tuple(const View& v) {
   return t;
 }
 
+// An int or an object that stands for one (NumPy's integers, anything with __index__), but no bool and no array.
+bool is_index(PyObject* o) {
+  if (PyLong_Check(o)) return !PyBool_Check(o);
+  if (PyBool_Check(o) || PyList_Check(o) || PyTuple_Check(o) || is_tensor(o) || !PyIndex_Check(o)) return false;
+  PyObject* integer = hook("np_integer");
+  const int numpy = integer ? PyObject_IsInstance(o, integer) : -1;
+  if (numpy < 0) PyErr_Clear();
+  return numpy > 0 || !PyObject_HasAttrString(o, "shape");
+}
+
+PyObject* frozen_number(PyObject* o) {
+  if (o == Py_None || PyLong_CheckExact(o)) {
+    Py_INCREF(o);
+    return o;
+  }
+  return PyNumber_Index(o);
+}
+
+// The key with all numbers of its slices and indices as ints: what a rule keeps for backward must not change meanwhile.
+PyObject* frozen_key(PyObject* key) {
+  if (PyTuple_Check(key)) {
+    const Py_ssize_t n = PyTuple_GET_SIZE(key);
+    PyObject* t = PyTuple_New(n);
+    for (Py_ssize_t k = 0; t && k < n; k++) {
+      PyObject* item = PyTuple_GET_ITEM(key, k);
+      if (PyTuple_Check(item)) Py_INCREF(item);  // a sequence of indices
+      else item = frozen_key(item);
+      if (!item) Py_CLEAR(t);
+      else PyTuple_SET_ITEM(t, k, item);
+    }
+    return t;
+  }
+  if (PySlice_Check(key)) {
+    const auto* s = reinterpret_cast<PySliceObject*>(key);
+    PyObject *start = frozen_number(s->start), *stop = start ? frozen_number(s->stop) : nullptr, *step = stop ? frozen_number(s->step) : nullptr;
+    PyObject* r = step ? PySlice_New(start, stop, step) : nullptr;
+    Py_XDECREF(start);
+    Py_XDECREF(stop);
+    Py_XDECREF(step);
+    return r;
+  }
+  if (is_index(key)) return frozen_number(key);
+  Py_INCREF(key);
+  return key;
+}
+
+bool plain_key(PyObject* key) {  // what needs no freezing
+  const auto plain = [](PyObject* o) { return o == Py_None || PyLong_CheckExact(o); };
+  const auto part = [plain](PyObject* o) {
+    if (plain(o) || o == Py_Ellipsis) return true;
+    const auto* s = reinterpret_cast<PySliceObject*>(o);
+    return PySlice_Check(o) && plain(s->start) && plain(s->stop) && plain(s->step);
+  };
+  if (!PyTuple_Check(key)) return part(key);
+  for (Py_ssize_t k = 0; k < PyTuple_GET_SIZE(key); k++)
+    if (!part(PyTuple_GET_ITEM(key, k))) return false;
+  return true;
+}
+
 // 1: done, 0: not a basic key, -1: error
-int basic_index(const View& in, PyObject* key, View* out) {
+int basic_index(const View in, PyObject* key, View* out) {
   PyObject* const* items = &key;
   Py_ssize_t n = 1;
   if (PyTuple_Check(key)) items = &PyTuple_GET_ITEM(key, 0), n = PyTuple_GET_SIZE(key);
@@ -33,10 +92,7 @@ int basic_index(const View& in, PyObject* key, View* out) {
     if (o == Py_Ellipsis) {
       if (ellipsis >= 0) return raise(ErrorCode::Index, "index: only one ... is allowed"), -1;
       ellipsis = int(k);
-    } else if (PySlice_Check(o) || (PyLong_Check(o) && !PyBool_Check(o))) {
-      consumed++;
-    } else if (!PyBool_Check(o) && !PyList_Check(o) && !PyTuple_Check(o) && !is_tensor(o) && PyIndex_Check(o) &&
-               !PyObject_HasAttrString(o, "shape")) {
+    } else if (PySlice_Check(o) || is_index(o)) {
       consumed++;
     } else {
       return 0;
@@ -123,6 +179,7 @@ TensorObject* make_view(TensorObject* base, const View& view, const char* rule, 
   TensorObject* t = new_tensor(retain(base->buffer), view);
   if (t) {
     t->is_view = true;
+    t->detached = base->detached;
     t->version = base->version;
     if (rule && grad_enabled && needs_grad(base) && is_differentiable(view.dtype)) {
       PyObject* fn = check_version(base, rule) ? hook(rule) : nullptr;
@@ -139,17 +196,33 @@ TensorObject* make_view(TensorObject* base, const View& view, const char* rule, 
   return t;
 }
 
+static bool same_memory(const TensorObject* t, const Buffer* before, const char* data) {  // an index may be any Python object
+  if (t->buffer == before && t->view.data == data) return true;
+  raise(ErrorCode::Value, "index: the tensor got other memory while its index was evaluated");
+  return false;
+}
+
 PyObject* tensor_subscript(PyObject* self, PyObject* key) {
   TensorObject* t = as_tensor(self);
+  const bool graph = grad_enabled && needs_grad(t);
+  PyObject* frozen = graph && !plain_key(key) ? frozen_key(key) : nullptr;
+  if (frozen) key = frozen;
+  else if (PyErr_Occurred()) return nullptr;
+  const Running running;
+  const Buffer* buffer = t->buffer;
+  const char* data = t->view.ptr<char>();
+  PyObject* result = nullptr;
   View v;
   const int basic = basic_index(t->view, key, &v);
-  if (basic < 0) return nullptr;
   if (basic == 0) {
     PyObject* fn = hook("getitem_advanced");
-    return fn ? PyObject_CallFunctionObjArgs(fn, self, key, nullptr) : nullptr;
+    result = fn ? PyObject_CallFunctionObjArgs(fn, self, key, nullptr) : nullptr;
+  } else if (basic > 0 && same_memory(t, buffer, data)) {
+    PyObject* saved = graph ? Py_BuildValue("(NO)", shape_tuple(t->view), key) : nullptr;
+    result = as_object(make_view(t, v, "getitem", saved));
   }
-  PyObject* saved = needs_grad(t) && grad_enabled ? Py_BuildValue("(NO)", shape_tuple(t->view), key) : nullptr;
-  return as_object(make_view(t, v, "getitem", saved));
+  Py_XDECREF(frozen);
+  return result;
 }
 
 // raw write of value (tensor, array or number) into a view
@@ -166,10 +239,19 @@ int tensor_ass_subscript(PyObject* self, PyObject* key, PyObject* value) {
   TensorObject* t = as_tensor(self);
   if (!value) return raise(ErrorCode::Type, "tensor elements cannot be deleted"), -1;
   const bool graph = grad_enabled && (needs_grad(t) || (is_tensor(value) && needs_grad(as_tensor(value))));
-  if (graph && !check_inplace(t, "setitem")) return -1;
+  if (graph && (!check_inplace(t, "setitem") || (is_tensor(value) && !check_version(as_tensor(value), "setitem")))) return -1;
+  PyObject* frozen = frozen_key(key);
+  if (!frozen) return -1;
+  struct Release {
+    PyObject** o;
+    ~Release() { Py_XDECREF(*o); }
+  } release_key{&frozen};
+  const Running running;
+  const Buffer* buffer = t->buffer;
+  const char* data = t->view.ptr<char>();
   View v;
-  const int basic = basic_index(t->view, key, &v);
-  if (basic < 0) return -1;
+  const int basic = basic_index(t->view, frozen, &v);
+  if (basic < 0 || !same_memory(t, buffer, data)) return -1;
   TensorObject* old = graph ? alias_tensor(t, true) : nullptr;
   if (graph && !old) return -1;
   int status = -1;
@@ -181,21 +263,22 @@ int tensor_ass_subscript(PyObject* self, PyObject* key, PyObject* value) {
     PyObject* fn = hook("setitem_advanced");
     const bool enabled = grad_enabled;
     grad_enabled = false;
-    PyObject* r = fn ? PyObject_CallFunctionObjArgs(fn, self, key, value, nullptr) : nullptr;
+    PyObject* r = fn ? PyObject_CallFunctionObjArgs(fn, self, frozen, value, Py_False, graph ? Py_True : Py_False, nullptr) : nullptr;
     grad_enabled = enabled;
-    Py_XDECREF(r);
     status = r ? 0 : -1;
+    if (r) Py_SETREF(frozen, r);  // for the rule: the indices in memory of their own
   }
   if (status == 0) bump_version(t);
   if (status == 0 && graph) {
     PyObject* fn = hook("setitem");
     PyObject* name = PyUnicode_FromString("setitem");
     PyObject* shape = is_tensor(value) ? shape_tuple(as_tensor(value)->view) : PyTuple_New(0);
-    PyObject* saved = PyTuple_Pack(2, key, shape);
+    PyObject* saved = name && shape ? PyTuple_Pack(2, frozen, shape) : nullptr;
     PyObject* inputs[2] = {as_object(old), value};
     t->requires_grad = false;
     if (t->node) node_release(t->node), t->node = nullptr;
     if (!fn || !saved || !record_rule(name, fn, saved, inputs, 2, &t, 1)) status = -1;
+    t->buffer->graph_version = t->buffer->version;
     Py_XDECREF(name);
     Py_XDECREF(shape);
     Py_XDECREF(saved);
@@ -206,16 +289,22 @@ int tensor_ass_subscript(PyObject* self, PyObject* key, PyObject* value) {
 
 PyObject* py_permute(PyObject* self, PyObject* axes) {
   TensorObject* t = as_tensor(self);
-  const View& in = t->view;
-  PyObject* seq = PySequence_Fast(axes, "permute: axes must be a sequence of ints");
-  if (!seq) return nullptr;
+  PyObject* seq = as_tuple(axes);
+  if (!seq) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) return nullptr;
+    PyErr_Clear();
+    return raise(ErrorCode::Type, "permute: axes must be a sequence of ints, not %.80s", Py_TYPE(axes)->tp_name);
+  }
+  const View in = t->view;
+  const Running running;
+  const Buffer* buffer = t->buffer;
   View v = in;
   bool seen[kMaxDims] = {};
-  const Py_ssize_t n = PySequence_Fast_GET_SIZE(seq);
+  const Py_ssize_t n = PyTuple_GET_SIZE(seq);
   bool ok = n == in.ndim;
   PyObject* inverse = PyTuple_New(in.ndim);
   for (Py_ssize_t k = 0; ok && k < n; k++) {
-    Py_ssize_t a = PyNumber_AsSsize_t(PySequence_Fast_GET_ITEM(seq, k), PyExc_IndexError);
+    Py_ssize_t a = PyNumber_AsSsize_t(PyTuple_GET_ITEM(seq, k), PyExc_IndexError);
     if (a == -1 && PyErr_Occurred()) break;
     if (a < 0) a += n;
     ok = a >= 0 && a < n && !seen[a];
@@ -233,6 +322,10 @@ PyObject* py_permute(PyObject* self, PyObject* axes) {
     return nullptr;
   }
   Py_DECREF(seq);
+  if (!same_memory(t, buffer, static_cast<char*>(in.data))) {
+    Py_DECREF(inverse);
+    return nullptr;
+  }
   return as_object(make_view(t, v, "permute", Py_BuildValue("(N)", inverse)));
 }
 
@@ -270,16 +363,20 @@ PyObject* py_reshape(PyObject* self, PyObject* shape) {
   v.ndim = 0;
   int infer = -1;
   int64_t known = 1;
-  PyObject* seq = PyLong_Check(shape) ? PyTuple_Pack(1, shape) : PySequence_Fast(shape, "reshape: shape must be an int or a sequence of ints");
-  if (!seq) return nullptr;
-  const Py_ssize_t n = PySequence_Fast_GET_SIZE(seq);
+  PyObject* seq = PyLong_Check(shape) || (PyIndex_Check(shape) && !PySequence_Check(shape)) ? PyTuple_Pack(1, shape) : as_tuple(shape);
+  if (!seq) {
+    if (!PyErr_ExceptionMatches(PyExc_TypeError)) return nullptr;
+    PyErr_Clear();
+    return raise(ErrorCode::Type, "reshape: a shape is an int or a sequence of ints, not %.80s", Py_TYPE(shape)->tp_name);
+  }
+  const Py_ssize_t n = PyTuple_GET_SIZE(seq);
   if (n > kMaxDims) {
     Py_DECREF(seq);
     return raise(ErrorCode::Shape, "reshape: %zd dimensions asked; at most %d are supported", n, kMaxDims);
   }
   bool overflow = false;
   for (Py_ssize_t k = 0; k < n; k++) {
-    const Py_ssize_t s = PyNumber_AsSsize_t(PySequence_Fast_GET_ITEM(seq, k), PyExc_OverflowError);
+    const Py_ssize_t s = PyNumber_AsSsize_t(PyTuple_GET_ITEM(seq, k), PyExc_OverflowError);
     if (s == -1 && PyErr_Occurred()) {
       Py_DECREF(seq);
       return nullptr;
@@ -328,6 +425,11 @@ PyObject* py_broadcast_to(PyObject* self, PyObject* shape) {
   int n;
   View v;
   if (!get_shape(shape, "broadcast_to", sizes, &n) || !broadcast_view(t->view, sizes, n, &v)) return nullptr;
+  try {
+    checked_numel("broadcast_to", sizes, n, itemsize(v.dtype));
+  } catch (const Error& e) {
+    return raise(e);
+  }
   return as_object(make_view(t, v, "broadcast_to", PyTuple_New(0)));
 }
 
@@ -338,9 +440,9 @@ PyObject* py_as_strided(PyObject* self, PyObject* shape, PyObject* strides, Py_s
   int64_t sizes[kMaxDims];
   int n;
   if (!get_shape(shape, "as_strided", sizes, &n)) return nullptr;
-  PyObject* seq = PySequence_Fast(strides, "as_strided: strides must be a sequence of ints");
+  PyObject* seq = as_tuple(strides);
   if (!seq) return nullptr;
-  bool ok = PySequence_Fast_GET_SIZE(seq) == n;
+  bool ok = PyTuple_GET_SIZE(seq) == n;
   v.ndim = n;
   v.dtype = t->view.dtype;
   const int64_t item = itemsize(v.dtype), base = static_cast<char*>(t->view.data) - static_cast<char*>(t->buffer->data);
@@ -349,14 +451,15 @@ PyObject* py_as_strided(PyObject* self, PyObject* shape, PyObject* strides, Py_s
   bool empty = false;
   for (int d = 0; ok && d < n; d++) {
     v.shape[d] = sizes[d];
-    const Py_ssize_t s = PyNumber_AsSsize_t(PySequence_Fast_GET_ITEM(seq, d), PyExc_OverflowError);
+    const Py_ssize_t s = PyNumber_AsSsize_t(PyTuple_GET_ITEM(seq, d), PyExc_OverflowError);
     if (s == -1 && PyErr_Occurred()) {
       Py_DECREF(seq);
       return nullptr;
     }
     v.strides[d] = s;
     empty = empty || sizes[d] == 0;
-    const __int128 span = __int128(sizes[d] - 1) * s * item;
+    ok = sizes[d] <= int64_t(1) << 46 && s <= int64_t(1) << 46 && s >= -(int64_t(1) << 46);  // beyond any memory
+    const __int128 span = ok ? __int128(sizes[d] - 1) * s * item : 0;
     if (span < 0) lo += span; else hi += span;
   }
   Py_DECREF(seq);

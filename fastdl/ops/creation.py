@@ -9,7 +9,7 @@ import numpy as np
 from .. import _C
 from .._C import Tensor
 from ..dtypes import DTypeLike, dtype as _dtype, float32
-from ..errors import DTypeError, TypeError_, ValueError_
+from ..errors import DTypeError, ShapeError, TypeError_, ValueError_
 from ..op import op
 
 
@@ -33,16 +33,18 @@ def _from_array(a: np.ndarray, dtype: Any = None, copy: Any = None) -> Tensor:
     """A NumPy array as a tensor; shares memory unless copy or a dtype change forbids."""
     if a.dtype.name == "bfloat16":
         t = _C.empty(a.shape, "bfloat16")
-        t.copy_(_C.from_buffer(np.ascontiguousarray(a.astype(np.float32)), 1))
+        t.copy_(_C.from_buffer(a.astype(np.float32), 1))
     else:
         if a.dtype.byteorder == ">":
             a = a.astype(a.dtype.newbyteorder("="))
         if a.dtype.kind not in "biufc" or a.dtype.itemsize > 16 or a.dtype.name == "longdouble":
             raise DTypeError(f"asarray: NumPy dtype {a.dtype} is not supported; need bool, integer, float or complex")
+        if a.ndim > 8:
+            raise ShapeError(f"asarray: shape {a.shape} has {a.ndim} dimensions; at most 8 are supported")
         if any(s % a.itemsize for s in a.strides) or not a.flags.aligned:
             if copy is False:
                 raise ValueError_("asarray: the array is not aligned, so its memory cannot be shared; allow a copy")
-            a = np.ascontiguousarray(a)
+            a = a.copy()
         t = _C.from_buffer(a, -1 if copy is None else int(copy))
     if dtype is not None and t.dtype is not _dtype(dtype):
         if copy is False:
@@ -60,8 +62,9 @@ def _convert(obj: Any, dtype: Any = None, copy: Any = None) -> Tensor:
         return obj.clone() if copy else obj
     if isinstance(obj, (np.ndarray, np.generic)):
         return _from_array(np.asarray(obj), dtype, copy)
-    if isinstance(obj, (bool, int, float, complex)):
-        t = _C.from_buffer(obj)
+    if isinstance(obj, (bool, int, float, complex)):  # also subclasses, such as enum.IntEnum
+        exact: Any = obj if isinstance(obj, bool) else int(obj) if isinstance(obj, int) else float(obj) if isinstance(obj, float) else complex(obj)
+        t = _C.from_buffer(exact)
         return t if dtype is None or t.dtype is _dtype(dtype) else t.astype(dtype)
     if isinstance(obj, (list, tuple, range)):
         if copy is False:

@@ -9,7 +9,7 @@ import numpy as np
 
 from .. import _C
 from .._C import Tensor as _Tensor
-from ..errors import IndexError_, ShapeError, TypeError_, ValueError_
+from ..errors import DTypeError, IndexError_, ShapeError, ValueError_
 from ..op import op
 from .creation import asarray, zeros
 from .shape import _axis, broadcast_shapes, broadcast_to, clone, ravel
@@ -94,6 +94,18 @@ def _is_basic(k: Any) -> bool:
     return k is None or k is Ellipsis or isinstance(k, slice)
 
 
+def _index_tensor(k: Any, own: bool = False) -> Tensor:
+    if isinstance(k, _Tensor):
+        return clone(k.detach()) if own else k.detach()
+    try:
+        a = np.asarray(k)
+    except ValueError as e:
+        raise IndexError_(f"index: a list used as an index must be rectangular ({e})") from None
+    if a.dtype.kind not in "biufc" and not (a.size == 0 and isinstance(k, (list, tuple))):
+        raise IndexError_(f"index: {type(k).__name__} is no index; need ints, slices, None, ..., integer or boolean arrays")
+    return asarray(a.astype(np.int64) if a.size == 0 and isinstance(k, (list, tuple)) else a, copy=True if own else None)
+
+
 def _normalise(x: Tensor, key: Any) -> tuple[tuple, list, list[int]]:
     """Splits a key into a basic part (slices, new axes) and index tensors with the axes (of the basic result) they apply to."""
     items = key if isinstance(key, tuple) else (key,)
@@ -108,7 +120,7 @@ def _normalise(x: Tensor, key: Any) -> tuple[tuple, list, list[int]]:
             parts.append(np.int64(k))
             used += 1
             continue
-        t = k.detach() if isinstance(k, _Tensor) else asarray(np.asarray(k, dtype=np.int64) if isinstance(k, (list, tuple)) and len(k) == 0 else k)
+        t = _index_tensor(k)
         if t.dtype.kind == "b":
             parts.append(("mask", t))
             used += t.ndim
@@ -116,7 +128,7 @@ def _normalise(x: Tensor, key: Any) -> tuple[tuple, list, list[int]]:
             parts.append(t.astype("int64", copy=False))
             used += 1
         else:
-            raise IndexError_(f"index: tensors used as indices must be integer or bool, not {t.dtype}")
+            raise IndexError_(f"index: tensors used as indices must be integer or bool, not {t.dtype}; use astype('int64')")
     if used > x.ndim:
         raise IndexError_(f"index: {used} indices for a tensor of {x.ndim} dimensions, shape {x.shape}")
     if sum(p is Ellipsis for p in parts) > 1:
@@ -166,59 +178,86 @@ def _normalise(x: Tensor, key: Any) -> tuple[tuple, list, list[int]]:
     return tuple(basic), index, places
 
 
-def _plan(x: Tensor, key: Any) -> tuple[Tensor, list[Tensor], tuple[int, ...], int, list[int]]:
-    """The view with indexed axes first, the broadcast index tensors, their shape, where their axes belong, and the permutation."""
-    basic, index, places = _normalise(x, key)
-    v = x[basic]
-    try:
-        shape = broadcast_shapes(*(i.shape for i in index))
-    except ShapeError:
-        raise IndexError_(f"index: index tensors of shapes {', '.join(str(i.shape) for i in index)} do not broadcast") from None
-    order = places + [d for d in range(v.ndim) if d not in places]
-    together = places == list(range(places[0], places[0] + len(places)))
-    return v, [broadcast_to(i, shape) for i in index], shape, places[0] if together else 0, order
+class _Plan:
+    """A key as a basic part and int64 tensors of one shape for the axes in front, in memory that nobody else writes to."""
+
+    def __init__(self, x: Tensor, key: Any) -> None:
+        self.basic, index, places = _normalise(x, key)
+        try:
+            self.shape = broadcast_shapes(*(i.shape for i in index))
+        except ShapeError:
+            raise IndexError_(f"index: index tensors of shapes {', '.join(str(i.shape) for i in index)} do not broadcast") from None
+        self.index = [broadcast_to(i, self.shape) for i in index]
+        self.places = places
+        together = places == list(range(places[0], places[0] + len(places)))
+        self.at = places[0] if together else 0  # where the axes of the index tensors belong in the result
+
+    def window(self, x: Tensor) -> Tensor:
+        """The view of x with the indexed axes first."""
+        v = x[self.basic]
+        return _C.permute(v, self.places + [d for d in range(v.ndim) if d not in self.places])
+
+    def read(self, x: Tensor) -> Tensor:
+        y = index_get([self.window(x), *self.index])
+        n, at = len(self.shape), self.at
+        if not at:
+            return y
+        y = _C.permute(y, [*range(n, n + at), *range(n), *range(n + at, y.ndim)])
+        return y if y.is_contiguous() else clone(y)
+
+    def write(self, x: Tensor, value: Tensor, accumulate: bool) -> None:
+        w = self.window(x)
+        n, at = len(self.shape), self.at
+        rest = w.shape[len(self.index) :]
+        natural = (*rest[:at], *self.shape, *rest[at:])
+        while value.ndim > len(natural) and value.shape[0] == 1:
+            value = value[0]
+        if value.dtype != x.dtype:
+            if value.dtype.kind == "c" and x.dtype.kind != "c":
+                raise DTypeError(f"index: complex values cannot be stored in a {x.dtype} tensor; take their real part first")
+            value = value.astype(x.dtype)
+        value = broadcast_to(value, natural)
+        if _C.overlap(w, value):
+            value = clone(value)
+        if at:
+            value = _C.permute(value, [*range(at, at + n), *range(at), *range(at + n, value.ndim)])
+        index_put([w, value, *(clone(i) if _C.overlap(w, i) else i for i in self.index)], accumulate)
+
+
+def _read_rule(g: Tensor, shape: tuple, plan: _Plan, *_: Tensor) -> Tensor:
+    """Adds g into zeros at the key; repeated indices add up."""
+    z = zeros(shape, dtype=g.dtype)
+    plan.write(z, g.detach(), True)
+    return _C.record((z,), (g,), lambda gg: (_read(gg, plan),), "index_backward")[0]
+
+
+def _read(x: Tensor, plan: _Plan) -> Tensor:
+    y = plan.read(x.detach())
+    return _C.record((y,), (x,), _read_rule, "index", (x.shape, plan, *plan.index))[0]
 
 
 def getitem_advanced(x: Tensor, key: Any) -> Tensor:
     """x[key] where the key holds tensors, arrays, lists or masks: a copy, as in NumPy."""
-    v, index, shape, at, order = _plan(x.detach(), key)
-    y = index_get([_C.permute(v, order), *index])
-    if at:
-        n = len(shape)
-        y = _C.permute(y, [*range(n, n + at), *range(n), *range(n + at, y.ndim)])
-        y = y if y.is_contiguous() else clone(y)
-    return _C.record((y,), (x,), _getitem_rule, "index", (x.shape, key))[0]
+    return _read(x, _Plan(x, _owned(key) if x.requires_grad and _C.grad_enabled() else key))
 
 
-def _getitem_rule(g: Tensor, shape: tuple, key: Any) -> tuple:
-    """Adds g into zeros at the key; repeated indices add up."""
-    z = zeros(shape, dtype=g.dtype)
-    setitem_advanced(z, key, g.detach(), True)
-    return _C.record((z,), (g,), lambda gg: (gg[key],), "index_backward")
+def _owned(key: Any) -> Any:
+    """The key with its arrays and lists as tensors of their own: what backward uses must not change meanwhile."""
+    if isinstance(key, tuple):
+        return tuple(k if _is_basic(k) or isinstance(k, int) else _index_tensor(k, True) for k in key)
+    return _index_tensor(key, True)
 
 
-def setitem_advanced(x: Tensor, key: Any, value: Any, accumulate: bool = False) -> None:
-    """x[key] = value (or += with accumulate) in place."""
-    v, index, shape, at, order = _plan(x.detach(), key)
-    w = _C.permute(v, order)
-    value = asarray(value).detach()
-    rest = w.shape[len(index) :]
-    n = len(shape)
-    natural = (*rest[:at], *shape, *rest[at:])
-    while value.ndim > len(natural) and value.shape[0] == 1:
-        value = value[0]
-    if value.dtype != x.dtype:
-        if value.dtype.kind == "c" and x.dtype.kind != "c":
-            raise TypeError_(f"index: complex values cannot be stored in a {x.dtype} tensor")
-        value = value.astype(x.dtype)
-    value = broadcast_to(value, natural)
-    if at:
-        value = _C.permute(value, [*range(at, at + n), *range(at), *range(at + n, value.ndim)])
-    index_put([w, value, *index], accumulate)
+def setitem_advanced(x: Tensor, key: Any, value: Any, accumulate: bool = False, keep: bool = False) -> Any:
+    """x[key] = value (or += with accumulate) in place. Gives the key back, with `keep` in memory of its own."""
+    key = _owned(key) if keep else key
+    _Plan(x, key).write(x.detach(), asarray(value).detach(), accumulate)
+    return key
 
 
 _C.set_hook("getitem_advanced", getitem_advanced)
 _C.set_hook("setitem_advanced", setitem_advanced)
+_C.set_hook("np_integer", np.integer)
 
 
 # ---- compositions ----------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ def dot(x1: Any, x2: Any) -> Tensor:
     return matmul_any(a, b) if a.ndim <= 2 and b.ndim <= 2 else tensordot(a, b, axes=((-1,), (-2 if b.ndim > 1 else -1,)))
 
 
-def vecdot(x1: Any, x2: Any, /, *, axis: int = -1) -> Tensor:
+def vecdot(x1: Any, x2: Any, /, axis: int = -1) -> Tensor:
     """Sum of conj(x1) * x2 along an axis."""
     a, b = asarray(x1), asarray(x2)
     return sum(_conj(a) * b, axis=axis)
@@ -110,7 +110,7 @@ def outer(x1: Any, x2: Any) -> Tensor:
     return asarray(x1).reshape(-1)[:, None] * asarray(x2).reshape(-1)[None, :]
 
 
-def tensordot(x1: Any, x2: Any, /, *, axes: Any = 2) -> Tensor:
+def tensordot(x1: Any, x2: Any, /, axes: Any = 2) -> Tensor:
     """Contraction over the given axes of both tensors."""
     a, b = asarray(x1), asarray(x2)
     if isinstance(axes, int):

@@ -27,12 +27,24 @@ def _getitem_vjp(g: Tensor, shape: tuple, key: Any) -> Tensor:
     return z
 
 
+def _winners(shape: tuple, key: Any, gv: Tensor) -> Tensor:
+    """Where an index repeats, only the value written last has a gradient."""
+    if not any(getattr(getattr(k, "dtype", None), "kind", "") in ("i", "u") for k in (key if isinstance(key, tuple) else (key,))) or gv.size == 0:
+        return gv
+    from .creation import arange
+
+    writer = zeros(shape, dtype="int64")
+    number = arange(gv.size).reshape(gv.shape)
+    writer[key] = number
+    return gv * (writer[key] == number).astype(gv.dtype)
+
+
 def _setitem_vjp(g: Tensor, key: Any, value_shape: tuple) -> tuple:
     from .reduce import sum
 
     gx = g.clone()
     gx[key] = 0
-    gv = g[key]
+    gv = _winners(g.shape, key, g[key])
     extra = len(value_shape) - gv.ndim  # leading ones of the value were dropped in the assignment
     if extra > 0:
         gv = gv.reshape((1,) * extra + gv.shape)
@@ -42,6 +54,8 @@ def _setitem_vjp(g: Tensor, key: Any, value_shape: tuple) -> tuple:
     return gx, sum(gv, axis=ones, keepdims=True) if ones else gv
 
 
+_C.set_hook("real", lambda g: g)
+_C.set_hook("imag", lambda g: g * 1j)
 _C.set_hook("getitem", _getitem_vjp)
 _C.set_hook("setitem", _setitem_vjp)
 
@@ -420,16 +434,7 @@ def imag(x: Any) -> Tensor:
 
 
 def _part(x: Tensor, which: int) -> Tensor:
-    if x.dtype.kind != "c":
-        return x
-    import numpy as np
-
-    def rule(g: Tensor) -> tuple:
-        return (g.astype(x.dtype) * (1.0 if which == 0 else 1j),)
-
-    a = np.asarray(x.detach())
-    part = asarray(a.real if which == 0 else a.imag)
-    return _C.record((part,), (x,), rule, "real" if which == 0 else "imag")[0]
+    return _C.complex_part(x, which) if x.dtype.kind == "c" else x
 
 
 _copy = copy
