@@ -102,7 +102,7 @@ struct ComplexPower {  // small integer exponents by squaring, as NumPy; else e^
   static FD_MATH C of(C x, C y) {
     using T = decltype(C::re);
     if (ComplexNot::of(y)) return C{1, 0};
-    if (ComplexNot::of(x)) return (y.re > 0) & (y.im == 0) ? C{0, 0} : C{kNaN<T>, kNaN<T>};
+    if (ComplexNot::of(x)) return y.re > 0 ? C{0, 0} : C{kNaN<T>, kNaN<T>};
     if (y.im == 0 && abs(y.re) < 100 && T(int(y.re)) == y.re) {
       const int n = int(y.re);
       C r{1, 0}, p = x;

@@ -41,6 +41,7 @@ DType lift_dtype(const Call& c, DType d) {
   if (mask & mask_of(d)) return d;
   if (is_integer(d) || d == DType::bool_) {
     if (!(mask & kMaskInt)) {
+      if (c.op == OpId::divide) return DType::float64;  // NumPy's true division
       if (mask & kMaskFloat) return float_of(d);
     } else if (d == DType::bool_) {
       const char* advice = c.op == OpId::subtract   ? "use a ^ b (different) or a & ~b (set difference)"
@@ -81,9 +82,24 @@ void infer_abs(Call& c) {
 
 namespace {
 
+bool is_whole(DType d) { return is_integer(d) || d == DType::bool_; }
+
+// Integers of different types in a float op each become their float first: int8 and uint8 meet in float16, not by way of int16.
+DType promote_in_float_op(const Call& c, int first) {
+  DType all = DType::bool_;
+  for (int k = first; k < c.nin; k++) {
+    if (!c.in[k].given()) continue;
+    if (!is_whole(c.in[k].dtype)) return promote_inputs(c, first, c.nin - first);
+    const DType d = float_of(c.in[k].dtype);
+    all = all == DType::bool_ ? d : promote(all, d);
+  }
+  return all;
+}
+
 // compute dtype and the broadcast output, whose dtype is the compute dtype or `out`
 void infer_broadcast(Call& c, int first, const DType* out) {
-  c.compute = lift_dtype(c, promote_inputs(c, first, c.nin - first));
+  const bool floats_only = !(op_table[int(c.op)].dtypes & kMaskInt) && c.op != OpId::divide;
+  c.compute = lift_dtype(c, floats_only ? promote_in_float_op(c, first) : promote_inputs(c, first, c.nin - first));
   int64_t shape[kMaxDims];
   const int ndim = broadcast_shapes(c, 0, c.nin, shape);
   set_out(c, 0, out ? *out : c.compute, shape, ndim, Layout::Like);
