@@ -1,4 +1,9 @@
-"""XOR, the smallest problem that needs a hidden layer: four sigmoid units, full batches, Adam."""
+"""XOR, the smallest problem that needs a hidden layer: four sigmoid units, full batches, momentum; any seed will do.
+
+Most recipes get stuck now and then: one of the four corners is given up for good. This one does not (100 of 100 seeds, see
+tests/test_learning.py), for two reasons: the inputs are -1 and 1, not 0 and 1, and the hidden weights start orthogonal, so that the
+four hidden units look in different directions.
+"""
 
 import argparse
 
@@ -12,10 +17,14 @@ args = parser.parse_args()
 
 fd.manual_seed(args.seed)
 points, labels = data.make_xor()
-x, y = fd.array(points), fd.array(labels).astype("float32").reshape(-1, 1)
+x, y = fd.array(2 * points - 1), fd.array(labels).astype("float32").reshape(-1, 1)
 
 model = nn.Sequential(nn.Linear(2, 4), nn.Sigmoid(), nn.Linear(4, 1))
-optimizer = optim.Adam(model.parameters(), lr=0.1)
+nn.init.orthogonal_(model[0].weight, gain=2.0)
+nn.init.xavier_normal_(model[2].weight)
+nn.init.zeros_(model[0].bias)
+nn.init.zeros_(model[2].bias)
+optimizer = optim.SGD(model.parameters(), lr=0.5, momentum=0.9)
 for step in range(200 if args.tiny else 1000):
     loss = nn.functional.binary_cross_entropy_with_logits(model(x), y)
     optimizer.zero_grad()
