@@ -29,19 +29,23 @@ def _finish(t: Tensor, requires_grad: bool) -> Tensor:
     return t.requires_grad_() if requires_grad else t
 
 
+_PLAIN = frozenset("?bBhHiIlLqQefdFD")  # type codes of the NumPy dtypes that tensors have too
+
+
 def _from_array(a: np.ndarray, dtype: Any = None, copy: Any = None) -> Tensor:
     """A NumPy array as a tensor; shares memory unless copy or a dtype change forbids."""
-    if a.dtype.name == "bfloat16":
+    if a.dtype.char not in _PLAIN and a.dtype.name == "bfloat16":  # dtype.name is slow: looked at only when it can matter
         t = _C.empty(a.shape, "bfloat16")
         t.copy_(_C.from_buffer(a.astype(np.float32), 1))
     else:
         if a.dtype.byteorder == ">":
             a = a.astype(a.dtype.newbyteorder("="))
-        if a.dtype.kind not in "biufc" or a.dtype.itemsize > 16 or a.dtype.name == "longdouble":
+        if a.dtype.char not in _PLAIN:
             raise DTypeError(f"asarray: NumPy dtype {a.dtype} is not supported; need bool, integer, float or complex")
         if a.ndim > 8:
             raise ShapeError(f"asarray: shape {a.shape} has {a.ndim} dimensions; at most 8 are supported")
-        if any(s % a.itemsize for s in a.strides) or not a.flags.aligned:
+        flags = a.flags
+        if not flags.aligned or (not flags.c_contiguous and any(s % a.itemsize for s in a.strides)):
             if copy is False:
                 raise ValueError_("asarray: the array is not aligned, so its memory cannot be shared; allow a copy")
             a = a.copy()
