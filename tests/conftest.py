@@ -13,6 +13,9 @@ def pytest_configure(config):
     inside = Path(__file__).parents[1] in Path(fastdl.__file__).parents
     if os.environ.get("CI") and inside and ".venv" not in fastdl.__file__:
         raise pytest.UsageError(f"CI tests the installed package, but fastdl comes from {fastdl.__file__}")
+    # Programs that tests start import the same package, whatever folder they start in.
+    os.environ["PYTHONSAFEPATH"] = "1"
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(fastdl.__file__).parents[1]), os.environ.get("PYTHONPATH")]))
 
 
 def pytest_report_header(config):
