@@ -106,8 +106,11 @@ def _index_tensor(k: Any, own: bool = False) -> Tensor:
     return asarray(a.astype(np.int64) if a.size == 0 and isinstance(k, (list, tuple)) else a, copy=True if own else None)
 
 
-def _normalise(x: Tensor, key: Any) -> tuple[tuple, list, list[int]]:
-    """Splits a key into a basic part (slices, new axes) and index tensors with the axes (of the basic result) they apply to."""
+def _normalise(x: Tensor, key: Any) -> tuple[tuple, list, list[int], bool]:
+    """Splits a key into a basic part (slices, new axes) and index tensors with the axes (of the basic result) they apply to.
+
+    Last: whether the indices stand side by side in the key (NumPy: even an empty ... between them separates).
+    """
     items = key if isinstance(key, tuple) else (key,)
     parts: list[Any] = []
     used = 0
@@ -117,6 +120,8 @@ def _normalise(x: Tensor, key: Any) -> tuple[tuple, list, list[int]]:
             used += isinstance(k, slice)
             continue
         if isinstance(k, (int, np.integer)) and not isinstance(k, (bool, np.bool_)):
+            if not -(2**63) <= k < 2**63:
+                raise IndexError_(f"index: {k} is out of range for an axis")
             parts.append(np.int64(k))
             used += 1
             continue
@@ -170,32 +175,39 @@ def _normalise(x: Tensor, key: Any) -> tuple[tuple, list, list[int]]:
                 axis += 1
                 out += 1
         else:
+            if isinstance(p, np.int64) and not -x.shape[axis] <= p < x.shape[axis]:
+                raise IndexError_(f"index: {p} is out of range for axis {axis} of size {x.shape[axis]}")
             basic.append(slice(None))
             index.append(asarray(np.asarray(p)) if isinstance(p, np.int64) else p)
             places.append(out)
             axis += 1
             out += 1
-    return tuple(basic), index, places
+    at = [k for k, p in enumerate(parts) if not _is_basic(p)]
+    return tuple(basic), index, places, at[-1] - at[0] == len(at) - 1
 
 
 class _Plan:
     """A key as a basic part and int64 tensors of one shape for the axes in front, in memory that nobody else writes to."""
 
     def __init__(self, x: Tensor, key: Any) -> None:
-        self.basic, index, places = _normalise(x, key)
+        self.basic, index, places, together = _normalise(x, key)
         try:
             self.shape = broadcast_shapes(*(i.shape for i in index))
         except ShapeError:
             raise IndexError_(f"index: index tensors of shapes {', '.join(str(i.shape) for i in index)} do not broadcast") from None
         self.index = [broadcast_to(i, self.shape) for i in index]
         self.places = places
-        together = places == list(range(places[0], places[0] + len(places)))
         self.at = places[0] if together else 0  # where the axes of the index tensors belong in the result
 
     def window(self, x: Tensor) -> Tensor:
         """The view of x with the indexed axes first."""
         v = x[self.basic]
-        return _C.permute(v, self.places + [d for d in range(v.ndim) if d not in self.places])
+        w = _C.permute(v, self.places + [d for d in range(v.ndim) if d not in self.places])
+        if w.size == 0:  # no kernel will look at the indices
+            for i, n in zip(self.index, w.shape):
+                if i.size and not bool(((i >= -n) & (i < n)).all()):
+                    raise IndexError_(f"index: an index is out of range for an axis of size {n}")
+        return w
 
     def read(self, x: Tensor) -> Tensor:
         y = index_get([self.window(x), *self.index])
