@@ -125,7 +125,13 @@ def backward(self: Tensor, grad: Any = None, retain_graph: bool = False, create_
 
 
 def gradients(
-    outputs: Any, inputs: Any, grad_outputs: Any = None, *, retain_graph: bool | None = None, create_graph: bool = False, allow_unused: bool = False
+    outputs: Any,
+    inputs: Any,
+    grad_outputs: Any = None,
+    *,
+    retain_graph: bool | None = None,
+    create_graph: bool = False,
+    allow_unused: bool = False,
 ) -> tuple[Tensor | None, ...]:
     """Gradients of the sum of outputs with respect to inputs, without touching ``.grad`` (PyTorch's autograd.grad)."""
     outs = (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
@@ -210,7 +216,11 @@ def value_and_grad(fn: Callable, argnums: int | Sequence[int] = 0, has_aux: bool
             if value.size != 1:
                 raise GradError(f"grad: the function must return a scalar, not shape {value.shape}; use jacobian or vjp")
             nested = outer and _reaches_others((value,), leaves)
-            found = _C.backward((value,), (ones_like(value),), tuple(leaves), nested, nested) if value.requires_grad else (None,) * len(leaves)
+            found = (
+                _C.backward((value,), (ones_like(value),), tuple(leaves), nested, nested)
+                if value.requires_grad
+                else (None,) * len(leaves)
+            )
         flat = [zeros_like(x.detach()) if g is None else g for g, x in zip(found, leaves)]
         grads = []
         for n, rebuild in rebuilds:
@@ -299,8 +309,14 @@ def jvp(fn: Callable, primals: Sequence[Any], tangents: Sequence[Any]) -> tuple[
         live = [o for o in outs if o.requires_grad]
         duals = tuple(zeros_like(o.detach()).requires_grad_() for o in live)
         pulled = _C.backward(tuple(live), duals, leaves, True, True) if live else ()
-        pairs = [(p, t if t.dtype == p.dtype else t.astype(p.dtype)) for p, t in zip(pulled, dirs) if p is not None and p.requires_grad]
-        pushed = _C.backward(tuple(p for p, _ in pairs), tuple(t for _, t in pairs), duals, nested, nested) if pairs else (None,) * len(live)
+        pairs = [
+            (p, t if t.dtype == p.dtype else t.astype(p.dtype)) for p, t in zip(pulled, dirs) if p is not None and p.requires_grad
+        ]
+        pushed = (
+            _C.backward(tuple(p for p, _ in pairs), tuple(t for _, t in pairs), duals, nested, nested)
+            if pairs
+            else (None,) * len(live)
+        )
     moved = iter(pushed)
     result = []
     for o in outs:
@@ -418,12 +434,20 @@ class custom_vjp:
         else:
             kept, rebuild = [], None
         outs = tuple(out) if isinstance(out, (tuple, list)) else (out,)
-        outs = tuple(_C.reshape(o.detach(), o.shape) if o.requires_grad or any(o is t for t in tensors) else o for o in map(asarray, outs))
+        outs = tuple(
+            _C.reshape(o.detach(), o.shape) if o.requires_grad or any(o is t for t in tensors) else o for o in map(asarray, outs)
+        )
         if rebuild is None:
             return outs if isinstance(out, (tuple, list)) else outs[0]
         # The tape holds the saved tensors, not a closure: it notices writes to them, and an output among them makes no cycle.
         is_tensor = tuple(isinstance(a, Tensor) for a in args)
-        _C.record(outs, tensors, _custom_rule(self.rule, rebuild, len(outs), is_tensor), getattr(self.fn, "__name__", "custom_vjp"), tuple(kept))
+        _C.record(
+            outs,
+            tensors,
+            _custom_rule(self.rule, rebuild, len(outs), is_tensor),
+            getattr(self.fn, "__name__", "custom_vjp"),
+            tuple(kept),
+        )
         return outs if isinstance(out, (tuple, list)) else outs[0]
 
 
@@ -474,9 +498,12 @@ def checkpoint(fn: Callable, *args: Any, **kwargs: Any) -> Any:
         explicit = [f for f, w in zip(again_args, wants) if w]
         targets = (*explicit, *inputs[len(explicit) :])
         pairs = [(o, g) for o, g in zip(again, values) if o.requires_grad]
-        return _C.backward(tuple(o for o, _ in pairs), tuple(g for _, g in pairs), targets, create or older, create)
+        return _C.backward(tuple(o for o, _ in pairs), tuple(g for _, g in pairs), targets, create or older, create, True)
 
-    kept = (*(a for a, w in zip(args, wants) if isinstance(a, Tensor) and not w), *inputs)  # a write to one would change the second run
+    kept = (
+        *(a for a, w in zip(args, wants) if isinstance(a, Tensor) and not w),
+        *inputs,
+    )  # a write to one would change the second run
     _C.record(outs, tuple(inputs), rule, "checkpoint", kept)
     return result
 

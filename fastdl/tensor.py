@@ -64,7 +64,9 @@ def __array__(self: Tensor, dtype: Any = None, copy: bool | None = None) -> np.n
     return a.copy() if copy and self.dtype.name != "bfloat16" else a
 
 
-def __dlpack__(self: Tensor, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None) -> Any:
+def __dlpack__(
+    self: Tensor, *, stream: Any = None, max_version: Any = None, dl_device: Any = None, copy: bool | None = None
+) -> Any:
     if self.requires_grad:
         raise GradError("__dlpack__: this tensor requires grad; use detach()")
     if stream is not None:
@@ -162,7 +164,12 @@ def _number(cast: str) -> Any:
 
 def __reduce_ex__(self: Tensor, protocol: int) -> Any:
     data = _array_of(self)
-    return _rebuild, (type(self), np.ascontiguousarray(data).reshape(self.shape), self.dtype.name, self.requires_grad and self.is_leaf)
+    return _rebuild, (
+        type(self),
+        np.ascontiguousarray(data).reshape(self.shape),
+        self.dtype.name,
+        self.requires_grad and self.is_leaf,
+    )
 
 
 def _rebuild(cls: type, data: np.ndarray, dtype: str, requires_grad: bool) -> Tensor:
@@ -342,7 +349,15 @@ _UFUNCS = {
 
 
 _REDUCTIONS = {"add": "sum", "multiply": "prod", "maximum": "max", "minimum": "min", "logical_and": "all", "logical_or": "any"}
-_NO_OPTIONS = {"where": True, "initial": None, "dtype": None, "keepdims": False, "casting": "same_kind", "order": "K", "subok": True}
+_NO_OPTIONS = {
+    "where": True,
+    "initial": None,
+    "dtype": None,
+    "keepdims": False,
+    "casting": "same_kind",
+    "order": "K",
+    "subok": True,
+}
 
 
 def __array_ufunc__(self: Tensor, ufunc: Any, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -353,7 +368,10 @@ def __array_ufunc__(self: Tensor, ufunc: Any, method: str, *inputs: Any, **kwarg
     name = _UFUNCS.get(ufunc.__name__, ufunc.__name__)
     options = {k: v for k, v in kwargs.items() if not (k in _NO_OPTIONS and (v is _NO_OPTIONS[k] or v is np._NoValue))}
     if method == "reduce" and ufunc.__name__ in _REDUCTIONS:
-        name, options["axis"] = _REDUCTIONS[ufunc.__name__], options.get("axis", 0)  # ufunc.reduce works on the first axis by default
+        name, options["axis"] = (
+            _REDUCTIONS[ufunc.__name__],
+            options.get("axis", 0),
+        )  # ufunc.reduce works on the first axis by default
         unknown = set(options) - ({"axis", "keepdims", "dtype"} if name in ("sum", "prod") else {"axis", "keepdims"})
     elif method == "accumulate" and ufunc.__name__ in ("add", "multiply"):
         name, options["axis"] = "cumsum" if ufunc.__name__ == "add" else "cumprod", options.get("axis", 0)
@@ -379,6 +397,7 @@ def __array_ufunc__(self: Tensor, ufunc: Any, method: str, *inputs: Any, **kwarg
 
 
 # Functions whose defaults or argument order differ from fastdl's function of the same name.
+
 
 def _numpy_scan(fn: Any) -> Any:
     def scan(a: Any, axis: Any = None, dtype: Any = None) -> Tensor:

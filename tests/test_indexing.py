@@ -94,7 +94,7 @@ def test_reading_and_writing_like_numpy(seed):
         nkey = to_numpy(key)
         try:
             want = a[nkey]
-        except (IndexError, ValueError) as error:
+        except (IndexError, ValueError):
             with pytest.raises(IndexError):
                 t[key]
             continue

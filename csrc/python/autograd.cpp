@@ -467,7 +467,7 @@ struct Engine {
   std::unordered_map<TensorObject*, std::vector<int>> leaf_targets;
   std::unordered_map<Node*, std::vector<std::pair<uint32_t, int>>> node_targets;
   std::vector<PyObject*> results;
-  bool capture = false, retain = false;
+  bool capture = false, retain = false, stop = false;  // stop: nothing behind the node of a target is reached through it
 
   ~Engine() {
     for (auto& p : pending) {
@@ -506,6 +506,7 @@ struct Engine {
       }
       bool any = false;
       for (const Edge& e : node->edges) any = any || is_useful(e);
+      any = any && !(stop && node_targets.count(node));
       useful[node] = any;
       stack.pop_back();
     }
@@ -725,9 +726,10 @@ struct GradMode {
 }  // namespace
 
 // backward of roots with grads; targets None: accumulate into leaves; else a tuple of tensors whose gradients are returned
-// (None for those not reached).
-PyObject* py_backward(PyObject* roots, PyObject* grads, PyObject* targets, bool retain_graph, bool create_graph) {
+// (None for those not reached). With stop_at_targets, paths that lead on through a target do not count for the others.
+PyObject* py_backward(PyObject* roots, PyObject* grads, PyObject* targets, bool retain_graph, bool create_graph, bool stop_at_targets) {
   Engine engine;
+  engine.stop = stop_at_targets;
   engine.retain = retain_graph || create_graph;
   engine.capture = targets != Py_None;
   GradMode mode(create_graph);

@@ -235,14 +235,14 @@ PYBIND11_MODULE(_C, m) {
 
   m.def("grad_enabled", [] { return grad_enabled; });
   m.def("set_grad_enabled", [](bool on) { const bool before = grad_enabled; grad_enabled = on; return before; });
-  m.def("backward", [](const py::tuple& roots, const py::tuple& grads, const py::object& targets, bool retain, bool create) {
+  m.def("backward", [](const py::tuple& roots, const py::tuple& grads, const py::object& targets, bool retain, bool create, bool stop) {
     for (auto& r : roots) need_tensor(py::reinterpret_borrow<py::object>(r), "backward");
     for (auto& g : grads) need_tensor(py::reinterpret_borrow<py::object>(g), "backward");
     if (roots.size() != grads.size()) throw py::value_error("backward: one gradient per root");
     if (!targets.is_none())
       for (auto& t : targets) need_tensor(py::reinterpret_borrow<py::object>(t), "grad");
-    return steal(py_backward(roots.ptr(), grads.ptr(), targets.ptr(), retain, create));
-  });
+    return steal(py_backward(roots.ptr(), grads.ptr(), targets.ptr(), retain, create, stop));
+  }, py::arg("roots"), py::arg("grads"), py::arg("targets"), py::arg("retain"), py::arg("create"), py::arg("stop") = false);
   m.def("graph_leaves", [](const py::tuple& roots, uint64_t since) {
     for (auto& r : roots) need_tensor(py::reinterpret_borrow<py::object>(r), "graph_leaves");
     return steal(py_graph_leaves(roots.ptr(), since));

@@ -152,7 +152,7 @@ bool record_op(OpObject* op, PyObject* const* bound, PyObject* const* inputs, in
 bool record_rule(PyObject* name, PyObject* rule, PyObject* saved, PyObject* const* inputs, int nin, TensorObject* const* outputs, int nout);
 bool any_needs_grad(PyObject* const* inputs, int n);
 bool check_version(const TensorObject* t, const char* op);
-PyObject* py_backward(PyObject* roots, PyObject* grads, PyObject* targets, bool retain_graph, bool create_graph);
+PyObject* py_backward(PyObject* roots, PyObject* grads, PyObject* targets, bool retain_graph, bool create_graph, bool stop_at_targets);
 void bump_version(TensorObject* t);
 bool check_inplace(TensorObject* t, const char* op);                   // leaf or view that needs grad: GradError
 PyObject* node_name(Node* node);

@@ -67,7 +67,15 @@ def _convert(obj: Any, dtype: Any = None, copy: Any = None) -> Tensor:
     if isinstance(obj, (np.ndarray, np.generic)):
         return _from_array(np.asarray(obj), dtype, copy)
     if isinstance(obj, (bool, int, float, complex)):  # also subclasses, such as enum.IntEnum
-        exact: Any = obj if isinstance(obj, bool) else int(obj) if isinstance(obj, int) else float(obj) if isinstance(obj, float) else complex(obj)
+        exact: Any = (
+            obj
+            if isinstance(obj, bool)
+            else int(obj)
+            if isinstance(obj, int)
+            else float(obj)
+            if isinstance(obj, float)
+            else complex(obj)
+        )
         t = _C.from_buffer(exact)
         return t if dtype is None or t.dtype is _dtype(dtype) else t.astype(dtype)
     if isinstance(obj, (list, tuple, range)):
@@ -131,7 +139,9 @@ def asarray(obj: Any, /, *, dtype: DTypeLike | None = None, device: Any = None, 
     return _convert(obj, dtype, copy)
 
 
-def array(obj: Any, dtype: DTypeLike | None = None, *, copy: bool = True, requires_grad: bool = False, device: Any = None) -> Tensor:
+def array(
+    obj: Any, dtype: DTypeLike | None = None, *, copy: bool = True, requires_grad: bool = False, device: Any = None
+) -> Tensor:
     """A new tensor of array-like data (a copy unless ``copy=False`` allows sharing).
 
     Examples
@@ -241,7 +251,9 @@ def ones_like(x: Any, /, *, dtype: DTypeLike | None = None, device: Any = None) 
     return full_like(x, 1, dtype=dtype, device=device)
 
 
-def arange(start: float, /, stop: float | None = None, step: float = 1, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
+def arange(
+    start: float, /, stop: float | None = None, step: float = 1, *, dtype: DTypeLike | None = None, device: Any = None
+) -> Tensor:
     """start, start + step, ... below stop; int64 if all arguments are ints, else float32.
 
     Examples
@@ -263,7 +275,9 @@ def arange(start: float, /, stop: float | None = None, step: float = 1, *, dtype
         raise ValueError_(f"arange: {e}") from None
 
 
-def linspace(start: float, stop: float, /, num: int, *, dtype: DTypeLike | None = None, device: Any = None, endpoint: bool = True) -> Tensor:
+def linspace(
+    start: float, stop: float, /, num: int, *, dtype: DTypeLike | None = None, device: Any = None, endpoint: bool = True
+) -> Tensor:
     """`num` evenly spaced numbers from start to stop."""
     _check_device(device)
     if num < 0:
@@ -300,14 +314,20 @@ def meshgrid(*arrays: Any, indexing: str = "xy") -> tuple[Tensor, ...]:
     shape = [0] * n
     for k, x in enumerate(xs):
         shape[order[k]] = x.size
-    return tuple(broadcast_to(x.reshape([x.size if d == order[k] else 1 for d in range(n)]), shape).clone() for k, x in enumerate(xs))
+    return tuple(
+        broadcast_to(x.reshape([x.size if d == order[k] else 1 for d in range(n)]), shape).clone() for k, x in enumerate(xs)
+    )
 
 
 def result_type(*operands: Any) -> Any:
     """The dtype that NumPy 2's promotion gives for tensors, dtypes and numbers."""
     from ..dtypes import ALL, DType
 
-    arrays = [o if isinstance(o, (DType, np.dtype, type, str)) else o.dtype for o in operands if not isinstance(o, (bool, int, float, complex))]
+    arrays = [
+        o if isinstance(o, (DType, np.dtype, type, str)) else o.dtype
+        for o in operands
+        if not isinstance(o, (bool, int, float, complex))
+    ]
     scalars = [o for o in operands if isinstance(o, (bool, int, float, complex))]
     if not arrays and not scalars:
         raise ValueError_("result_type: need at least one operand")

@@ -29,7 +29,10 @@ def _getitem_vjp(g: Tensor, shape: tuple, key: Any) -> Tensor:
 
 def _winners(shape: tuple, key: Any, gv: Tensor) -> Tensor:
     """Where an index repeats, only the value written last has a gradient."""
-    if not any(getattr(getattr(k, "dtype", None), "kind", "") in ("i", "u") for k in (key if isinstance(key, tuple) else (key,))) or gv.size == 0:
+    if (
+        not any(getattr(getattr(k, "dtype", None), "kind", "") in ("i", "u") for k in (key if isinstance(key, tuple) else (key,)))
+        or gv.size == 0
+    ):
         return gv
     from .creation import arange
 
