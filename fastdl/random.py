@@ -164,3 +164,8 @@ def rand(*shape: int, dtype: DTypeLike | None = None, rng: Any = None) -> Tensor
 def randn(*shape: int, dtype: DTypeLike | None = None, rng: Any = None) -> Tensor:
     """Standard normal numbers."""
     return normal(shape[0] if len(shape) == 1 else shape, dtype=dtype, rng=rng)
+
+
+def dropout(x: Tensor, p: float = 0.5, *, rng: Any = None) -> Tensor:
+    """x / (1 - p) with probability 1 - p, else 0, drawn from rng."""
+    return _kernels.dropout(x, p, *as_generator(rng).take(x.size))

@@ -1,11 +1,14 @@
 """What all tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 import fastdl
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))  # samples, common
 
 
 def pytest_configure(config):

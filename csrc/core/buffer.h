@@ -56,6 +56,11 @@ MemoryStats memory_stats();
 void reset_peak_memory();
 void empty_cache();                    // gives idle blocks back to the system
 void set_memory_limit(int64_t bytes);  // on blocks in use plus cached; 0: none
+
+// Tests: while guard_zones is on, every new buffer lies between two zones of a known pattern, checked when it is freed.
+extern bool guard_zones;
+extern int64_t guard_violations;
+Buffer* alloc_guarded(int64_t bytes);
 void fail_after(int64_t n);            // tests: the n-th allocation from now on throws OutOfMemory; 0: off
 
 }  // namespace fastdl

@@ -260,6 +260,12 @@ PYBIND11_MODULE(_C, m) {
   m.def("reset_peak_memory", &reset_peak_memory);
   m.def("empty_cache", &empty_cache);
   m.def("set_memory_limit", &set_memory_limit);
+  m.def("set_guard", [](bool on) {
+    guard_zones = on;
+    const int64_t found = guard_violations;
+    if (!on) guard_violations = 0;
+    return found;
+  }, "Tests: guard zones around new buffers on or off; returns how many were found damaged since they were turned on.");
   m.def("fail_after", &fail_after, "Tests: the n-th allocation from now on fails.");
   m.def("isa", [] { return isa_name(chosen_isa()); });
   m.def("compiled_isas", [] { return isa_list(isa_compiled); });

@@ -1,0 +1,86 @@
+"""Same numbers for every thread count and every run: 50 training steps of the CNN, bit for bit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import fastdl as fd
+
+HERE = Path(__file__).resolve().parent
+STEPS = """
+import hashlib, sys
+import numpy as np
+import fastdl as fd
+from fastdl import nn, optim
+
+fd.set_num_threads(int(sys.argv[1]))
+fd.manual_seed(3)
+rng = np.random.default_rng(0)
+model = nn.Sequential(
+    nn.Conv2d(1, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.GELU(), nn.AvgPool2d(2),
+    nn.Flatten(), nn.Dropout(0.3), nn.Linear(64 * 36, 128), nn.LayerNorm(128), nn.Tanh(), nn.Linear(128, 10),
+)
+optimizer = optim.AdamW(model.parameters(), lr=1e-3, weight_decay=0.01)
+loss_fn = nn.CrossEntropyLoss(label_smoothing=0.1)
+digest = hashlib.sha256()
+for step in range(50):
+    x = fd.array(rng.normal(size=(16, 1, 28, 28)).astype("float32"))
+    y = fd.array(rng.integers(0, 10, 16))
+    optimizer.zero_grad()
+    loss = loss_fn(model(x), y)
+    loss.backward()
+    optim.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    digest.update(loss.detach().numpy().tobytes())
+for p in model.state_dict().values():
+    digest.update(np.ascontiguousarray(fd.asarray(p).detach().numpy()).tobytes())
+assert np.isfinite(loss.item())
+print(digest.hexdigest())
+"""
+
+
+def train(threads: int) -> str:
+    run = subprocess.run([sys.executable, "-c", STEPS, str(threads)], capture_output=True, text=True, cwd=HERE, env={**os.environ, "FASTDL_NUM_THREADS": ""})
+    assert run.returncode == 0, run.stderr[-2000:]
+    return run.stdout.strip()
+
+
+def test_training_is_bitwise_equal_for_all_thread_counts():
+    digests = {n: train(n) for n in (1, 2, 3, 8)}
+    assert len(set(digests.values())) == 1, digests
+    assert train(2) == digests[1]  # and from run to run
+
+
+LARGE = {
+    "sum": lambda x: fd.sum(x),
+    "sum axis 0": lambda x: fd.sum(x, axis=0),
+    "var": lambda x: fd.var(x),
+    "softmax": lambda x: fd.softmax(x, 0),
+    "matmul": lambda x: x.T @ x,
+    "cumsum": lambda x: fd.cumsum(x, 1),
+    "exp": lambda x: fd.exp(x),
+    "normal": lambda x: fd.random.normal(x.shape, rng=5),
+    "dropout": lambda x: fd.dropout(x, 0.5, 1, 2),
+    "take gradient": lambda x: fd.take_backward(x, fd.array(np.arange(x.shape[0]) % 7), 0, 7),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_large_ops_are_bitwise_equal(name):
+    x = fd.array(np.random.default_rng(1).normal(size=(1200, 700)).astype("float32"))
+    before = fd.get_num_threads()
+    try:
+        found = set()
+        for n in (1, 2, 3, 8):
+            fd.set_num_threads(n)
+            found.add(hashlib.sha256(np.ascontiguousarray(LARGE[name](x).numpy()).tobytes()).hexdigest())
+    finally:
+        fd.set_num_threads(before)
+    assert len(found) == 1
