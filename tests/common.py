@@ -60,7 +60,7 @@ def tensors_in(args: Any) -> list:
     return [a for x in args for a in (x if isinstance(x, list) else [x]) if isinstance(a, fastdl.Tensor)]
 
 
-def check_close(got: Any, want: Any, tol: float, eps: float, scale: Any, what: str) -> None:
+def check_close(got: Any, want: Any, tol: float, eps: float, scale: Any, what: str, tiny: float = 1e-37) -> None:
     """|got - want| <= tol * eps * scale, elementwise; NaN and infinities in the same places."""
     got, want = np.asarray(got), np.asarray(want)
     assert got.shape == want.shape, f"{what}: shape {got.shape}, want {want.shape}"
@@ -71,7 +71,7 @@ def check_close(got: Any, want: Any, tol: float, eps: float, scale: Any, what: s
     nan = np.isnan(want)
     assert (np.isnan(got) == nan).all(), f"{what}: NaN in other places"
     size = np.broadcast_to(np.abs(want) if scale is None else np.maximum(np.abs(scale), 0), want.shape)
-    bound = tol * eps * size + 1e-37
+    bound = tol * eps * size + tiny  # tiny: where numbers are subnormal, eps means nothing
     with np.errstate(invalid="ignore"):
         bad = ~nan & ~(np.abs(got - want) <= bound) & (got != want)
     if bad.any():

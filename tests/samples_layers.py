@@ -36,7 +36,7 @@ add(Sample("linear", lambda rng, s: (draw(rng, (s[0][0], s[0][1])), draw(rng, (s
            grad_sizes=(((4, 3, 2), "none"), ((4, 3, 2), "tanh"), ((4, 3, 2), "sigmoid"), ((4, 3, 2), "relu")), tol=12, scale=lambda x, w, b, a: np.abs(x) @ np.abs(w).T + np.abs(b) + 1,
            errors=wrong((lambda fd: fd.linear(fd.ones((2, 3)), fd.ones((4, 5))), "ShapeError"), (lambda fd: fd.linear(fd.ones((2, 3)), fd.ones((4, 3)), fd.ones(3)), "ShapeError"), (lambda fd: fd.linear(fd.ones((2, 3)), fd.ones((4, 3)), None, "swish"), "ValueError"))))  # fmt: skip
 add(Sample("linear_backward_weight", lambda rng, s: (draw(rng, (s[0], s[2])), draw(rng, (s[0], s[1]))), lambda g, x: (g.T @ x, g.sum(0)), ((1, 1, 1), (4, 3, 2), (65, 33, 17), (300, 20, 40)), FLOATS,
-           grad=(0, 1), second=True, grad_sizes=((4, 3, 2),), tol=12, scale=lambda g, x: (np.abs(g).T @ np.abs(x), np.abs(g).sum(0)),
+           grad=(0, 1), second=True, grad_sizes=((4, 3, 2),), tol=80, scale=lambda g, x: (np.abs(g).T @ np.abs(x), np.abs(g).sum(0)),
            errors=wrong((lambda fd: fd.linear_backward_weight(fd.ones((2, 3)), fd.ones((4, 5))), "ShapeError"), (lambda fd: fd.linear_backward_weight("a", fd.ones((4, 5))), "TypeError"), (lambda fd: fd.linear_backward_weight(fd.ones((2, 3))), "TypeError"))))  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def conv(x: Any, w: Any, b: Any = None, s: int = 1, p: int = 0, d: int = 1, grou
     k = w.shape[2]
     v = windows(pad2(x, p), k, s, d)
     g, o = groups, w.shape[0]
-    v = v.reshape(v.shape[0], g, -1, *v.shape[2:])
+    v = v.reshape(v.shape[0], g, x.shape[1] // g, *v.shape[2:])
     y = np.einsum("ngchwij,gocij->ngohw", v, w.reshape(g, o // g, -1, k, k)).reshape(x.shape[0], o, *v.shape[3:5])
     y = y if b is None else y + b[None, :, None, None]
     return np.maximum(y, 0) if activation == "relu" else y
@@ -77,8 +77,8 @@ def conv_input(g: Any, w: Any, s: int, p: int, d: int, groups: int, size: tuple)
 
 def conv_weight(g: Any, x: Any, s: int, p: int, d: int, groups: int, size: tuple) -> Any:
     v = windows(pad2(x, p), size[0], s, d)[:, :, : g.shape[2], : g.shape[3]]
-    v = v.reshape(v.shape[0], groups, -1, *v.shape[2:])
-    g4 = g.reshape(g.shape[0], groups, -1, *g.shape[2:])
+    v = v.reshape(v.shape[0], groups, x.shape[1] // groups, *v.shape[2:])
+    g4 = g.reshape(g.shape[0], groups, g.shape[1] // groups, *g.shape[2:])
     return np.einsum("ngohw,ngchwij->gocij", g4, v).reshape(g.shape[1], -1, *size), g.sum((0, 2, 3))
 
 
@@ -126,7 +126,7 @@ def max_pool(x: Any, k: int, s: int, p: int) -> Any:
 
 def max_taps(x: Any, k: int, s: int, p: int) -> Any:
     v = windows(pad2(x, p, -np.inf), k, s, 1)
-    return v.reshape(*v.shape[:4], -1).argmax(-1)
+    return v.reshape(*v.shape[:4], k * k).argmax(-1)
 
 
 def max_pool_back(g: Any, taps: Any, k: int, s: int, p: int, d: int, ceil: bool, count: bool, size: tuple) -> Any:
@@ -190,6 +190,17 @@ def adaptive_avg_back(g: Any, size: tuple) -> Any:
     return x
 
 
+def adaptive_index(x: Any, size: tuple) -> Any:
+    """h * W + w of each cell's maximum."""
+    w = x.shape[3]
+    place = np.arange(x.shape[2] * w).reshape(x.shape[2:])
+
+    def best(v: Any, p: Any) -> Any:
+        return p.reshape(-1)[v.reshape(*v.shape[:2], -1).argmax(-1)]
+
+    return np.stack([np.stack([best(x[:, :, a:b, c:d], place[a:b, c:d]) for c, d in cells(w, size[1])], -1) for a, b in cells(x.shape[2], size[0])], -2)
+
+
 def adaptive_max_back(g: Any, idx: Any, size: tuple) -> Any:
     n, c = g.shape[:2]
     x = np.zeros((n, c, size[0] * size[1]))
@@ -202,7 +213,7 @@ add(Sample("adaptive_avg_pool2d", lambda rng, s: (draw(rng, s[0]), s[1]), adapti
 add(Sample("adaptive_max_pool2d", lambda rng, s: (distinct(rng, s[0]), s[1]), adaptive_max, ADAPTIVE, FLOATS, grad=(0,), second=True, grad_sizes=ADAPTIVE[:2], errors=adaptive_errors("adaptive_max_pool2d")))
 add(Sample("adaptive_avg_pool2d_backward", lambda rng, s: (draw(rng, (*s[0][:2], *s[1])), s[0][2:]), adaptive_avg_back, ADAPTIVE, FLOATS, grad=(0,), second=True, grad_sizes=ADAPTIVE[:2], tol=8,
            scale=lambda g, s: adaptive_avg_back(np.abs(g), s), errors=adaptive_errors("adaptive_avg_pool2d_backward")))  # fmt: skip
-add(Sample("adaptive_max_pool2d_backward", lambda rng, s: (draw(rng, (*s[0][:2], *s[1])), rng.integers(0, s[0][2] * s[0][3], (*s[0][:2], *s[1])), s[0][2:]), adaptive_max_back, ADAPTIVE, F2, grad=(0,), second=True,
+add(Sample("adaptive_max_pool2d_backward", lambda rng, s: (draw(rng, (*s[0][:2], *s[1])), adaptive_index(distinct(rng, s[0]), s[1]), s[0][2:]), adaptive_max_back, ADAPTIVE, F2, grad=(0,), second=True,
            grad_sizes=ADAPTIVE[:2], tol=8, scale=lambda g, i, s: adaptive_max_back(np.abs(g), i, s) + 1e-30, errors=back_errors("adaptive_max_pool2d_backward")))  # fmt: skip
 
 
@@ -372,10 +383,12 @@ bad_take = lambda name, extra: wrong((lambda fd: getattr(fd, name)(fd.ones((2, 3
                                      (lambda fd: getattr(fd, name)("a", fd.array([[0]]), *extra(fd)), "TypeError"))  # fmt: skip
 add(Sample("take", lambda rng, s: (draw(rng, s[0]), indices(rng, s), s[2]), np.take, TAKE, moved, grad=(0,), second=True, grad_sizes=TAKE[1:3], errors=bad_take("take", lambda fd: ())))
 add(Sample("take_backward", lambda rng, s: (draw(rng, (*s[0][: s[2]], s[1], *s[0][s[2] + 1 :])), indices(rng, s), s[2], s[0][s[2]]), take_back, TAKE, F2, grad=(0,), second=True, grad_sizes=TAKE[1:3], tol=16,
-           scale=lambda g, *r: take_back(np.abs(g), *r) + 1e-30, errors=bad_take("take_backward", lambda fd: (0, 2))))  # fmt: skip
+           scale=lambda g, *r: take_back(np.abs(g), *r) + 1e-30, errors=(
+               (lambda fd: fd.take_backward(fd.ones((1, 3)), fd.array([5]), 0, 2), "IndexError"), (lambda fd: fd.take_backward(fd.ones((2, 3)), fd.array([5]), 0, 2), "ShapeError"), (lambda fd: fd.take_backward("a", fd.array([0]), 0, 2), "TypeError"))))  # fmt: skip
 add(Sample("take_along_axis", lambda rng, s: (draw(rng, s[0]), along(rng, s), s[2]), lambda x, i, a: np.take_along_axis(x, i, a), TAKE, moved, grad=(0,), second=True, grad_sizes=TAKE[1:3], errors=bad_take("take_along_axis", lambda fd: (0,))))
 add(Sample("scatter_add", lambda rng, s: (draw(rng, s[0]), along(rng, s), draw(rng, along(rng, s).shape), s[2]), scatter, TAKE, F2, grad=(0, 2), second=True, grad_sizes=TAKE[1:3], tol=16,
-           scale=lambda x, i, v, a: scatter(np.abs(x), i, np.abs(v), a) + 1e-30, errors=bad_take("scatter_add", lambda fd: (fd.ones((1, 1)), 0))))  # fmt: skip
+           scale=lambda x, i, v, a: scatter(np.abs(x), i, np.abs(v), a) + 1e-30, errors=(
+               (lambda fd: fd.scatter_add(fd.ones((2, 3)), fd.array([[5, 0, 0]]), fd.ones((1, 3)), 0), "IndexError"), (lambda fd: fd.scatter_add(fd.ones((2, 3)), fd.array([[0]]), fd.ones((1, 1)), 0), "ShapeError"), (lambda fd: fd.scatter_add("a", fd.array([[0]]), fd.ones((1, 1)), 0), "TypeError"))))  # fmt: skip
 add(Sample("index_get", lambda rng, s: ([draw(rng, s[0]), indices(rng, (s[0], s[1], 0))],), lambda xs: xs[0][xs[1]], tuple(t for t in TAKE), moved,
            errors=wrong((lambda fd: fd.index_get([fd.ones(3), fd.array([3])]), "IndexError"), (lambda fd: fd.index_get([fd.ones(3), fd.array([0.5])]), "error"), (lambda fd: fd.index_get(3), "TypeError"))))  # fmt: skip
 
@@ -400,7 +413,7 @@ def holes(rng: Any, s: tuple) -> tuple:
 
 add(Sample("nonzero", holes, lambda x, c: np.argwhere(x), tuple((s, 0, 0) for s in ((5,), (3, 4), (33, 65), (0, 3), (2, 3, 5))), moved,
            errors=wrong((lambda fd: fd.nonzero("a", fd.array(0)), "TypeError"), (lambda fd: fd.nonzero(fd.ones(2), fd.array(5)), "error"), (lambda fd: fd.nonzero(fd.ones(2)), "TypeError"))))  # fmt: skip
-add(Sample("one_hot", lambda rng, s: (rng.integers(0, 5, s[0]), 5), lambda i, n: np.eye(n)[i], tuple((s, 0, 0) for s in ((5,), (3, 4), (0,), (2, 3, 5))), ("int64", "int32"),
+add(Sample("one_hot", lambda rng, s: (rng.integers(0, 5, s[0]), 5), lambda i, n: np.eye(n)[i], tuple((s, 0, 0) for s in ((5,), (3, 4), (0,), (2, 3, 5))), ("int64",),
            errors=wrong((lambda fd: fd.one_hot(fd.array([5]), 5), "error"), (lambda fd: fd.one_hot(fd.array([0.5]), 5), "TypeError"), (lambda fd: fd.one_hot(fd.array([0]), -1), "ValueError"))))  # fmt: skip
 
 

@@ -24,7 +24,7 @@ namespace {
 // The dtype classes that rows of ops.def name.
 constexpr DTypeMask kFLOAT = kMaskFloat, kREAL = kMaskFloat | kMaskInt, kNUMERIC = kREAL | kMaskComplex,
                     kALL = kNUMERIC | kMaskBool, kINTEGER = kMaskInt, kINTEGRAL = kMaskInt | kMaskBool,
-                    kFLOAT_COMPLEX = kMaskFloat | kMaskComplex;
+                    kFLOAT_COMPLEX = kMaskFloat | kMaskComplex, kREAL_BOOL = kREAL | kMaskBool;
 
 struct KernelTable {
   const char* isa;

@@ -21,9 +21,9 @@ def relu(x: Tensor) -> Tensor:
 
 
 @op(vjp="body")
-def relu_backward(grad: Tensor, out: Tensor) -> Tensor:
+def relu_backward(grad: Tensor, result: Tensor) -> Tensor:
     """grad where the output is positive, else 0."""
-    return where(out > 0, grad, 0.0)
+    return where(result > 0, grad, 0.0)
 
 
 @op(vjp=lambda g, x: relu6_backward(g, x))
@@ -46,9 +46,9 @@ def sigmoid(x: Tensor) -> Tensor:
 
 
 @op(vjp="body")
-def sigmoid_backward(grad: Tensor, out: Tensor) -> Tensor:
+def sigmoid_backward(grad: Tensor, result: Tensor) -> Tensor:
     """Gradient of sigmoid from its output."""
-    return grad * (out * (1.0 - out))
+    return grad * (result * (1.0 - result))
 
 
 @op(vjp=lambda g, x: log_sigmoid_backward(g, x))

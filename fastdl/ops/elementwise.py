@@ -233,9 +233,9 @@ def tanh(x: Tensor) -> Tensor:
 
 
 @op(vjp="body")
-def tanh_backward(grad: Tensor, out: Tensor) -> Tensor:
+def tanh_backward(grad: Tensor, result: Tensor) -> Tensor:
     """Gradient of tanh from its output."""
-    return grad * (1.0 - out * out)
+    return grad * (1.0 - result * result)
 
 
 @op(vjp=lambda g, x: g * rsqrt(x * x + 1.0))

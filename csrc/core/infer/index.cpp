@@ -243,8 +243,10 @@ void infer_nonzero(Call& c) {
 void infer_one_hot(Call& c) {
   const View& idx = c.in[0];
   require_indices(c, idx, "classes");
-  const int64_t classes = c.attrs.i[0], dtype = c.attrs.i[1];
+  const int64_t classes = c.attrs.i[0];
+  int64_t dtype = c.attrs.i[1];
   if (classes < 0) fail(ErrorCode::Value, "one_hot: number of classes is %lld; need 0 or more", static_cast<long long>(classes));
+  if (dtype == -1) dtype = int64_t(DType::int64);
   if (dtype < 0 || dtype >= kNumDTypes) fail(ErrorCode::DType, "one_hot: unknown dtype code %lld", static_cast<long long>(dtype));
   if (idx.ndim == kMaxDims) fail(ErrorCode::Shape, "one_hot: classes of %d dimensions; at most %d", kMaxDims, kMaxDims - 1);
   check_bounds(c, idx, 0, -1, classes);

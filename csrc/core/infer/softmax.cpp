@@ -61,6 +61,13 @@ void check_classes(const Call& c, const View& x, const View& target) {
          dtype_name(target.dtype));
   const double smoothing = c.attrs.f[0];
   if (!(smoothing >= 0 && smoothing <= 1)) fail(ErrorCode::Value, "%s: label_smoothing is %g; needs 0 to 1", name, smoothing);
+  for (int64_t i = 0, n = target.shape[0]; i < n; i++) {
+    const int64_t t = int_at(target, i);
+    if (t != c.attrs.i[0] && (t < 0 || t >= x.shape[1]))
+      fail(ErrorCode::Index, "%s: target[%lld] is %lld; %lld classes need targets from 0 to %lld", name,
+           static_cast<long long>(i), static_cast<long long>(t), static_cast<long long>(x.shape[1]),
+           static_cast<long long>(x.shape[1] - 1));
+  }
 }
 
 }  // namespace
@@ -99,13 +106,6 @@ void infer_softmax_backward(Call& c) {
 void infer_cross_entropy(Call& c) {
   const View &x = c.in[0], &target = c.in[1];
   check_classes(c, x, target);
-  for (int64_t i = 0, n = target.shape[0]; i < n; i++) {
-    const int64_t t = int_at(target, i);
-    if (t != c.attrs.i[0] && (t < 0 || t >= x.shape[1]))
-      fail(ErrorCode::Index, "cross_entropy: target[%lld] is %lld; %lld classes need targets from 0 to %lld",
-           static_cast<long long>(i), static_cast<long long>(t), static_cast<long long>(x.shape[1]),
-           static_cast<long long>(x.shape[1] - 1));
-  }
   c.compute = lift_dtype(c, x.dtype);
   c.contiguous_inputs |= 1;
   c.own_dtype_inputs |= 2;
