@@ -51,22 +51,29 @@ def to_args(args: tuple, dtype: str, layout: str) -> list:
             return as_layout(a.astype(np.float64), dtype, layout)
         return as_layout(a, dtype, layout if layout != "broadcast" else "contiguous")
 
-    flat = [x for a in args for x in (a if isinstance(a, list) else [a]) if isinstance(x, np.ndarray)]
-    own_dtype = all(a.dtype.kind in "iu" for a in flat)  # ops on integers take the dtype under test; index arguments keep theirs
+    own_dtype = only_integers(args)
     return [one(a) for a in args]
+
+
+def only_integers(args: tuple) -> bool:
+    """Ops on integers take the dtype under test; index arguments beside float ones keep theirs."""
+    flat = [x for a in args for x in (a if isinstance(a, list) else [a]) if isinstance(x, np.ndarray)]
+    return all(a.dtype.kind in "iu" for a in flat)
 
 
 def rounded(args: tuple, dtype: str, layout: str) -> list:
     """What the op sees, in float64: cast to dtype, and the first row everywhere for broadcast memory."""
+    own_dtype = only_integers(args)
 
     def one(a: object) -> object:
         if isinstance(a, list) and any(isinstance(x, np.ndarray) for x in a):
             return [one(x) for x in a]
         if not isinstance(a, np.ndarray):
             return a
+        own = own_dtype and a.dtype == np.int64
         if a.dtype == np.float64 and dtype not in ("float64",):
             a = cast(a, dtype) if dtype in FLOATS else a.astype(dtype).astype(np.float64)
-        if layout == "broadcast" and a.ndim and a.shape[0] and a.dtype.kind == "f":
+        if layout == "broadcast" and a.ndim and a.shape[0] and (a.dtype.kind == "f" or own):
             a = np.broadcast_to(a[:1], a.shape).copy()
         return a
 

