@@ -14,6 +14,9 @@ endif()
 # Kernel code: IEEE semantics kept (no -ffast-math), fused multiply-add allowed, no errno or trap bookkeeping.
 set(FASTDL_KERNEL_FLAGS -O3 -fno-math-errno -fno-trapping-math -ffp-contract=fast -fno-exceptions -fno-rtti
     -fno-asynchronous-unwind-tables -fno-semantic-interposition -fno-lto)
+if(FASTDL_SANITIZE)
+  list(REMOVE_ITEM FASTDL_KERNEL_FLAGS -O3)  # CMAKE_CXX_FLAGS decide
+endif()
 
 # fastdl_add_kernels(target dir): compiles every kernel file for every row and writes kernel_tables.inc, the list of tables.
 function(fastdl_add_kernels target dir)
