@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import operator
 import pickle
 
 import numpy as np
@@ -149,6 +150,77 @@ def test_embedding(padding_idx: int | None) -> None:
 def test_embedding_out_of_range() -> None:
     with pytest.raises(IndexError):
         nn.Embedding(7, 3)(fd.array([7]))
+
+
+@needs_torch
+@pytest.mark.parametrize("name", ["RNN", "LSTM", "GRU"])
+@pytest.mark.parametrize(
+    "settings,shape",
+    [
+        ({}, (5, 3, 4)),
+        ({"num_layers": 2, "bidirectional": True, "batch_first": True}, (3, 5, 4)),
+        ({"bias": False, "bidirectional": True}, (5, 4)),
+        ({"num_layers": 3, "nonlinearity": "relu"}, (1, 2, 4)),
+    ],
+)
+def test_recurrent(name: str, settings: dict, shape: tuple[int, ...]) -> None:
+    settings = {k: v for k, v in settings.items() if k != "nonlinearity" or name == "RNN"}
+    ours, theirs = getattr(nn, name)(4, 6, **settings), getattr(torch.nn, name)(4, 6, **settings)
+    copy_weights(ours, theirs)
+    compare(lambda x: ours(x)[0], lambda x: theirs(x)[0], [normal(*shape)], work=100, modules=False)
+    for (key, p), (_, q) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        close(p.grad, q.grad, key, work=1000)
+    states = [
+        normal(settings.get("num_layers", 1) * (1 + settings.get("bidirectional", 0)), 3, 6)[:, : 3 if len(shape) == 3 else 1]
+    ] * 2
+    states = [s[:, 0] if len(shape) == 2 else s[:, : shape[0 if settings.get("batch_first") else 1]] for s in states]
+    x = normal(*shape)
+    a = ours(fd.array(x), tuple(map(fd.array, states)) if name == "LSTM" else fd.array(states[0]))
+    b = theirs(torch.tensor(x), tuple(map(torch.tensor, states)) if name == "LSTM" else torch.tensor(states[0]))
+    close(a[0], b[0], "output", work=100)
+    for h, k in zip(a[1] if name == "LSTM" else [a[1]], b[1] if name == "LSTM" else [b[1]], strict=True):
+        close(h, k, "last state", work=100)
+    with pytest.raises(fd.ShapeError):
+        ours(fd.ones((5, 3, 7)))
+
+
+@needs_torch
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("masks", ["none", "causal", "bool", "float", "padding"])
+def test_attention(masks: str, batch_first: bool) -> None:
+    ours, theirs = (n.MultiheadAttention(8, 2, batch_first=batch_first) for n in (nn, torch.nn))
+    copy_weights(ours, theirs)
+    n, length, source = 3, 4, 4 if masks == "causal" else 5
+    settings: dict = {}
+    if masks in ("bool", "causal"):
+        settings["attn_mask"] = np.triu(np.ones((length, source), bool), 1)
+    elif masks == "float":
+        settings["attn_mask"] = normal(n * 2, length, source)
+    elif masks == "padding":
+        settings["key_padding_mask"] = np.arange(source)[None] > np.array([[4], [1], [2]])
+    mine = {"is_causal": True} if masks == "causal" else {k: fd.array(v) for k, v in settings.items()}
+    its = {k: torch.tensor(v) for k, v in settings.items()}
+    inputs = [normal(*((n, s, 8) if batch_first else (s, n, 8))) for s in (length, source, source)]
+    for part in (operator.itemgetter(0), operator.itemgetter(1)):  # output, weights
+
+        def attend(module, settings, part=part):
+            return lambda *x: part(module(*x, **settings))
+
+        compare(attend(ours, mine), attend(theirs, its), inputs, work=100, modules=False)
+    for (key, p), (_, q) in zip(ours.named_parameters(), theirs.named_parameters(), strict=True):
+        close(p.grad, q.grad, key, work=1000)
+
+
+@needs_torch
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+@pytest.mark.parametrize("settings", [{}, {"norm_first": True, "activation": "gelu", "batch_first": True, "bias": False}])
+def test_transformer_encoder(settings: dict) -> None:
+    def build(n):
+        return n.TransformerEncoder(n.TransformerEncoderLayer(8, 2, 16, dropout=0.0, **settings), 2, n.LayerNorm(8))
+
+    ours, theirs = build(nn), build(torch.nn)
+    copy_weights(ours, theirs)
+    compare(ours, theirs, [normal(3, 4, 8)], work=100)
 
 
 @pytest.mark.parametrize("name", ["Dropout", "Dropout2d"])
