@@ -33,8 +33,8 @@ XOR = {
         "step()",
     ),
 }
-CONV_FD = "x = fd.random.normal((8, 64, 56, 56)).requires_grad_(); w = fd.random.normal((64, 64, 3, 3)).requires_grad_(); g = fd.random.normal((8, 64, 56, 56))\ndef f():\n  x.grad = None; w.grad = None; fd.conv2d(x, w, None, 1, 1).backward(g)"  # noqa: E501
-CONV_T = "x = torch.randn(8, 64, 56, 56, requires_grad=True); w = torch.randn(64, 64, 3, 3, requires_grad=True); g = torch.randn(8, 64, 56, 56)\ndef f():\n  x.grad = None; w.grad = None; torch.nn.functional.conv2d(x, w, None, 1, 1).backward(g)"  # noqa: E501
+CONV_FD = "x = fd.random.normal((8, 64, 56, 56)).requires_grad_(); w = fd.random.normal((64, 64, 3, 3)).requires_grad_(); g = fd.random.normal((8, 64, 56, 56))\ndef f():\n  x.grad = None; w.grad = None; fd.conv2d(x, w, None, 1, 1).backward(g)"
+CONV_T = "x = torch.randn(8, 64, 56, 56, requires_grad=True); w = torch.randn(64, 64, 3, 3, requires_grad=True); g = torch.randn(8, 64, 56, 56)\ndef f():\n  x.grad = None; w.grad = None; torch.nn.functional.conv2d(x, w, None, 1, 1).backward(g)"
 CASES = {
     "add 4 floats": (0.6, "numpy", {"fastdl": ("a = fd.ones(4); b = fd.ones(4)", "a + b"), "numpy": ("a = np.ones(4, 'f'); b = np.ones(4, 'f')", "a + b")}),
     "add 1024 floats": (0.5, "numpy", {"fastdl": ("a = fd.ones(1024); b = fd.ones(1024)", "a + b"), "numpy": ("a = np.ones(1024, 'f'); b = np.ones(1024, 'f')", "a + b")}),

@@ -433,7 +433,7 @@ def relu6(x: TensorLike) -> Tensor:
     """min(max(x, 0), 6)."""
 def relu6_backward(grad: TensorLike, x: TensorLike) -> Tensor:
     """grad where 0 < x < 6, else 0."""
-def relu_backward(grad: TensorLike, out: TensorLike) -> Tensor:
+def relu_backward(grad: TensorLike, result: TensorLike) -> Tensor:
     """grad where the output is positive, else 0."""
 def remainder(x1: TensorLike, x2: TensorLike) -> Tensor:
     """x1 - x2 * floor(x1 / x2); the sign of x2."""
@@ -457,7 +457,7 @@ def sgd_step(param: TensorLike, grad: TensorLike, momentum_buffer: TensorLike | 
     """hyper: lr, momentum, dampening, weight_decay, nesterov, maximize, step."""
 def sigmoid(x: TensorLike) -> Tensor:
     """1 / (1 + exp(-x))."""
-def sigmoid_backward(grad: TensorLike, out: TensorLike) -> Tensor:
+def sigmoid_backward(grad: TensorLike, result: TensorLike) -> Tensor:
     """Gradient of sigmoid from its output."""
 def sign(x: TensorLike) -> Tensor:
     """-1, 0 or 1; NaN stays NaN; complex: x / abs(x)."""
@@ -505,7 +505,7 @@ def tan(x: TensorLike) -> Tensor:
     """Tangent; x in radians."""
 def tanh(x: TensorLike) -> Tensor:
     """Hyperbolic tangent."""
-def tanh_backward(grad: TensorLike, out: TensorLike) -> Tensor:
+def tanh_backward(grad: TensorLike, result: TensorLike) -> Tensor:
     """Gradient of tanh from its output."""
 def tensor(obj: Any, dtype: DTypeLike | None = None, *, copy: builtins.bool = True, requires_grad: builtins.bool = False, device: Any = None) -> Tensor:
     """A new tensor of array-like data (a copy unless ``copy=False`` allows sharing)."""

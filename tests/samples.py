@@ -110,7 +110,7 @@ unary("arccos", np.arccos, -0.9, 0.9)
 unary("arccosh", np.arccosh, 1.2, 6.0, tol=8)
 unary("arctanh", np.arctanh, -0.9, 0.9)
 for n in ("log", "log2", "log10", "sqrt"):
-    unary(n, getattr(np, n), 0.2, 9.0, scale=lambda x: np.abs(np.log(x)) + 0.1 if n.startswith("log") else np.sqrt(x))
+    unary(n, getattr(np, n), 0.2, 9.0, scale=lambda x, n=n: np.abs(np.log(x)) + 0.1 if n.startswith("log") else np.sqrt(x))
 unary("log1p", np.log1p, -0.7, 9.0)
 unary("cbrt", np.cbrt, 0.2, 9.0)
 unary("rsqrt", lambda x: 1 / np.sqrt(x), 0.2, 9.0)

@@ -8,7 +8,6 @@ import math
 from typing import Any
 
 import numpy as np
-
 from samples import FLOATS, Sample, add, between, moved
 
 draw = between(-2, 2)
