@@ -64,9 +64,8 @@ void check_classes(const Call& c, const View& x, const View& target) {
   for (int64_t i = 0, n = target.shape[0]; i < n; i++) {
     const int64_t t = int_at(target, i);
     if (t != c.attrs.i[0] && (t < 0 || t >= x.shape[1]))
-      fail(ErrorCode::Index, "%s: target[%lld] is %lld; %lld classes need targets from 0 to %lld", name,
-           static_cast<long long>(i), static_cast<long long>(t), static_cast<long long>(x.shape[1]),
-           static_cast<long long>(x.shape[1] - 1));
+      fail(ErrorCode::Index, "%s: target[%lld] is %lld; %lld classes need targets from 0 to %lld", name, static_cast<long long>(i),
+           static_cast<long long>(t), static_cast<long long>(x.shape[1]), static_cast<long long>(x.shape[1] - 1));
   }
 }
 
