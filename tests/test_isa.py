@@ -21,7 +21,7 @@ def test_op_table(isa):
     env = {**os.environ, "FASTDL_ISA": isa}
     seen = subprocess.run([sys.executable, "-c", "import fastdl as fd; print(fd._C.isa())"], env=env, capture_output=True, text=True, cwd=HERE)
     assert seen.stdout.strip() == isa, seen.stderr
-    run = subprocess.run([sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(HERE / "test_ops.py")], env=env, capture_output=True, text=True)
+    run = subprocess.run([sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", str(HERE / "test_ops.py")], env=env, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout[-3000:]
     passed = int(re.search(r"(\d+) passed", run.stdout).group(1))
     assert passed >= 6000
