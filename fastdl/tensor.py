@@ -56,9 +56,9 @@ def numpy(self: Tensor) -> np.ndarray:
 def __array__(self: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
     if self.requires_grad:
         raise GradError("this tensor requires grad, and NumPy would lose it; use detach(), or a fastdl function, which keeps it")
-    if copy is False and (self.dtype.name == "bfloat16" or (dtype is not None and self.dtype.numpy != dtype)):
+    if copy is False and (self.dtype.name == "bfloat16" or (dtype is not None and self.dtype != dtype)):
         raise ValueError_(f"__array__: {self.dtype} as NumPy dtype {dtype} needs a copy")
-    a = numpy(self)
+    a = _array_of(self) if self.dtype.name == "bfloat16" and dtype is not None else numpy(self)
     if dtype is not None and a.dtype != dtype:
         return a.astype(dtype)
     return a.copy() if copy and self.dtype.name != "bfloat16" else a

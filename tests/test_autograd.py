@@ -179,8 +179,11 @@ def test_transforms_like_torch():
         close(pull(fd.array(u))[0].numpy(), tpull(torch.tensor(u))[0].numpy(), rtol=1e-12)
     for got, want in zip(fd.jvp(fx, (x,), (fd.array(v),)), torch.func.jvp(tx, (t,), (torch.tensor(v),))):
         close(got.numpy(), want.numpy(), rtol=1e-12)
-    close(fd.grad(lambda z: fd.grad(lambda q: (fx(q) ** 2).sum())(z) @ z)(x).numpy(),
-          torch.func.grad(lambda z: torch.func.grad(lambda q: (tx(q) ** 2).sum())(z) @ z)(t).numpy(), rtol=1e-10)  # fmt: skip
+    close(
+        fd.grad(lambda z: fd.grad(lambda q: (fx(q) ** 2).sum())(z) @ z)(x).numpy(),
+        torch.func.grad(lambda z: torch.func.grad(lambda q: (tx(q) ** 2).sum())(z) @ z)(t).numpy(),
+        rtol=1e-10,
+    )
 
 
 def test_transforms_do_not_touch_grad():
@@ -278,8 +281,12 @@ def test_wrong_rules_are_errors():
         raise AssertionError
 
     x, y = leaf(1.0, 2.0), leaf(1.0, 2.0)
-    for rule, error in ((lambda s, g: (g,), fd.GradError), (lambda s, g: (g, fd.ones((3, 3))), fd.GradError),
-                        (lambda s, g: (g, "a"), TypeError), (lambda s, g: 1 / 0, ZeroDivisionError)):  # fmt: skip
+    for rule, error in (
+        (lambda s, g: (g,), fd.GradError),
+        (lambda s, g: (g, fd.ones((3, 3))), fd.GradError),
+        (lambda s, g: (g, "a"), TypeError),
+        (lambda s, g: 1 / 0, ZeroDivisionError),
+    ):
         f.defvjp(lambda a, b: (a * b, None), rule)
         out = f(x, y).sum()
         with pytest.raises(error):

@@ -232,8 +232,13 @@ def test_out_overlaps():
 
 def test_writes_to_broadcast_memory_are_refused():
     wide = fd.broadcast_to(fd.zeros(1), (4,))
-    for write in (lambda: wide.__setitem__(0, 1.0), lambda: wide.__setitem__(slice(None), 1.0), lambda: wide.__iadd__(fd.arange(4.0)),
-                  lambda: wide.copy_(fd.arange(4.0)), lambda: wide.__setitem__([0, 1], 1.0)):  # fmt: skip
+    for write in (
+        lambda: wide.__setitem__(0, 1.0),
+        lambda: wide.__setitem__(slice(None), 1.0),
+        lambda: wide.__iadd__(fd.arange(4.0)),
+        lambda: wide.copy_(fd.arange(4.0)),
+        lambda: wide.__setitem__([0, 1], 1.0),
+    ):
         if write is not None:
             try:
                 write()

@@ -9,7 +9,7 @@ import numpy as np
 from .. import _C
 from .._C import Tensor
 from ..dtypes import DTypeLike, dtype as _dtype, float32
-from ..errors import DTypeError, ShapeError, TypeError_, ValueError_
+from ..errors import DTypeError, FastdlError, ShapeError, TypeError_, ValueError_
 from ..op import op
 
 
@@ -270,7 +270,12 @@ def arange(
         dtype = "int64" if all(isinstance(v, (int, np.integer)) for v in (start, stop, step)) else float32
     _check_device(device)
     try:
+        count = (stop - start) / step
+        if count > 2**20:  # the limit on memory counts for NumPy's array as well
+            _C.empty(int(count), dtype)
         return _from_array(np.arange(start, stop, step), None).astype(dtype)
+    except FastdlError:
+        raise
     except (ValueError, MemoryError) as e:
         raise ValueError_(f"arange: {e}") from None
 
@@ -282,6 +287,8 @@ def linspace(
     _check_device(device)
     if num < 0:
         raise ValueError_(f"linspace: num is {num}; need at least 0")
+    if num > 2**20:  # the limit on memory counts for NumPy's array as well
+        _C.empty(num, "float64")
     a = np.linspace(start, stop, num, endpoint=endpoint)
     return _from_array(a).astype(dtype if dtype is not None else float32 if a.dtype.kind == "f" else "complex64")
 
