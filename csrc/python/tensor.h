@@ -109,6 +109,7 @@ struct OpObject {
   int ntensors, nparams, visible;
   bool has_list;        // the first parameter is a list of tensors
   bool elementwise;     // output shape is the broadcast of the inputs, out= allowed
+  bool plain;           // unary or binary without parameters: result dtype = operand dtype
   bool single;          // one vjp function returns all gradients
   bool keepdims_attr;   // reductions: i1 tells whether to keep the reduced axes
   int outputs_if;       // parameter that must differ from its default for outputs to be saved (fused activations), or -1
