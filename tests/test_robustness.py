@@ -40,6 +40,12 @@ def shape():
     return tuple(rng.choice([0, 1, 1, 2, 2, 3, 4, 5, 8, 17]) for _ in range(rng.choice([0, 1, 1, 2, 2, 2, 3, 3, 4, 4, 5, 8])))
 
 def tensor():
+    try:
+        return any_tensor()
+    except MemoryError:
+        return fd.ones(3)
+
+def any_tensor():
     s = shape()
     if rng.random() < 0.6:
         s = rng.choice([(3,), (3, 4), (4, 3), (2, 3, 4), (1, 2, 5, 5), (2, 2, 3, 3), (2,), (), (0,), (3, 0)])

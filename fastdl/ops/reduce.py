@@ -191,8 +191,10 @@ def diff(x: Any, n: int = 1, axis: int = -1) -> Tensor:
     """n-th difference along an axis."""
     x = asarray(x)
     a = _axes(axis, x.ndim, "diff")[0]
+    if n < 0:
+        raise ValueError_(f"diff: n is {n}; need at least 0")
     pre = (slice(None),) * a
-    for _ in range(n):
+    for _ in range(n if n < x.shape[a] else x.shape[a]):  # after as many there is nothing left
         x = x[(*pre, slice(1, None))] - x[(*pre, slice(None, -1))]
     return x
 

@@ -289,13 +289,16 @@ def concatenate(arrays: Any, axis: int | None = 0) -> Tensor:
     return concat([ravel(x) for x in xs], 0) if axis is None else concat(xs, axis)
 
 
+MAX_PARTS = 1_000_000  # views that split makes at most
+
+
 def split(x: Any, indices_or_sections: Any, axis: int = 0) -> list[Tensor]:
     """Views: equal parts (int), or cut at the given indices."""
     x = asarray(x)
     a = _axis(axis, x.ndim, "split")
     n = x.shape[a]
     if isinstance(indices_or_sections, int):
-        if indices_or_sections < 1 or n % indices_or_sections:
+        if indices_or_sections < 1 or n % indices_or_sections or indices_or_sections > MAX_PARTS:
             raise ValueError_(f"split: {n} elements do not divide into {indices_or_sections} equal parts; use array_split")
         step = n // indices_or_sections
         cuts = [step * k for k in range(1, indices_or_sections)]
@@ -309,8 +312,8 @@ def array_split(x: Any, sections: int, axis: int = 0) -> list[Tensor]:
     """Like split, with parts that may differ by one in size."""
     x = asarray(x)
     n = x.shape[_axis(axis, x.ndim, "array_split")]
-    if sections < 1:
-        raise ValueError_(f"array_split: {sections} parts; need at least 1")
+    if not 1 <= sections <= MAX_PARTS:
+        raise ValueError_(f"array_split: {sections} parts; need 1 to {MAX_PARTS}")
     small, extra = divmod(n, sections)
     cuts, at = [], 0
     for k in range(sections - 1):
@@ -322,6 +325,8 @@ def array_split(x: Any, sections: int, axis: int = 0) -> list[Tensor]:
 def chunk(x: Any, chunks: int, dim: int = 0) -> list[Tensor]:
     """At most `chunks` views of equal size, the last may be smaller (PyTorch's chunk)."""
     x = asarray(x)
+    if chunks < 1:
+        raise ValueError_(f"chunk: {chunks} chunks; need at least 1")
     n = x.shape[_axis(dim, x.ndim, "chunk")]
     size = max(1, -(-n // chunks))
     return split(x, list(range(size, n, size)), dim)
@@ -373,7 +378,11 @@ def repeat(x: Any, repeats: Any, /, *, axis: int | None = None) -> Tensor:
         raise ValueError_("repeat: repeats must be integers of at least 0")
     if counts.size not in (1, x.shape[a]):
         raise ShapeError(f"repeat: {counts.size} counts for an axis of size {x.shape[a]}")
-    return take(x, asarray(np.repeat(np.arange(x.shape[a]), counts.ravel() if counts.size > 1 else int(counts.reshape(())))), a)
+    n = x.shape[a]
+    each = counts.ravel().tolist() if counts.size > 1 else [int(counts.reshape(()))] * (n > 0)
+    total = sum(each) if len(each) > 1 else each[0] * n if each else 0
+    _C.empty(total, "int64")  # NumPy's repeat crashes where the size overflows
+    return take(x, asarray(np.repeat(np.arange(n), each if len(each) > 1 else each[0] if each else 1)), a)
 
 
 def diagonal(x: Any, offset: int = 0, axis1: int = -2, axis2: int = -1) -> Tensor:
