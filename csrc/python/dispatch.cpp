@@ -392,7 +392,7 @@ bool plain_call(OpObject* op, PyObject* const* bound, PyObject** result) {
   for (int k = 0; k < n; k++) {
     if (!is_tensor(bound[k])) return false;
     const TensorObject* t = as_tensor(bound[k]);
-    if (t->node && t->version != t->buffer->version) return false;
+    if (t->version != t->buffer->version && (t->node || t->is_view)) return false;  // check_version() decides
     in[k] = t->view;
     if (!in[k].contiguous() || (k && (in[k].dtype != in[0].dtype || !same_shape(in[k], in[0])))) return false;
   }
