@@ -161,14 +161,21 @@ def test_loss_that_explodes(capsys: pytest.CaptureFixture[str], tmp_path: Path) 
 def test_ctrl_c_saves(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "fastdl.cli", "train", "mlp", "--data", "digits", "--epochs", "100000", "--out", str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("epoch"):
-            break
-    time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    output, error = process.communicate(timeout=60)
+
+    def interruptible() -> None:  # a test run started in the background passes an ignored SIGINT on to its children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=interruptible)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("epoch"):
+                break
+        time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        output, error = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, error
     assert "Traceback" not in error and "Ctrl-C" in output
     metrics = json.loads((out / "metrics.json").read_text())
