@@ -49,13 +49,17 @@ struct Attrs {
 };
 
 // What a kernel is called with. Outputs and workspace are allocated and checked by the caller. A kernel allocates nothing,
-// synchronises nothing, touches no Python and throws nothing. `workspace` is 64-byte aligned, of Call::workspace bytes.
+// synchronises nothing, touches no Python and throws nothing. `workspace` is 64-byte aligned, of Call::workspace bytes (on a device:
+// of what its row asks for). On a device all views are in its memory, except those in host_inputs.
+struct DeviceContext;  // cuda/api.h
 struct Args {
   View* out;
   const View* in;
   const Attrs* attrs;
   void* workspace;
   int nout, nin;
+  const DeviceContext* device = nullptr;  // null on the CPU
+  uint32_t host_inputs = 0;               // bit k, on a device: input k is a number of one element in host memory, read at launch
 };
 
 using KernelFn = void (*)(const Args&);
