@@ -39,8 +39,13 @@ FD_MATH double select(bool m, double a, double b) { return m ? a : b; }
 FD_MATH int32_t select(bool m, int32_t a, int32_t b) { return m ? a : b; }
 FD_MATH int64_t select(bool m, int64_t a, int64_t b) { return m ? a : b; }
 FD_MATH bool any(bool m) { return m; }
+#if defined(__CUDACC__)
+FD_MATH float fma(float a, float b, float c) { return ::fmaf(a, b, c); }
+FD_MATH double fma(double a, double b, double c) { return ::fma(a, b, c); }
+#else
 FD_MATH float fma(float a, float b, float c) { return a * b + c; }  // contracted where the target has FMA
 FD_MATH double fma(double a, double b, double c) { return a * b + c; }
+#endif
 FD_MATH float exact_fma(float a, float b, float c) { return FD_LIBM(fmaf)(a, b, c); }  // one rounding everywhere
 FD_MATH float min(float a, float b) { return a < b ? a : b; }                          // b if either is NaN, as vec.h
 FD_MATH double min(double a, double b) { return a < b ? a : b; }
