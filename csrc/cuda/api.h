@@ -62,8 +62,8 @@ struct CudaApi {
   CudaStatus (*allocate)(int32_t device, int64_t bytes, void** data, void** block);  // on the current stream; 512-byte aligned
   void (*free)(void* block);
   CudaStatus (*record_stream)(void* block, void* stream);  // used on another stream: free waits for it
-  void (*memory_stats)(int32_t device, CudaMemoryStats* out);
-  void (*reset_peak)(int32_t device);
+  CudaStatus (*memory_stats)(int32_t device, CudaMemoryStats* out);
+  CudaStatus (*reset_peak)(int32_t device);
   CudaStatus (*empty_cache)(int32_t device);
   CudaStatus (*set_limit)(int32_t device, int64_t bytes);
 
@@ -71,21 +71,26 @@ struct CudaApi {
   CudaStatus (*copy)(int32_t device, void* to, const void* from, int64_t bytes, CudaCopy kind);
   CudaStatus (*copy_peer)(void* to, int32_t to_device, const void* from, int32_t from_device, int64_t bytes);
 
-  CudaStatus (*check)(const char* op);                      // did the launch before fail? Does not wait.
-  CudaStatus (*synchronize)(int32_t device);                // the whole device, then errors reported by kernels
-  CudaStatus (*synchronize_stream)(int32_t device);         // the current stream, then the same
-  CudaStatus (*get_stream)(int32_t device, void** stream);  // current one; default: the device's own non-blocking stream
+  CudaStatus (*check)(const char* op);               // did the launch before fail? Does not wait.
+  CudaStatus (*synchronize)(int32_t device);         // the whole device, then errors reported by kernels
+  CudaStatus (*synchronize_stream)(int32_t device);  // the current stream, then the same
+  // Streams are cudaStream_t, ours or another library's. The calling thread's current one, nullptr for set_stream: the default, the
+  // device's own non-blocking stream (the legacy default stream is cudaStreamLegacy, 1).
+  CudaStatus (*get_stream)(int32_t device, void** stream);
   CudaStatus (*set_stream)(int32_t device, void* stream);
-  CudaStatus (*create_stream)(int32_t device, int32_t priority, void** stream);
-  CudaStatus (*destroy_stream)(int32_t device, void* stream);
+  CudaStatus (*default_stream)(int32_t device, void** stream);
+  CudaStatus (*create_stream)(int32_t device, int32_t priority, void** stream);  // priority as CUDA's: lower goes first
+  CudaStatus (*destroy_stream)(int32_t device, void* stream);                    // its work goes on; the handle is used again
+  CudaStatus (*query_stream)(int32_t device, void* stream, int32_t* idle);
   CudaStatus (*stream_wait)(int32_t device, void* waiting, void* awaited);  // `waiting` waits for what `awaited` has so far
-  CudaStatus (*create_event)(int32_t device, void** event);
+  CudaStatus (*create_event)(int32_t device, int32_t timing, void** event);
   CudaStatus (*destroy_event)(int32_t device, void* event);
   CudaStatus (*record_event)(int32_t device, void* event, void* stream);
   CudaStatus (*wait_event)(int32_t device, void* event, void* stream);
+  CudaStatus (*query_event)(int32_t device, void* event, int32_t* done);
   CudaStatus (*synchronize_event)(int32_t device, void* event);
   CudaStatus (*elapsed)(void* start, void* end, float* milliseconds);
-  CudaStatus (*pinned)(int64_t bytes, void** data);
+  CudaStatus (*pinned)(int64_t bytes, void** data);  // page-locked host memory
   CudaStatus (*free_pinned)(void* data);
 };
 
