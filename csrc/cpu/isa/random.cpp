@@ -1,14 +1,13 @@
 // Random numbers and dropout. Element e of a call takes its words from Philox block offset + e / 4 (32-bit outputs: word e % 4) or
 // offset + e / 2 (64-bit: words 2 (e % 2) and the next): a pure function of the element's index, so every thread count, instruction
-// set and device gives the same stream (normal: up to the rounding of log, sin and cos).
+// set and device gives the same stream.
 //
-// uniform: as many random bits as the mantissa holds, scaled to [low, high); normal: Box & Muller (1958) on pairs of elements;
-// integers: Lemire, "Fast random integer generation in an interval" (2019), with retries from counters of the element's own;
-// dropout: the raw word against a threshold.
+// uniform: as many random bits as the mantissa holds, scaled to [low, high); normal: Box & Muller on pairs of elements
+// (math/normal.h); integers: Lemire, "Fast random integer generation in an interval" (2019), with retries from counters of the
+// element's own; dropout: the raw word against a threshold.
 #include "cpu/isa/philox_vec.h"
 #include "cpu/vec/convert.h"
-#include "math/log.h"
-#include "math/trig.h"
+#include "math/normal.h"
 
 namespace fastdl {
 namespace {
@@ -18,15 +17,16 @@ constexpr int64_t kGrain = 16384;  // elements per chunk; a multiple of kWords
 FD_INLINE uint64_t seed_of(const Args& a) { return uint64_t(a.attrs->i[0]); }
 FD_INLINE uint64_t offset_of(const Args& a) { return uint64_t(a.attrs->i[1]); }
 
-// Rounds a product before it is added to: some instruction sets would fuse the two, and their streams would differ in the last bit.
+// The product of math/normal.h.
 template <class T>
-FD_INLINE Vec<T> rounded(Vec<T> a) {
+FD_INLINE Vec<T> product(Vec<T> a, Vec<T> b) {
+  Vec<T> r = a * b;
 #if defined(__x86_64__)
-  __asm__("" : "+v"(a.v));
+  __asm__("" : "+v"(r.v));
 #elif defined(__aarch64__)
-  __asm__("" : "+w"(a.v));
+  __asm__("" : "+w"(r.v));
 #endif
-  return a;
+  return r;
 }
 
 // f(first word, number of words, Words): all groups of `words` words from the start of the stream, in memory order of the elements.
@@ -118,36 +118,13 @@ void uniform_kernel(const Args& args) {
       } else {
         u = to_float(logical_shift_right(r.w[k], 32 - bits));
       }
-      y[k] = min(base + rounded(u * step * range), last);
+      y[k] = min(base + product(u * step, range), last);
     }
     put_group(out + w / words, y, count / words);
   });
 }
 
 // ---- normal ------------------------------------------------------------------------------------------------------------
-
-// Two independent normal numbers from two uniform ones: radius sqrt(-2 log u), angle 2 pi v.
-FD_INLINE void box_muller(VecI u, VecI v, VecF& a, VecF& b) {
-  // (u + 1/2) / 2^32 in (0, 1]: the high 24 bits and the low 8 are converted apart, unsigned
-  const VecF x = to_float(logical_shift_right(u, 8)) * VecF(0x1p-24f) + (to_float(u & VecI(255)) + VecF(0.5f)) * VecF(0x1p-32f);
-  const VecF radius = sqrt(VecF(-2.0f) * log(x));
-  // The angle in quarter turns: q whole ones (the nearest) and t in [-1/2, 1/2]
-  const VecI q = (v + VecI(1 << 29)) >> 30;  // arithmetic; modulo 4 is all that counts
-  const VecF t = to_float(v - (q << 30)) * VecF(0x1p-30f * 1.57079633f);
-  const VecF s = sin_reduced(t), c = cos_reduced(t);
-  const auto odd = (q & VecI(1)) != VecI(0);
-  const auto turn = [](VecF y, VecI sign) { return bit_cast<float>(bit_cast<int32_t>(y) ^ ((sign & VecI(2)) << 30)); };
-  a = radius * turn(select(odd, s, c), q + VecI(1));  // cos
-  b = radius * turn(select(odd, c, s), q);            // sin
-}
-FD_INLINE void box_muller(VecL u, VecL v, VecD& a, VecD& b) {
-  constexpr int64_t mask = (int64_t(1) << 53) - 1;
-  const VecD x = (to_float((u >> 11) & VecL(mask)) + VecD(0.5)) * VecD(0x1p-53);
-  const VecD radius = sqrt(VecD(-2.0) * log(x));
-  const VecD angle = to_float((v >> 11) & VecL(mask)) * VecD(0x1p-53 * 6.283185307179586);
-  a = radius * cos(angle);
-  b = radius * sin(angle);
-}
 
 template <class T>
 void normal_kernel(const Args& args) {
@@ -177,7 +154,7 @@ void normal_kernel(const Args& args) {
         y[2 * h + 1] = bit_cast<double>(unpack_high64(ai, bi));
       }
     }
-    for (int k = 0; k < 4; k++) y[k] = mean + deviation * y[k];
+    for (int k = 0; k < 4; k++) y[k] = mean + product(deviation, y[k]);
     put_group(out + w / words, y, count / words);
   });
 }

@@ -1,0 +1,80 @@
+// Packs: the 16 bytes that a thread moves at a time, as 2 to 16 elements, and the element's compute type. Kernels that stream
+// through arrays load a pack, widen, compute, narrow, store; where memory is not aligned to 16 bytes, or a row ends, elements go
+// one by one.
+#pragma once
+#include "cuda/kernel.h"
+
+namespace fastdl {
+namespace {
+
+// The type to compute in: float for the 16-bit floats, else the type itself.
+template <class T>
+struct WideType {
+  using Type = T;
+};
+template <>
+struct WideType<f16> {
+  using Type = float;
+};
+template <>
+struct WideType<bf16> {
+  using Type = float;
+};
+template <class T>
+using WideOf = typename WideType<T>::Type;
+
+template <class T>
+constexpr DType kDType = dtype_of<T>();
+
+template <class T>
+FD_DEVICE WideOf<T> wide(T x) {
+  if constexpr (sizeof(T) == 2)
+    return widen(x);
+  else
+    return x;
+}
+template <class T>
+FD_DEVICE T narrow(WideOf<T> x) {
+  if constexpr (kDType<T> == DType::float16)
+    return narrow_f16(x);
+  else if constexpr (kDType<T> == DType::bfloat16)
+    return narrow_bf16(x);
+  else
+    return x;
+}
+
+template <class T>
+constexpr int kPack = 16 / int(sizeof(T));
+
+template <class T>
+struct alignas(16) Pack {
+  T v[kPack<T>];
+};
+
+inline bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
+
+// The pack at p, of which `count` elements exist (more than kPack: all); the others are `rest`. Whole packs: p is aligned.
+template <class T>
+FD_DEVICE Pack<T> load_pack(const T* p, int64_t count, bool aligned, T rest = T{}) {
+  if (aligned && count >= kPack<T>) return load_16<Pack<T>>(p);
+  Pack<T> r;
+#pragma unroll
+  for (int k = 0; k < kPack<T>; k++) r.v[k] = k < count ? p[k] : rest;
+  return r;
+}
+template <class T>
+FD_DEVICE void store_pack(T* p, const Pack<T>& x, int64_t count, bool aligned) {
+  if (aligned && count >= kPack<T>) return store_16(p, x);
+#pragma unroll
+  for (int k = 0; k < kPack<T>; k++)
+    if (k < count) p[k] = x.v[k];
+}
+
+// The grid of a grid-stride loop over `items` threads' worth of work: enough blocks of `threads` to fill the device.
+inline uint32_t stride_grid(const DeviceContext* device, int64_t items, int threads) {
+  const int64_t blocks = (items + threads - 1) / threads, resident = int64_t(device->multiprocessors) * (2048 / threads);
+  return uint32_t(blocks < resident ? blocks : resident);
+}
+
+}  // namespace
+}  // namespace fastdl
