@@ -17,6 +17,7 @@
 #if defined(__CUDACC__)
 #define FD_MATH __host__ __device__ __forceinline__
 #define FD_LIBM(function) ::function
+#pragma nv_diag_suppress 1675  // the GCC pragmas below
 #else
 #define FD_MATH inline __attribute__((always_inline))
 #define FD_LIBM(function) __builtin_##function

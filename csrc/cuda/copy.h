@@ -1,0 +1,12 @@
+// Copies and fills that kernels of other families launch too. `out` and `in` have one shape; strides may be anything, those of `in`
+// also 0. Nothing is launched for empty tensors.
+#pragma once
+#include "core/op.h"
+
+namespace fastdl {
+
+void copy_on_device(const Args& a, const View& out, const View& in);     // casts as NumPy's astype
+void cast_on_device(const Args& a, const View& out, const View& in);     // the same for two different dtypes
+void fill_on_device(const Args& a, const View& out, const void* value);  // value: one element of out's dtype, in host memory
+
+}  // namespace fastdl
