@@ -25,7 +25,7 @@ from .autograd import (  # noqa: E402
     checkpoint, custom_vjp, detect_anomaly, enable_grad, grad, gradients, hessian, is_grad_enabled, jacobian, jvp, no_grad,
     set_grad_enabled, value_and_grad, vjp,
 )  # fmt: skip
-from .device import device  # noqa: E402
+from .device import device, get_default_device, set_default_device  # noqa: E402
 from .dtypes import (  # noqa: E402
     bfloat16, bool_, complex64, complex128, dtype, finfo, float16, float32, float64, iinfo, int8, int16, int32, int64, uint8, uint16,
     uint32, uint64,

@@ -10,6 +10,7 @@ from typing import Any
 
 from . import _C
 from ._C import Tensor
+from .device import cuda_index
 from .dtypes import DTypeLike, dtype as _dtype, float32
 from .errors import DTypeError, ShapeError, TypeError_, ValueError_
 from .ops import random as _kernels
@@ -80,8 +81,8 @@ def as_generator(rng: Any = None) -> Generator:
     raise TypeError_(f"rng: need None, an int, a Generator or a NumPy generator, not {type(rng).__name__}")
 
 
-def _draw(kernel: Any, shape: Any, dtype: Any, rng: Any, words: int, *params: Any, out: Tensor | None = None) -> Tensor:
-    t = _C.empty(shape, dtype) if out is None else out
+def _draw(kernel: Any, shape: Any, dtype: Any, rng: Any, words: int, *params: Any, device: Any = None) -> Tensor:
+    t = _C.empty(shape, dtype, cuda_index(device))
     kernel(t, *as_generator(rng).take(t.size * words), *params)
     return t
 
@@ -97,34 +98,34 @@ def _words(d: Any) -> int:
     return 2 if d.itemsize == 8 else 1
 
 
-def uniform(shape: Any = (), low: float = 0.0, high: float = 1.0, *, dtype: DTypeLike | None = None, rng: Any = None) -> Tensor:
+def uniform(shape: Any = (), low: float = 0.0, high: float = 1.0, *, dtype: DTypeLike | None = None, rng: Any = None, device: Any = None) -> Tensor:
     """Uniform numbers in [low, high)."""
     d = _float_dtype(dtype, "uniform")
-    return _draw(_kernels.random_uniform, shape, d, rng, _words(d), low, high)
+    return _draw(_kernels.random_uniform, shape, d, rng, _words(d), low, high, device=device)
 
 
-def normal(shape: Any = (), mean: float = 0.0, std: float = 1.0, *, dtype: DTypeLike | None = None, rng: Any = None) -> Tensor:
+def normal(shape: Any = (), mean: float = 0.0, std: float = 1.0, *, dtype: DTypeLike | None = None, rng: Any = None, device: Any = None) -> Tensor:
     """Normal numbers."""
     if not std >= 0:
         raise ValueError_(f"normal: std is {std}; need at least 0")
     d = _float_dtype(dtype, "normal")
-    return _draw(_kernels.random_normal, shape, d, rng, _words(d), mean, std)
+    return _draw(_kernels.random_normal, shape, d, rng, _words(d), mean, std, device=device)
 
 
-def integers(low: int, high: int | None = None, shape: Any = (), *, dtype: DTypeLike | None = None, rng: Any = None) -> Tensor:
+def integers(low: int, high: int | None = None, shape: Any = (), *, dtype: DTypeLike | None = None, rng: Any = None, device: Any = None) -> Tensor:
     """Integers in [low, high), or [0, low) if high is None."""
     if high is None:
         low, high = 0, low
     if not low < high:
         raise ValueError_(f"integers: empty range [{low}, {high})")
-    return _draw(_kernels.random_integers, shape, _dtype("int64" if dtype is None else dtype), rng, 4, low, high)
+    return _draw(_kernels.random_integers, shape, _dtype("int64" if dtype is None else dtype), rng, 4, low, high, device=device)
 
 
-def bernoulli(p: float = 0.5, shape: Any = (), *, dtype: DTypeLike | None = None, rng: Any = None) -> Tensor:
+def bernoulli(p: float = 0.5, shape: Any = (), *, dtype: DTypeLike | None = None, rng: Any = None, device: Any = None) -> Tensor:
     """1 with probability p, else 0."""
     if not 0 <= p <= 1:
         raise ValueError_(f"bernoulli: p is {p}; need 0 to 1")
-    return (uniform(shape, rng=rng) < p).astype("float32" if dtype is None else dtype)
+    return (uniform(shape, rng=rng, device=device) < p).astype("float32" if dtype is None else dtype)
 
 
 def permutation(n: int, *, rng: Any = None) -> Tensor:
@@ -133,7 +134,7 @@ def permutation(n: int, *, rng: Any = None) -> Tensor:
 
     if n < 0:
         raise ValueError_(f"permutation: n is {n}; need at least 0")
-    keys = _draw(_kernels.random_bits, n, "uint64", rng, 2)
+    keys = _draw(_kernels.random_bits, n, "uint64", rng, 2, device="cpu")
     return _C.from_buffer(np.argsort(np.asarray(keys), kind="stable"))
 
 
@@ -156,14 +157,14 @@ def choice(n: int, size: Any = (), replace: bool = True, *, rng: Any = None) -> 
     return permutation(n, rng=rng)[:count].reshape(size)
 
 
-def rand(*shape: int, dtype: DTypeLike | None = None, rng: Any = None) -> Tensor:
+def rand(*shape: int, dtype: DTypeLike | None = None, rng: Any = None, device: Any = None) -> Tensor:
     """Uniform numbers in [0, 1)."""
-    return uniform(shape[0] if len(shape) == 1 else shape, dtype=dtype, rng=rng)
+    return uniform(shape[0] if len(shape) == 1 else shape, dtype=dtype, rng=rng, device=device)
 
 
-def randn(*shape: int, dtype: DTypeLike | None = None, rng: Any = None) -> Tensor:
+def randn(*shape: int, dtype: DTypeLike | None = None, rng: Any = None, device: Any = None) -> Tensor:
     """Standard normal numbers."""
-    return normal(shape[0] if len(shape) == 1 else shape, dtype=dtype, rng=rng)
+    return normal(shape[0] if len(shape) == 1 else shape, dtype=dtype, rng=rng, device=device)
 
 
 def dropout(x: Tensor, p: float = 0.5, *, rng: Any = None) -> Tensor:

@@ -8,6 +8,7 @@ import numpy as np
 
 from . import _C, autograd, ops
 from ._C import Tensor
+from .device import device as _device, place
 from .errors import DeviceError, GradError, TypeError_, ValueError_
 from .ops import creation, elementwise, index, linalg, reduce, shape
 
@@ -15,13 +16,15 @@ from .ops import creation, elementwise, index, linalg, reduce, shape
 # ---- printing --------------------------------------------------------------------------------------------------------
 def _array_of(t: Tensor) -> np.ndarray:
     """The tensor's values for printing and NumPy functions that only read; bfloat16 as float32."""
-    t = t.detach()
+    t = t.detach().cpu()
     return np.asarray(t.astype("float32") if t.dtype.name == "bfloat16" else t)
 
 
 def _repr(t: Tensor) -> str:
     text = np.array2string(_array_of(t), separator=", ", prefix="array(")
     extra = "" if t.dtype.name in ("bool", "int64") else f", dtype={t.dtype}"
+    if t.device.type != "cpu":
+        extra += f", device={str(t.device)!r}"
     if t.size == 0 and t.shape != (0,):
         extra = f", shape={t.shape}" + extra
     if t.grad_fn is not None:
@@ -36,6 +39,11 @@ _C.set_hook("divmod", lambda a, b: (elementwise.floor_divide(a, b), elementwise.
 
 
 # ---- conversion ------------------------------------------------------------------------------------------------------
+def _need_cpu(t: Tensor, what: str) -> None:
+    if t.device.type != "cpu":
+        raise DeviceError(f"{what}: this tensor is on {t.device}, where NumPy cannot read; use cpu()")
+
+
 def numpy(self: Tensor) -> np.ndarray:
     """The tensor's memory as a NumPy array (zero copy).
 
@@ -43,11 +51,14 @@ def numpy(self: Tensor) -> np.ndarray:
     ------
     GradError
         If the tensor requires grad: use ``detach()`` first.
+    DeviceError
+        If the tensor is not in CPU memory: use ``cpu()`` first.
     DTypeError
         For bfloat16, unless the package ml_dtypes is installed (then a copy).
     """
     if self.requires_grad:
         raise GradError("numpy: this tensor requires grad, and NumPy would lose it; use detach().numpy()")
+    _need_cpu(self, "numpy")
     if self.dtype.name == "bfloat16":
         return np.asarray(self.astype("float32")).astype(self.dtype.numpy)
     return np.asarray(memoryview(self)) if self.ndim == 0 else np.asarray(self)
@@ -56,6 +67,7 @@ def numpy(self: Tensor) -> np.ndarray:
 def __array__(self: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
     if self.requires_grad:
         raise GradError("this tensor requires grad, and NumPy would lose it; use detach(), or a fastdl function, which keeps it")
+    _need_cpu(self, "__array__")
     if copy is False and (self.dtype.name == "bfloat16" or (dtype is not None and self.dtype != dtype)):
         raise ValueError_(f"__array__: {self.dtype} as NumPy dtype {dtype} needs a copy")
     a = _array_of(self) if self.dtype.name == "bfloat16" and dtype is not None else numpy(self)
@@ -69,15 +81,40 @@ def __dlpack__(
 ) -> Any:
     if self.requires_grad:
         raise GradError("__dlpack__: this tensor requires grad; use detach()")
-    if stream is not None:
+    home = __dlpack_device__(self)
+    if home[0] != 1:
+        _C.cuda_ready_for(self, -1 if stream is None else stream)
+    elif stream is not None:
         raise DeviceError("__dlpack__: CPU tensors have no stream")
-    if dl_device is not None and tuple(dl_device) != (1, 0):
-        raise DeviceError(f"__dlpack__: device {tuple(dl_device)} asked; this tensor is on the CPU (1, 0)")
+    if dl_device is not None and tuple(dl_device) != home:
+        if tuple(dl_device) != (1, 0) or copy is False:
+            raise DeviceError(f"__dlpack__: device {tuple(dl_device)} asked; this tensor is on {self.device}, {home}")
+        self, copy = self.cpu(), False
     return _C.to_dlpack(self.clone() if copy else self, max_version is not None and max_version[0] >= 1)
 
 
 def __dlpack_device__(self: Tensor) -> tuple[int, int]:
-    return (1, 0)
+    index = self.device.index
+    return (1, 0) if index is None else (2, index)
+
+
+@property
+def __cuda_array_interface__(self: Tensor) -> dict[str, Any]:
+    """Version 3 of the interface by which CuPy, Numba and PyTorch take CUDA memory without copying."""
+    if self.device.type != "cuda":
+        raise AttributeError("__cuda_array_interface__: this tensor is on the CPU")
+    if self.requires_grad:
+        raise GradError("__cuda_array_interface__: this tensor requires grad; use detach()")
+    if self.dtype.name == "bfloat16":
+        raise AttributeError("__cuda_array_interface__: bfloat16 has no type string; use DLPack")
+    return {
+        "shape": self.shape,
+        "typestr": np.dtype(self.dtype.name).str,
+        "data": (self.data_ptr(), False),
+        "strides": None if self.is_contiguous() else self.strides,
+        "version": 3,
+        "stream": _C.cuda_stream(self.device.index),
+    }
 
 
 # ---- in place --------------------------------------------------------------------------------------------------------
@@ -122,32 +159,29 @@ def clamp(self: Any, min: Any = None, max: Any = None) -> Tensor:
 
 def to(self: Tensor, *args: Any, dtype: Any = None, device: Any = None, copy: bool = False) -> Tensor:
     """The tensor with another dtype or on another device; itself if nothing changes."""
-    from .device import device as make_device
-
     for a in args:
         if isinstance(a, Tensor):
-            dtype = a.dtype
-        elif isinstance(a, str) and a.partition(":")[0] in ("cpu", "cuda"):
+            dtype, device = a.dtype, a.device
+        elif (isinstance(a, str) and a.partition(":")[0] in ("cpu", "cuda")) or isinstance(a, _device):
             device = a
-        elif isinstance(a, make_device):
-            device = a
+        elif isinstance(a, int) and not isinstance(a, bool):
+            device = f"cuda:{a}"
         else:
             dtype = a
-    if device is not None:
-        make_device(device)
-    if dtype is not None and self.dtype != dtype:
-        return shape.astype(self, dtype)
-    return self.clone() if copy else self
+    result = self if device is None else place(self, device)
+    if dtype is not None and result.dtype != dtype:
+        result = shape.astype(result, dtype)
+    return self.clone() if copy and result is self else result
 
 
 def cpu(self: Tensor) -> Tensor:
-    """The tensor in CPU memory."""
-    return self
+    """The tensor in CPU memory; itself if it is there."""
+    return self if self.device.index is None else place(self, "cpu")
 
 
 def cuda(self: Tensor, device: Any = None) -> Tensor:
-    """The tensor on a GPU; DeviceError if this build has no CUDA kernels."""
-    return to(self, device="cuda" if device is None else device)
+    """The tensor on a CUDA device (default: the first); DeviceError, with what is missing, if there is none."""
+    return to(self, device="cuda" if device is None else f"cuda:{device}" if isinstance(device, int) else device)
 
 
 def to_device(self: Tensor, device: Any, /, *, stream: Any = None) -> Tensor:
@@ -327,6 +361,7 @@ _METHODS: dict[str, Any] = {
     "__array__": __array__,
     "__dlpack__": __dlpack__,
     "__dlpack_device__": __dlpack_device__,
+    "__cuda_array_interface__": __cuda_array_interface__,
     "__reduce_ex__": __reduce_ex__,
     "__deepcopy__": __deepcopy__,
     "__format__": __format__,

@@ -38,6 +38,7 @@ Node* new_node(PyObject* const* inputs, int nin, TensorObject* const* outputs, i
   for (int k = 0; k < nout; k++) {
     if (!outputs[k]) continue;
     OutputMeta& m = node->outputs[k];
+    m.device = outputs[k]->buffer->device;
     const View& v = outputs[k]->view;
     m.dtype = v.dtype;
     m.ndim = v.ndim;

@@ -3,8 +3,9 @@
 #include <cstdarg>
 #include <cstring>
 
+#include "core/cuda.h"
 #include "core/launch.h"
-#include "tensor.h"
+#include "device.h"
 
 namespace fastdl::python {
 
@@ -262,7 +263,12 @@ static PyObject* element(const void* p, DType dtype) {
 PyObject* tensor_item(TensorObject* t) {
   if (t->view.numel() != 1)
     return raise(ErrorCode::Value, "item: a tensor of shape %s has no single value", shape_text(t->view).c_str());
-  return element(t->view.data, t->view.dtype);
+  if (device_of(t).kind == Device::CPU) return element(t->view.data, t->view.dtype);
+  TensorObject* here = to_device(t, Device{});
+  if (!here) return nullptr;
+  PyObject* r = element(here->view.data, here->view.dtype);
+  Py_DECREF(as_object(here));
+  return r;
 }
 
 static PyObject* to_list(const View& v, int d, const char* p) {
@@ -275,7 +281,13 @@ static PyObject* to_list(const View& v, int d, const char* p) {
   }
   return list;
 }
-PyObject* tensor_tolist(TensorObject* t) { return to_list(t->view, 0, t->view.ptr<char>()); }
+PyObject* tensor_tolist(TensorObject* t) {
+  TensorObject* here = to_device(t, Device{});
+  if (!here) return nullptr;
+  PyObject* r = to_list(here->view, 0, here->view.ptr<char>());
+  Py_DECREF(as_object(here));
+  return r;
+}
 
 // ---- buffer protocol ---------------------------------------------------------------------------------------------
 static const char* buffer_format(DType d) {
@@ -295,6 +307,10 @@ int tensor_getbuffer(PyObject* self, Py_buffer* buf, int flags) {
   buf->obj = nullptr;
   if (needs_grad(t)) {
     PyErr_SetString(PyExc_BufferError, "this tensor requires grad: use detach() to hand its memory to NumPy");
+    return -1;
+  }
+  if (device_of(t).kind != Device::CPU) {
+    PyErr_Format(PyExc_BufferError, "this tensor is on %s: use cpu() to bring it to memory that NumPy can read", device_text(device_of(t)).c_str());
     return -1;
   }
   if (!buffer_format(t->view.dtype)) {
@@ -447,21 +463,6 @@ TensorObject* tensor_from(PyObject* o, int dtype, int copy) {
 }
 
 // ---- raw copies --------------------------------------------------------------------------------------------------
-namespace {
-// First and one-past-last byte that a view can touch.
-void extent(const View& v, const char** lo, const char** hi) {
-  const int64_t item = itemsize(v.dtype);
-  const char *a = static_cast<const char*>(v.data), *b = a + item;
-  *lo = *hi = a;
-  for (int d = 0; d < v.ndim; d++) {
-    if (v.shape[d] == 0) return;
-    const int64_t span = (v.shape[d] - 1) * v.strides[d] * item;
-    if (span < 0) a += span; else b += span;
-  }
-  *lo = a, *hi = b;
-}
-}  // namespace
-
 bool overlap(const View& x, const View& y) {
   const char *a, *b, *c, *d;
   extent(x, &a, &b), extent(y, &c, &d);
@@ -478,7 +479,7 @@ bool check_writable(const View& v, const char* op) {
   return true;
 }
 
-bool copy_view(const View& dst, const View& src) {
+bool copy_view(const View& dst, const View& src, Device device) {
   const Running running;
   if (dst.numel() == 0) return true;
   try {
@@ -493,6 +494,11 @@ bool copy_view(const View& dst, const View& src) {
     call.attrs.i[0] = int64_t(dst.dtype);
     const OpInfo& info = op_table[int(OpId::copy)];
     info.infer(call);
+    if (device.kind != Device::CPU) {
+      View out = dst;
+      launch_cuda(call, Args{&out, &src, &call.attrs, nullptr, 1, 1}, device);
+      return true;
+    }
     const KernelFn fn = info.cpu[int(call.compute)];
     if (!fn) fail(ErrorCode::DType, "copy: no kernel for %s", dtype_name(call.compute));
     Buffer* scratch = call.workspace ? alloc_buffer(call.workspace) : nullptr;
@@ -524,6 +530,7 @@ bool copy_into(TensorObject* dst, TensorObject* src) {
   }
   View wide;
   if (!broadcast_view(v, dst->view.shape, dst->view.ndim, &wide)) return false;
+  if (device_of(src) != device_of(dst)) return copy_between(dst->view, device_of(dst), src, wide);
   if (overlap(src->view, dst->view)) {  // go through a copy
     TensorObject* copy = materialise(src, Layout::Contiguous, src->view.dtype);
     if (!copy) return false;
@@ -531,22 +538,46 @@ bool copy_into(TensorObject* dst, TensorObject* src) {
     Py_DECREF(as_object(copy));
     return ok;
   }
-  return copy_view(dst->view, wide);
+  return copy_view(dst->view, wide, device_of(dst));
 }
 
 TensorObject* materialise(TensorObject* t, Layout layout, DType dtype) {
-  TensorObject* r = empty_tensor(dtype, t->view.shape, t->view.ndim, layout, &t->view, 1);
-  if (r && !copy_view(r->view, t->view)) Py_CLEAR(r);
+  TensorObject* r = empty_tensor(dtype, t->view.shape, t->view.ndim, layout, &t->view, 1, device_of(t));
+  if (r && !copy_view(r->view, t->view, device_of(t))) Py_CLEAR(r);
   return r;
 }
 
-bool fill_view(const View& dst, PyObject* scalar) {
+bool fill_view(const View& dst, PyObject* scalar, Device device) {
   if (!check_writable(dst, "fill")) return false;
   alignas(16) char storage[16];
   View v;
   if (!scalar_to_view(scalar, dst.dtype, storage, &v)) return false;
-  View wide;
-  return broadcast_view(v, dst.shape, dst.ndim, &wide) && copy_view(dst, wide);
+  if (device.kind == Device::CPU) {
+    View wide;
+    return broadcast_view(v, dst.shape, dst.ndim, &wide) && copy_view(dst, wide);
+  }
+  if (dst.numel() == 0) return true;
+  try {  // the op `fill` takes the value as attributes
+    Call call{};
+    call.op = OpId::fill;
+    call.nin = 1;
+    call.in = &dst;
+    if (is_integer(dst.dtype)) {
+      call.attrs.i[0] = 1;
+      std::memcpy(&call.attrs.i[1], storage, size_t(itemsize(dst.dtype)));
+    } else if (PyComplex_Check(scalar)) {
+      call.attrs.f[0] = PyComplex_RealAsDouble(scalar);
+      call.attrs.f[1] = PyComplex_ImagAsDouble(scalar);
+    } else {
+      call.attrs.f[0] = PyFloat_AsDouble(scalar);
+    }
+    op_table[int(OpId::fill)].infer(call);
+    View out = dst;
+    launch_cuda(call, Args{&out, &dst, &call.attrs, nullptr, 1, 1}, device);
+  } catch (const Error& e) {
+    return raise(e), false;
+  }
+  return true;
 }
 
 }  // namespace fastdl::python

@@ -3,45 +3,13 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/cuda.h"
 #include "core/launch.h"
-#include "tensor.h"
+#include "device.h"
 
 namespace fastdl::python {
 
 namespace {
-
-// Views, objects and scalar storage of one call; on the stack for up to kMaxIn inputs.
-struct Operands {
-  int n = 0;
-  View* views = fixed_views;
-  PyObject** objects = fixed_objects;  // what the caller passed or what it was converted to
-  bool* owned = fixed_owned;
-  View fixed_views[kMaxIn];
-  PyObject* fixed_objects[kMaxIn];
-  bool fixed_owned[kMaxIn];
-  alignas(16) char scalars[kMaxIn][16];
-  TensorObject* temps[2 * kMaxIn];  // cast or relaid copies, released after the launch
-  int ntemps = 0;
-  std::vector<TensorObject*> more_temps;
-
-  void reserve(int count) {
-    if (count <= kMaxIn) return;
-    views = new View[count];
-    objects = new PyObject*[count];
-    owned = new bool[count];
-  }
-  void keep(TensorObject* t) {
-    if (ntemps < 2 * kMaxIn) temps[ntemps++] = t;
-    else more_temps.push_back(t);
-  }
-  ~Operands() {
-    for (int k = 0; k < n; k++)
-      if (owned[k]) Py_DECREF(objects[k]);
-    for (int k = 0; k < ntemps; k++) Py_DECREF(as_object(temps[k]));
-    for (auto* t : more_temps) Py_DECREF(as_object(t));
-    if (views != fixed_views) delete[] views, delete[] objects, delete[] owned;
-  }
-};
 
 // Inputs that kernels want in their own dtype (indices, taps, hyper-parameters): everything else is cast to the compute dtype.
 uint32_t uncast_inputs(OpId op) {
@@ -302,6 +270,7 @@ bool get_operands(OpObject* op, PyObject* const* bound, Operands* in) {
       in->owned[k] = true;
       v = t->view;
       converted = true;
+      in->converted |= uint64_t(1) << (k & 63);
     }
     if (list) {  // keep the elements alive: the list may change while the kernel runs
       if (!in->owned[k]) Py_INCREF(o), in->owned[k] = true;
@@ -342,12 +311,12 @@ bool get_operands(OpObject* op, PyObject* const* bound, Operands* in) {
 }
 
 // Casts and relays inputs as the kernel wants them.
-bool prepare_inputs(const Call& call, Operands* in) {
+bool prepare_inputs(const Call& call, Operands* in, uint32_t host_inputs) {
   const uint32_t keep = uncast_inputs(call.op) | call.own_dtype_inputs;
   for (int k = 0; k < in->n; k++) {
     View& v = in->views[k];
-    if (!v.given()) continue;
     const uint32_t bit = k < 32 ? 1u << k : 1u << 31;
+    if (!v.given() || (k < 32 && host_inputs & bit)) continue;
     const bool cast = !(keep & bit) && v.dtype != call.compute;
     const bool row_major = (call.contiguous_inputs & bit) && !v.contiguous();
     const bool nhwc = (call.channels_last_inputs & bit) && !channels_last(v);
@@ -364,7 +333,10 @@ bool prepare_inputs(const Call& call, Operands* in) {
 int64_t bytes_of(const View& v) { return v.given() ? v.numel() * itemsize(v.dtype) : 0; }
 
 // Runs the kernel; the GIL is released for anything longer than some microseconds.
-void run(const OpInfo& info, KernelFn fn, const Args& args, int64_t workspace) {
+void run(const Call& call, KernelFn fn, const Args& args, Device device) {
+  const OpInfo& info = op_table[int(call.op)];
+  const int64_t workspace = call.workspace;
+  if (device.kind != Device::CPU) return launch_cuda(call, args, device);
   int64_t bytes = 0;
   for (int k = 0; k < args.nin; k++) bytes += bytes_of(args.in[k]);
   for (int k = 0; k < args.nout; k++) bytes += bytes_of(args.out[k]);
@@ -373,6 +345,22 @@ void run(const OpInfo& info, KernelFn fn, const Args& args, int64_t workspace) {
   launch(info, fn, args, workspace);
   PyEval_RestoreThread(state);
 }
+
+// Inference may read the values of indices, but not those in a device's memory: kernels check them there.
+class HiddenData {
+ public:
+  HiddenData(Operands* in, Device device) : in_(device.kind == Device::CPU ? nullptr : in) {
+    for (int k = 0; in_ && k < in_->n; k++) data_.push_back(in_->views[k].data), in_->views[k].data = nullptr;
+  }
+  HiddenData(const HiddenData&) = delete;
+  ~HiddenData() {
+    for (int k = 0; in_ && k < in_->n; k++) in_->views[k].data = data_[size_t(k)];
+  }
+
+ private:
+  Operands* in_;
+  std::vector<void*> data_;
+};
 
 bool cast_allowed(DType from, DType to) {  // NumPy's same_kind
   const auto rank = [](DType d) { return kind(d) == 'b' ? 0 : is_integer(d) ? 1 : is_float(d) ? 2 : 3; };
@@ -392,6 +380,7 @@ bool plain_call(OpObject* op, PyObject* const* bound, PyObject** result) {
   for (int k = 0; k < n; k++) {
     if (!is_tensor(bound[k])) return false;
     const TensorObject* t = as_tensor(bound[k]);
+    if (t->buffer->device.kind != Device::CPU) return false;
     if (t->version != t->buffer->version && (t->node || t->is_view)) return false;  // check_version() decides
     in[k] = t->view;
     if (!in[k].contiguous() || (k && (in[k].dtype != in[0].dtype || !same_shape(in[k], in[0])))) return false;
@@ -440,6 +429,9 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
   for (int k = 0; k < in.n; k++)
     if (is_tensor(in.objects[k]) && !check_version(as_tensor(in.objects[k]), op_table[op->op].name)) return nullptr;
   const OpInfo& info = op_table[op->op];
+  Device device;
+  uint32_t host_inputs = 0;
+  if (!place_operands(op, &in, out, uncast_inputs(OpId(op->op)), &device, &host_inputs)) return nullptr;
   Call call;
   call.op = OpId(op->op);
   call.nin = in.n;
@@ -464,7 +456,10 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
     const int rank = in.n && in.views[0].given() ? in.views[0].ndim : 0;
     if (op->nparams > op->ntensors && !get_attrs(op, bound, rank, &call.attrs)) return nullptr;
     if (!info.infer) fail(ErrorCode::DType, "%s: no inference installed", info.name);
-    info.infer(call);
+    {
+      const HiddenData hidden(&in, device);
+      info.infer(call);
+    }
     const KernelFn fn = info.cpu[int(call.compute)];
     if (!fn) {
       std::string have;
@@ -487,14 +482,14 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
         outputs[nout++] = out;
         Py_INCREF(as_object(out));
         for (int k = 0; k < in.n; k++) {
-          if (!is_tensor(in.objects[k]) || !overlap_unsafely(out->view, in.views[k])) continue;
+          if (!is_tensor(in.objects[k]) || host_inputs >> (k & 31) & 1 || !overlap_unsafely(out->view, in.views[k])) continue;
           TensorObject* copy = materialise(as_tensor(in.objects[k]), Layout::Contiguous, in.views[k].dtype);
           if (!copy) return nullptr;
           in.keep(copy);
           in.views[k] = copy->view;
         }
       } else {
-        TensorObject* t = empty_tensor(spec.dtype, spec.shape, spec.ndim, Layout::Like, in.views, in.n);
+        TensorObject* t = empty_tensor(spec.dtype, spec.shape, spec.ndim, Layout::Like, in.views, in.n, device);
         if (!t) return nullptr;
         outputs[nout++] = t;
       }
@@ -506,7 +501,7 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
           in.views[k] = wide;
         }
     } else {
-      if (!prepare_inputs(call, &in)) return nullptr;
+      if (!prepare_inputs(call, &in, host_inputs)) return nullptr;
       for (int k = 0; k < call.nout; k++) {
         const OutSpec& spec = call.out[k];
         TensorObject* t;
@@ -522,16 +517,16 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
           }
           out_views[k] = in.views[spec.alias];
         } else {
-          t = empty_tensor(spec.dtype, spec.shape, spec.ndim, spec.layout, in.views, in.n);
+          t = empty_tensor(spec.dtype, spec.shape, spec.ndim, spec.layout, in.views, in.n, device);
           if (!t) return nullptr;
           out_views[k] = t->view;
         }
         outputs[nout++] = t;
       }
     }
-    if (call.workspace > 0) scratch = alloc_buffer(call.workspace);
-    const Args args{out_views, in.views, &call.attrs, scratch ? scratch->data : nullptr, nout, in.n};
-    run(info, fn, args, call.workspace);
+    if (call.workspace > 0 && device.kind == Device::CPU) scratch = alloc_buffer(call.workspace);
+    const Args args{out_views, in.views, &call.attrs, scratch ? scratch->data : nullptr, nout, in.n, nullptr, host_inputs};
+    run(call, fn, args, device);
   } catch (const Error& e) {
     return raise(e);
   } catch (const std::bad_alloc&) {

@@ -1,7 +1,8 @@
 // DLPack (github.com/dmlc/dlpack, version 1.0): tensors to and from other libraries without copying.
 #include "dlpack.h"
 
-#include "tensor.h"
+#include "core/cuda.h"
+#include "device.h"
 
 namespace fastdl::python {
 
@@ -65,7 +66,8 @@ PyObject* to_dlpack(PyObject* self, bool versioned) {
   e->buffer = retain(t->buffer);
   DLTensor dl;
   dl.data = t->view.data;
-  dl.device = {kDLCPU, 0};
+  const Device device = device_of(t);
+  dl.device = {device.kind == Device::CPU ? kDLCPU : kDLCUDA, device.kind == Device::CPU ? 0 : int32_t(device.index)};
   dl.ndim = t->view.ndim;
   dl_dtype(t->view.dtype, &dl.dtype);
   for (int d = 0; d < t->view.ndim; d++) e->shape[d] = t->view.shape[d], e->strides[d] = t->view.strides[d];
@@ -106,8 +108,13 @@ PyObject* from_dlpack(PyObject* capsule) {
     dl = &static_cast<DLManagedTensor*>(p)->dl_tensor;
   }
   const int dtype = dtype_of_dl(dl->dtype);
-  if (dl->device.device_type != kDLCPU && dl->device.device_type != kDLCUDAHost)
-    return raise(ErrorCode::Device, "from_dlpack: device type %d; this build takes CPU memory", int(dl->device.device_type));
+  const bool cuda = dl->device.device_type == kDLCUDA;
+  if (!cuda && dl->device.device_type != kDLCPU && dl->device.device_type != kDLCUDAHost)
+    return raise(ErrorCode::Device, "from_dlpack: device type %d; need CPU (1), CUDA (2) or pinned host memory (3)", int(dl->device.device_type));
+  if (cuda && dl->device.device_id >= cuda_device_count())
+    return raise(ErrorCode::Device, "from_dlpack: the memory is on cuda:%d; %s", int(dl->device.device_id),
+                 cuda_api() ? "this device cannot be used here" : cuda_missing().c_str());
+  const Device device = cuda ? Device{Device::CUDA, uint8_t(dl->device.device_id)} : Device{};
   if (dtype < 0) return raise(ErrorCode::DType, "from_dlpack: dtype code %d with %d bits is not supported", dl->dtype.code, dl->dtype.bits);
   if (dl->ndim < 0 || dl->ndim > kMaxDims) return raise(ErrorCode::Shape, "from_dlpack: %d dimensions; at most %d are supported", dl->ndim, kMaxDims);
   View v;
@@ -138,7 +145,7 @@ PyObject* from_dlpack(PyObject* capsule) {
     auto* t = static_cast<DLManagedTensorVersioned*>(m);
     if (t->deleter) t->deleter(t);
   };
-  TensorObject* t = new_tensor(wrap_buffer(lo, hi - lo, Device{}, versioned ? +versioned_deleter : +deleter, p), v);
+  TensorObject* t = new_tensor(wrap_buffer(lo, hi - lo, device, versioned ? +versioned_deleter : +deleter, p), v);
   if (!t || !read_only) return as_object(t);
   TensorObject* copy = materialise(t, Layout::Contiguous, v.dtype);  // read-only memory is never exposed to writes
   Py_DECREF(as_object(t));

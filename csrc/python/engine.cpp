@@ -3,6 +3,7 @@
 #include <queue>
 #include <unordered_map>
 
+#include "core/cuda.h"
 #include "node.h"
 
 namespace fastdl::python {
@@ -113,7 +114,7 @@ bool accumulate_leaf(TensorObject* leaf, PyObject* g_owned) {
     leaf->grad = leaf->grad_slot;
     return true;
   }
-  const bool fresh = Py_REFCNT(g_owned) == 1 && g->buffer->references.load() == 1 && g->buffer->release_fn == nullptr;
+  const bool fresh = Py_REFCNT(g_owned) == 1 && g->buffer->references.load() == 1 && own_memory(g->buffer);
   if (!graph && !(fresh && g->view.contiguous())) {  // a gradient of its own, in the leaf's memory order
     TensorObject* copy = materialise(g, Layout::Like, g->view.dtype);
     Py_DECREF(g_owned);
@@ -270,9 +271,12 @@ struct Engine {
       if (!grads[k] && (node->rule || reinterpret_cast<OpObject*>(node->op)->visible > int(k))) {
         const OutputMeta& m = node->outputs[k];
         if (!is_differentiable(m.dtype)) continue;
-        TensorObject* zero = empty_tensor(m.dtype, m.shape, m.ndim);
+        TensorObject* zero = empty_tensor(m.dtype, m.shape, m.ndim, Layout::Contiguous, nullptr, 0, m.device);
         if (!zero) return false;
-        memset(zero->buffer->data, 0, size_t(zero->buffer->bytes));
+        if (!fill_view(zero->view, Py_False, m.device)) {
+          Py_DECREF(as_object(zero));
+          return false;
+        }
         grads[k] = as_object(zero);
       }
     if (node->rule) return run_rule(node, grads);

@@ -12,6 +12,10 @@ namespace py = pybind11;
 using namespace fastdl;
 using namespace fastdl::python;
 
+namespace fastdl::python {
+void bind_cuda(py::module_& m);  // cuda.cpp
+}
+
 namespace {
 
 py::object steal(PyObject* o) {
@@ -29,13 +33,14 @@ void ok(bool fine) {
   if (!fine) throw py::error_already_set();
 }
 
-py::object empty(const py::object& shape, const py::object& dtype) {
+py::object empty(const py::object& shape, const py::object& dtype, int cuda) {
   int64_t sizes[kMaxDims];
   int n;
   ok(get_shape(shape.ptr(), "empty", sizes, &n));
   const int d = dtype_code(dtype.ptr());
   if (d < 0) throw py::error_already_set();
-  return steal(as_object(empty_tensor(DType(d), sizes, n)));
+  return steal(as_object(
+      empty_tensor(DType(d), sizes, n, Layout::Contiguous, nullptr, 0, cuda < 0 ? Device{} : Device{Device::CUDA, uint8_t(cuda)})));
 }
 
 // Shares t's memory under another type, e.g. nn.Parameter.
@@ -125,7 +130,7 @@ void copy_(const py::object& dst, const py::object& src) {
     throw py::error_already_set();
   }
   if (is_scalar(src.ptr())) {
-    ok(fill_view(d->view, src.ptr()));
+    ok(fill_view(d->view, src.ptr(), d->buffer->device));
   } else {
     TensorObject* s = tensor_from(src.ptr());
     ok(s != nullptr);
@@ -200,7 +205,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("set_hook", [](const char* name, const py::object& fn) { set_hook(name, fn.ptr()); });
   m.def("op_table", op_table_rows, "Rows of the op table: (name, family, nin, nout, dtypes, dtypes with a CPU kernel).");
 
-  m.def("empty", empty, py::arg("shape"), py::arg("dtype"));
+  m.def("empty", empty, py::arg("shape"), py::arg("dtype"), py::arg("cuda") = -1);
   m.def("from_buffer", [](const py::object& o, int copy) { return steal(as_object(tensor_from_buffer(o.ptr(), copy))); }, py::arg("obj"), py::arg("copy") = -1);
   m.def("as_subclass", as_subclass);
   m.def("rebase", rebase);
@@ -267,6 +272,7 @@ PYBIND11_MODULE(_C, m) {
     return found;
   }, "Tests: guard zones around new buffers on or off; returns how many were found damaged since they were turned on.");
   m.def("fail_after", &fail_after, "Tests: the n-th allocation from now on fails.");
+  bind_cuda(m);
   m.def("isa", [] { return isa_name(chosen_isa()); });
   m.def("compiled_isas", [] { return isa_list(isa_compiled); });
   m.def("supported_isas", [] { return isa_list(isa_supported); });

@@ -23,6 +23,7 @@ struct SavedValue {
 };
 
 struct OutputMeta {
+  Device device;
   DType dtype;
   int32_t ndim;
   int64_t shape[kMaxDims];

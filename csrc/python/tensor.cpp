@@ -4,6 +4,8 @@
 #include <algorithm>
 #include <cstring>
 
+#include "core/cuda.h"
+
 namespace fastdl::python {
 
 PyTypeObject* tensor_type = nullptr;
@@ -110,7 +112,7 @@ TensorObject* new_tensor(Buffer* buffer, const View& view) {
   return t;
 }
 
-TensorObject* empty_tensor(DType dtype, const int64_t* shape, int ndim, Layout layout, const View* like, int likes) {
+TensorObject* empty_tensor(DType dtype, const int64_t* shape, int ndim, Layout layout, const View* like, int likes, Device device) {
   View v;
   v.dtype = dtype;
   v.ndim = ndim;
@@ -130,7 +132,7 @@ TensorObject* empty_tensor(DType dtype, const int64_t* shape, int ndim, Layout l
       done = true;
     }
     if (!done) set_contiguous_strides(v);
-    Buffer* buffer = alloc_buffer(n * itemsize(dtype));
+    Buffer* buffer = device.kind == Device::CPU ? alloc_buffer(n * itemsize(dtype)) : alloc_cuda_buffer(n * itemsize(dtype), device.index);
     v.data = buffer->data;
     return new_tensor(buffer, v);
   } catch (const Error& e) {
@@ -210,10 +212,15 @@ PyObject* get_dtype(PyObject* self, void*) {
   Py_INCREF(d);
   return d;
 }
-PyObject* get_device(PyObject*, void*) {
-  PyObject* d = hook("cpu_device");
-  Py_XINCREF(d);
-  return d;
+PyObject* get_device(PyObject* self, void*) {
+  const Device device = as_tensor(self)->buffer->device;
+  if (device.kind == Device::CPU) {
+    PyObject* d = hook("cpu_device");
+    Py_XINCREF(d);
+    return d;
+  }
+  PyObject* fn = hook("cuda_device");
+  return fn ? PyObject_CallFunction(fn, "i", int(device.index)) : nullptr;
 }
 PyObject* get_requires_grad(PyObject* self, void*) { return PyBool_FromLong(needs_grad(as_tensor(self))); }
 int set_requires_grad(PyObject* self, PyObject* value, void*) {

@@ -44,7 +44,7 @@ inline bool needs_grad(const TensorObject* t) { return t->node || t->requires_gr
 // All functions that return PyObject* or TensorObject* give a new reference, or nullptr with a Python exception set.
 TensorObject* new_tensor(Buffer* buffer_owned, const View& view);      // takes the buffer reference
 TensorObject* empty_tensor(DType dtype, const int64_t* shape, int ndim, Layout layout = Layout::Contiguous,
-                           const View* like = nullptr, int likes = 0);
+                           const View* like = nullptr, int likes = 0, Device device = {});
 TensorObject* alias_tensor(TensorObject* t, bool keep_node);           // same memory, new object
 bool make_tensor_type(PyObject* module);
 bool make_op_type(PyObject* module);
@@ -135,8 +135,8 @@ bool overlap(const View& a, const View& b);                            // their 
 bool check_writable(const View& v, const char* op);                    // Value: an element with several places (stride 0)
 TensorObject* tensor_from_buffer(PyObject* o, int copy);               // numbers and the buffer protocol only
 bool copy_into(TensorObject* dst, TensorObject* src);                  // raw copy with cast and broadcast; no autograd
-bool copy_view(const View& dst, const View& src);                      // the same, shapes equal
-bool fill_view(const View& dst, PyObject* scalar);
+bool copy_view(const View& dst, const View& src, Device device = {});  // the same, shapes equal, both on `device`
+bool fill_view(const View& dst, PyObject* scalar, Device device);
 TensorObject* materialise(TensorObject* t, Layout layout, DType dtype);  // dense copy; no autograd
 extern OpObject* op_objects[kNumOps];
 

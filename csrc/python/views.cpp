@@ -227,7 +227,7 @@ PyObject* tensor_subscript(PyObject* self, PyObject* key) {
 
 // raw write of value (tensor, array or number) into a view
 static int assign(TensorObject* dst, PyObject* value) {
-  if (is_scalar(value)) return fill_view(dst->view, value) ? 0 : -1;
+  if (is_scalar(value)) return fill_view(dst->view, value, dst->buffer->device) ? 0 : -1;
   TensorObject* src = tensor_from(value);
   if (!src) return -1;
   const bool ok = copy_into(dst, src);

@@ -8,6 +8,7 @@ import numpy as np
 
 from .. import _C
 from .._C import Tensor
+from ..device import cuda_index, place
 from ..dtypes import DTypeLike, dtype as _dtype, float32
 from ..errors import DTypeError, FastdlError, ShapeError, TypeError_, ValueError_
 from ..op import op
@@ -16,13 +17,6 @@ from ..op import op
 @op()
 def fill(x: Tensor, value: float, exact: bool = False, integer: int = 0, imag: float = 0.0) -> Tensor:
     """Sets all elements of x, in place, to value + imag * 1j, or to `integer` if exact."""
-
-
-def _check_device(device: Any) -> None:
-    if device is not None:
-        from ..device import device as make_device
-
-        make_device(device)
 
 
 def _finish(t: Tensor, requires_grad: bool) -> Tensor:
@@ -135,8 +129,8 @@ def asarray(obj: Any, /, *, dtype: DTypeLike | None = None, device: Any = None, 
     >>> a = np.zeros(3); t = fd.asarray(a); t[0] = 1; a
     array([1., 0., 0.])
     """
-    _check_device(device)
-    return _convert(obj, dtype, copy)
+    t = _convert(obj, dtype, copy)
+    return t if device is None and isinstance(obj, Tensor) else place(t, device)
 
 
 def array(
@@ -151,10 +145,11 @@ def array(
     array([[1., 2.],
            [3., 4.]], dtype=float32)
     """
-    _check_device(device)
     t = _convert(obj, dtype, True if copy else None)
     if t is obj or t.requires_grad:
         t = t.detach()
+    if device is not None or not isinstance(obj, Tensor):
+        t = place(t, device)
     return _finish(t, requires_grad)
 
 
@@ -180,9 +175,8 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     Raises
     ------
     DeviceError
-        If the memory is not on the CPU.
+        If the memory is on a device that this build or machine cannot use.
     """
-    _check_device(device)
     if not hasattr(x, "__dlpack__"):
         raise TypeError_(f"from_dlpack: {type(x).__name__} has no __dlpack__")
     try:
@@ -190,21 +184,24 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     except TypeError:
         capsule = x.__dlpack__()
     t = _C.from_dlpack(capsule)
-    return t.clone() if copy else t
+    home = t
+    if device is not None:
+        t = place(t, device)
+    if copy is False and t is not home:
+        raise ValueError_(f"from_dlpack: memory on {home.device} cannot be shared with {t.device}; allow a copy")
+    return t.clone() if copy and t is home else t
 
 
 def empty(shape: Any, *, dtype: DTypeLike | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor with undefined contents."""
-    _check_device(device)
-    return _finish(_C.empty(shape, dtype if dtype is not None else float32), requires_grad)
+    return _finish(_C.empty(shape, dtype if dtype is not None else float32, cuda_index(device)), requires_grad)
 
 
 def full(shape: Any, fill_value: Any, *, dtype: DTypeLike | None = None, device: Any = None, requires_grad: bool = False) -> Tensor:
     """A tensor filled with one value; its dtype follows the value unless given."""
-    _check_device(device)
     if dtype is None:
         dtype = _convert(fill_value).dtype
-    t = _C.empty(shape, dtype)
+    t = _C.empty(shape, dtype, cuda_index(device))
     if type(fill_value) is int and t.dtype.kind == "f":
         fill(t, float(fill_value))
     else:
@@ -232,13 +229,13 @@ def ones(shape: Any, *, dtype: DTypeLike | None = None, device: Any = None, requ
 def empty_like(x: Any, /, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
     """A tensor like x with undefined contents."""
     x = asarray(x)
-    return empty(x.shape, dtype=dtype if dtype is not None else x.dtype, device=device)
+    return empty(x.shape, dtype=dtype if dtype is not None else x.dtype, device=device if device is not None else x.device)
 
 
 def full_like(x: Any, /, fill_value: Any, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
     """A tensor like x filled with one value."""
     x = asarray(x)
-    return full(x.shape, fill_value, dtype=dtype if dtype is not None else x.dtype, device=device)
+    return full(x.shape, fill_value, dtype=dtype if dtype is not None else x.dtype, device=device if device is not None else x.device)
 
 
 def zeros_like(x: Any, /, *, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
@@ -268,12 +265,12 @@ def arange(
         raise ValueError_("arange: step must not be 0")
     if dtype is None:
         dtype = "int64" if all(isinstance(v, (int, np.integer)) for v in (start, stop, step)) else float32
-    _check_device(device)
+    cuda_index(device)  # a device that is not there is an error before any work
     try:
         count = (stop - start) / step
         if count > 2**20:  # the limit on memory counts for NumPy's array as well
             _C.empty(int(count), dtype)
-        return _from_array(np.arange(start, stop, step), None).astype(dtype)
+        return place(_from_array(np.arange(start, stop, step), None).astype(dtype), device)
     except FastdlError:
         raise
     except (ValueError, MemoryError) as e:
@@ -284,19 +281,18 @@ def linspace(
     start: float, stop: float, /, num: int, *, dtype: DTypeLike | None = None, device: Any = None, endpoint: bool = True
 ) -> Tensor:
     """`num` evenly spaced numbers from start to stop."""
-    _check_device(device)
+    cuda_index(device)
     if num < 0:
         raise ValueError_(f"linspace: num is {num}; need at least 0")
     if num > 2**20:  # the limit on memory counts for NumPy's array as well
         _C.empty(num, "float64")
     a = np.linspace(start, stop, num, endpoint=endpoint)
-    return _from_array(a).astype(dtype if dtype is not None else float32 if a.dtype.kind == "f" else "complex64")
+    return place(_from_array(a).astype(dtype if dtype is not None else float32 if a.dtype.kind == "f" else "complex64"), device)
 
 
 def eye(n_rows: int, n_cols: int | None = None, /, *, k: int = 0, dtype: DTypeLike | None = None, device: Any = None) -> Tensor:
     """Ones on diagonal k, zeros elsewhere."""
-    _check_device(device)
-    t = zeros((n_rows, n_rows if n_cols is None else n_cols), dtype=dtype)
+    t = zeros((n_rows, n_rows if n_cols is None else n_cols), dtype=dtype, device=device)
     rows, cols = t.shape
     n = max(0, min(rows, cols - k) if k >= 0 else min(rows + k, cols))
     if n:

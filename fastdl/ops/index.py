@@ -30,7 +30,7 @@ def take_backward(grad: Tensor, indices: Tensor, axis: int, size: int) -> Tensor
     """Sum of grad's slices per index: gradient of take for an axis of `size`; repeated indices add in a fixed order."""
 
 
-@op(vjp=(lambda g, indices, x_shape, axis: scatter_add(zeros(x_shape, dtype=g.dtype), indices, g, axis), None))
+@op(vjp=(lambda g, indices, x_shape, axis: scatter_add(zeros(x_shape, dtype=g.dtype, device=g.device), indices, g, axis), None))
 def take_along_axis(x: Tensor, indices: Tensor, axis: Axis = -1) -> Tensor:
     """Elements of x at `indices` (same rank) along an axis."""
 
@@ -238,7 +238,7 @@ class _Plan:
 
 def _read_rule(g: Tensor, shape: tuple, plan: _Plan, *_: Tensor) -> Tensor:
     """Adds g into zeros at the key; repeated indices add up."""
-    z = zeros(shape, dtype=g.dtype)
+    z = zeros(shape, dtype=g.dtype, device=g.device)
     plan.write(z, g.detach(), True)
     return _C.record((z,), (g,), lambda gg: (_read(gg, plan),), "index_backward")[0]
 

@@ -221,7 +221,7 @@ def _cumulative(f: Any, x: Any, axis: int | None, dtype: Any, include_initial: b
     y = f(x, axis, dtype)
     if include_initial:
         a = _axes(axis, x.ndim, "cumulative")[0]
-        y = concat([full((*x.shape[:a], 1, *x.shape[a + 1 :]), unit, dtype=y.dtype), y], a)
+        y = concat([full((*x.shape[:a], 1, *x.shape[a + 1 :]), unit, dtype=y.dtype, device=y.device), y], a)
     return y
 
 

@@ -22,7 +22,7 @@ _C.set_hook("broadcast_to", lambda g: g)  # the engine sums over broadcast axes
 
 
 def _getitem_vjp(g: Tensor, shape: tuple, key: Any) -> Tensor:
-    z = zeros(shape, dtype=g.dtype)
+    z = zeros(shape, dtype=g.dtype, device=g.device)
     z[key] = g
     return z
 
@@ -405,7 +405,7 @@ def _diagonal_vjp(g: Tensor, shape: tuple, offset: int, a: int, b: int) -> Tenso
     import numpy as np
 
     order = [*(d for d in range(len(shape)) if d not in (a, b)), a, b]
-    z = zeros([shape[d] for d in order], dtype=g.dtype)
+    z = zeros([shape[d] for d in order], dtype=g.dtype, device=g.device)
     k = np.arange(g.shape[-1])
     z[..., k + max(0, -offset), k + max(0, offset)] = g
     return _C.permute(z, [order.index(d) for d in range(len(shape))])

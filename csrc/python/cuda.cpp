@@ -1,0 +1,254 @@
+// Tensors on CUDA devices: where operands must be, copies between memories, and the bindings behind fastdl/device.py and fastdl/cuda.py.
+#include "core/cuda.h"
+
+#include <pybind11/pybind11.h>
+
+#include "device.h"
+
+namespace py = pybind11;
+
+namespace fastdl::python {
+
+namespace {
+
+// Memory of v on the host side of a copy: the whole extent moves, and the strides stay as they are.
+TensorObject* dense_on(TensorObject* t) {  // a row-major or otherwise gapless tensor of the same values on t's device
+  const char *lo, *hi;
+  extent(t->view, &lo, &hi);
+  if (hi - lo == t->view.numel() * itemsize(t->view.dtype)) {
+    Py_INCREF(as_object(t));
+    return t;
+  }
+  return materialise(t, Layout::Contiguous, t->view.dtype);
+}
+
+// Copies bytes between memories; the GIL is released for anything large.
+void copy_bytes(void* to, Device to_device, const void* from, Device from_device, int64_t bytes) {
+  if (bytes == 0) return;
+  const CudaApi& api = need_cuda();
+  const bool up = from_device.kind == Device::CPU, down = to_device.kind == Device::CPU;
+  const auto run = [&] {
+    if (!up && !down && from_device != to_device) return api.copy_peer(to, to_device.index, from, from_device.index, bytes);
+    const CudaCopy kind = up ? CudaCopy::HostToDevice : down ? CudaCopy::DeviceToHost : CudaCopy::DeviceToDevice;
+    return api.copy(up ? to_device.index : from_device.index, to, from, bytes, kind);
+  };
+  CudaStatus status;
+  PyThreadState* state = PyEval_SaveThread();  // a copy to the host waits for the device
+  status = run();
+  PyEval_RestoreThread(state);
+  cuda_check(status);
+}
+
+bool same_layout(const View& a, const View& b) {
+  if (a.dtype != b.dtype || a.ndim != b.ndim) return false;
+  for (int d = 0; d < a.ndim; d++)
+    if (a.shape[d] != b.shape[d] || (a.shape[d] > 1 && a.strides[d] != b.strides[d])) return false;
+  return true;
+}
+
+bool move_operand(Operands* in, int k, Device device) {
+  TensorObject* moved = to_device(as_tensor(in->objects[k]), device);
+  if (!moved) return false;
+  if (in->owned[k]) Py_DECREF(in->objects[k]);
+  in->objects[k] = as_object(moved);
+  in->owned[k] = true;
+  in->views[k] = moved->view;
+  return true;
+}
+
+}  // namespace
+
+std::string device_text(Device d) { return d.kind == Device::CPU ? "cpu" : "cuda:" + std::to_string(d.index); }
+
+TensorObject* to_device(TensorObject* t, Device device) {
+  if (device_of(t) == device) return alias_tensor(t, false);
+  TensorObject* dense = dense_on(t);
+  if (!dense) return nullptr;
+  TensorObject* r = nullptr;
+  try {
+    const char *lo, *hi;
+    extent(dense->view, &lo, &hi);
+    Buffer* buffer = alloc_device_buffer(hi - lo, device);
+    View v = dense->view;
+    v.data = static_cast<char*>(buffer->data) + (v.ptr<char>() - lo);
+    r = new_tensor(buffer, v);
+    if (r) copy_bytes(buffer->data, device, lo, device_of(dense), hi - lo);
+  } catch (const Error& e) {
+    raise(e);
+    Py_CLEAR(r);
+  }
+  Py_DECREF(as_object(dense));
+  return r;
+}
+
+bool copy_between(const View& dst, Device to, TensorObject* src, const View& wide) {
+  // Cast and broadcast on the source's side, if that is the smaller tensor; then one plain copy, then strides on the target's side.
+  TensorObject* dense = src;
+  Py_INCREF(as_object(src));
+  if (src->view.dtype != dst.dtype) {
+    TensorObject* cast = materialise(src, Layout::Like, dst.dtype);
+    Py_DECREF(as_object(dense));
+    if (!(dense = cast)) return false;
+  }
+  bool ok = false;
+  View at = dense->view;
+  const char *lo, *hi;
+  extent(at, &lo, &hi);
+  if (same_layout(dst, at) && hi - lo == at.numel() * itemsize(at.dtype)) {
+    const char *to_lo, *to_hi;
+    extent(dst, &to_lo, &to_hi);
+    try {
+      copy_bytes(const_cast<char*>(to_lo), to, lo, device_of(dense), hi - lo);
+      ok = true;
+    } catch (const Error& e) {
+      raise(e);
+    }
+  } else if (TensorObject* here = to_device(dense, to)) {
+    View v = here->view, spread;  // the leading ones that `wide` dropped are dropped again
+    while (v.ndim > wide.ndim) {
+      for (int d = 1; d < v.ndim; d++) v.shape[d - 1] = v.shape[d], v.strides[d - 1] = v.strides[d];
+      v.ndim--;
+    }
+    ok = broadcast_view(v, dst.shape, dst.ndim, &spread) && copy_view(dst, spread, to);
+    Py_DECREF(as_object(here));
+  }
+  Py_DECREF(as_object(dense));
+  return ok;
+}
+
+bool place_operands(OpObject* op, Operands* in, const TensorObject* out, uint32_t movable, Device* device, uint32_t* host_inputs) {
+  const char* name = op_table[op->op].name;
+  Device on = out ? device_of(out) : Device{};
+  for (int k = 0; k < in->n; k++)
+    if (in->views[k].given() && is_tensor(in->objects[k]) && device_of(as_tensor(in->objects[k])).kind != Device::CPU) {
+      const Device d = device_of(as_tensor(in->objects[k]));
+      if (on.kind != Device::CPU && on != d) {
+        raise(ErrorCode::Device, "%s: tensors on %s and on %s; move one with .to(device)", name, device_text(on).c_str(), device_text(d).c_str());
+        return false;
+      }
+      if (out && on.kind == Device::CPU) {
+        raise(ErrorCode::Device, "%s: the output is on cpu, an input on %s; move one with .to(device)", name, device_text(d).c_str());
+        return false;
+      }
+      on = d;
+    }
+  *device = on;
+  if (on.kind == Device::CPU) return true;
+  const bool optimiser = std::strcmp(op_table[op->op].family, "optim") == 0;
+  for (int k = 0; k < in->n; k++) {
+    if (!in->views[k].given()) continue;
+    const uint32_t bit = k < 32 ? 1u << k : 0;
+    if (!is_tensor(in->objects[k])) {
+      *host_inputs |= bit;  // a number
+      continue;
+    }
+    const TensorObject* t = as_tensor(in->objects[k]);
+    if (device_of(t) == on) continue;
+    if ((op->elementwise && t->view.ndim == 0 && !needs_grad(t)) || (optimiser && k == in->n - 1)) {
+      *host_inputs |= bit;
+      continue;
+    }
+    if (!(in->converted >> (k & 63) & 1) && !(movable & bit)) {
+      raise(ErrorCode::Device, "%s: argument %d is on cpu, the others are on %s; move one with .to(device)", name, k, device_text(on).c_str());
+      return false;
+    }
+    if (!move_operand(in, k, on)) return false;
+  }
+  return true;
+}
+
+// ---- bindings --------------------------------------------------------------------------------------------------------
+namespace {
+
+Device device_from(const py::handle& kind, int index) {
+  if (py::cast<std::string>(kind) == "cpu") return {};
+  return {Device::CUDA, uint8_t(index)};
+}
+
+// Errors of the core become Python's.
+template <class F>
+auto guarded(F f) {
+  try {
+    return f();
+  } catch (const Error& e) {
+    raise(e);
+    throw py::error_already_set();
+  }
+}
+
+TensorObject* need(const py::object& o, const char* what) {
+  if (!is_tensor(o.ptr())) {
+    raise(ErrorCode::Type, "%s: need a tensor, not %.80s", what, Py_TYPE(o.ptr())->tp_name);
+    throw py::error_already_set();
+  }
+  return as_tensor(o.ptr());
+}
+
+}  // namespace
+
+void bind_cuda(py::module_& m) {
+  m.def("cuda_device_count", &cuda_device_count, "Number of CUDA devices that can be used; 0 if there is no library, driver or GPU.");
+  m.def("cuda_missing", [] { return cuda_api() ? std::string() : cuda_missing(); });
+  m.def("cuda_require", [](int index) {
+    guarded([&] {
+      int32_t n = 0;
+      cuda_check(need_cuda().device_count(&n));
+      if (index < 0 || index >= n) fail(ErrorCode::Device, "cuda:%d: this machine has %d CUDA device(s)", index, n);
+      return 0;
+    });
+  }, "DeviceError, with what is missing, unless cuda:index can be used.");
+  m.def("to_device", [](const py::object& t, const py::str& kind, int index) {
+    TensorObject* r = to_device(need(t, "to"), device_from(kind, index));
+    if (!r) throw py::error_already_set();
+    return py::reinterpret_steal<py::object>(as_object(r));
+  }, "A copy on another device (an alias if it is there already), without its gradient history.");
+  m.def("cuda_fallbacks", [] {
+    py::dict d;
+    for (int k = 0; k < kNumOps; k++)
+      if (const int64_t n = cuda_fallbacks(OpId(k))) d[op_table[k].name] = n;
+    return d;
+  }, "Calls on a device that ran on the host, because the op has no CUDA row for their dtype: {op: calls}.");
+  m.def("cuda_table", [] {
+    py::list rows;
+    for (int k = 0; k < kNumOps; k++) {
+      py::list dtypes;
+      for (int d = 0; d < kNumDTypes; d++)
+        if (cuda_row(OpId(k), DType(d))) dtypes.append(dtype_name(DType(d)));
+      rows.append(py::make_tuple(op_table[k].name, dtypes));
+    }
+    return rows;
+  }, "(op, dtypes with a CUDA row) for every op.");
+  // DLPack and __cuda_array_interface__: the consumer's stream (1 legacy default, 2 per-thread default, else a pointer) waits for ours;
+  // -1: the consumer takes care of it.
+  m.def("cuda_ready_for", [](const py::object& o, int64_t stream) {
+    const Device device = device_of(need(o, "__dlpack__"));
+    if (stream == 0 || stream < -1) {
+      raise(ErrorCode::Value, "__dlpack__: stream %lld is not allowed; need None, -1, 1 (legacy default), 2 (per-thread default) or a stream's address",
+            static_cast<long long>(stream));
+      throw py::error_already_set();
+    }
+    if (device.kind == Device::CPU || stream == -1) return;
+    guarded([&] {
+      const CudaApi& api = need_cuda();
+      void* ours = nullptr;
+      cuda_check(api.get_stream(device.index, &ours));
+      return cuda_check(api.stream_wait(device.index, reinterpret_cast<void*>(stream), ours)), 0;
+    });
+  });
+  m.def("cuda_stream", [](int index) {
+    return guarded([&] {
+      void* stream = nullptr;
+      cuda_check(need_cuda().get_stream(index, &stream));
+      return reinterpret_cast<uintptr_t>(stream);
+    });
+  }, "Address of the current stream of the calling thread.");
+  m.def("cuda_synchronize", [](int index) {
+    guarded([&] {
+      const CudaApi& api = need_cuda();
+      py::gil_scoped_release release;
+      return cuda_check(api.synchronize(index)), 0;
+    });
+  });
+}
+
+}  // namespace fastdl::python
