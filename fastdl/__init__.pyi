@@ -44,6 +44,8 @@ from .config import config_text as config_text
 from .config import set_conv_winograd as set_conv_winograd
 from .config import show_config as show_config
 from .device import device as device
+from .device import get_default_device as get_default_device
+from .device import set_default_device as set_default_device
 from .dtypes import dtype as dtype
 from .dtypes import finfo as finfo
 from .dtypes import iinfo as iinfo

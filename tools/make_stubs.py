@@ -32,6 +32,7 @@ ATTRIBUTES = {
     "nbytes": "_int",
     "dtype": "DType",
     "device": "device",
+    "__cuda_array_interface__": "dict[str, Any]",
     "is_leaf": "_bool",
     "grad_fn": "str | None",
     "_version": "_int",
