@@ -1,0 +1,297 @@
+// Convolutions as matrix products, without im2col: loaders that find each element of the implied matrix in the image. Images are
+// NHWC, so neighbours along channels share a chunk. After CUTLASS's implicit_gemm_convolution.md.
+//
+//   GatherForm   y, and dx:  rows = pixels that are written, columns = channels written, k = (tap, channel read)
+//   WeightForm   dw:         rows = output channels, columns = (tap, input channel), k = output pixels
+//
+// One product per group. For dx with a stride, also one per phase: pixels of the same remainder modulo the stride see the same
+// taps, so each phase is a convolution of its own with stride 1 on every period-th tap, without a multiplication by zero.
+#pragma once
+#include "cuda/device/divide.cuh"
+#include "cuda/device/gemm_load.cuh"
+
+namespace fastdl {
+
+// One axis. `source` positions are read, `out` positions are written; conv_axis() proves that no sum below overflows 31 bits.
+struct ConvAxis {
+  int32_t source, out, stride, padding, dilation, taps, phases, period;
+};
+
+struct ConvGeometry {
+  ConvAxis axis[2];
+  bool forward;              // y; else dx
+  int32_t channels;          // read, of one group
+  int32_t columns;           // written, of one group
+  int64_t pitch, out_pitch;  // channels of all groups
+  // Pixels of an image and of a row, of phases that have all ceil(out / phases) positions along an axis [0] and one fewer [1].
+  Divider image[2][2], row[2];
+};
+
+namespace {
+
+// One phase of one axis: `count` positions begin, begin + step ... are written; tap i of the phase reads source position
+// first + move * (number of the written position) + i * tap_step. `before`: taps of earlier phases, in the packed weights.
+struct AxisPhase {
+  int32_t count, begin, step, first, move, tap_step, taps, before;
+  bool one_fewer;
+};
+FD_DEVICE AxisPhase phase_of(const ConvAxis& a, bool forward, int32_t remainder) {
+  if (forward) return {a.out, 0, 1, -a.padding, a.stride, a.dilation, a.taps, 0, false};
+  AxisPhase p;
+  p.begin = remainder;
+  p.step = a.stride;
+  p.move = 1;
+  p.count = (a.out - remainder + a.stride - 1) / a.stride;
+  p.one_fewer = p.count < (a.out + a.stride - 1) / a.stride;
+  // Position i gets tap t from source position (i + padding - t * dilation) / stride where that is whole.
+  int32_t tap = 0;
+  const int32_t tries = int32_t(min_of(a.period, a.taps));
+  while (tap < tries && (remainder + a.padding - tap * a.dilation) % a.stride != 0) tap++;
+  p.taps = tap < tries ? (a.taps - tap + a.period - 1) / a.period : 0;
+  p.first = (remainder + a.padding - tap * a.dilation) / a.stride;
+  p.tap_step = -(a.dilation / (a.stride / a.period));
+  p.before = a.taps / a.period * tap + int32_t(min_of(a.taps % a.period, tap));
+  return p;
+}
+
+// Rows of the product -> pixels of the image that is written.
+struct GatherRows {
+  AxisPhase phase[2];
+  Divider image, row;
+  int64_t count, base, pitch;
+  int32_t out[2];
+
+  FD_DEVICE void pixel(int64_t m, int32_t& n, int32_t& i, int32_t& j) const {
+    int32_t rest;
+    n = divide(int32_t(m), image, rest);
+    i = divide(rest, row, j);
+  }
+  FD_DEVICE int64_t offset(int64_t m) const {
+    int32_t n, i, j;
+    pixel(m, n, i, j);
+    const int64_t line = int64_t(n) * out[0] + phase[0].begin + i * phase[0].step;
+    return base + (line * out[1] + phase[1].begin + j * phase[1].step) * pitch;
+  }
+};
+
+constexpr int32_t kNowhere = -(1 << 30);  // a position that stays outside of the image, whatever the tap
+
+template <class S, class Map, int kDepth>
+struct GatherLoader {
+  const S* image[Map::kChunks];  // of each of the thread's pixels, at the group's first channel
+  int32_t at[Map::kChunks][2];   // position of the first tap
+  int32_t tap[2], channel;       // of the chunk's first k
+  int64_t ks;
+  int32_t size[2], tap_step[2], taps_across, channels;
+  int64_t pitch;
+  bool vector;
+  static constexpr bool along_k = true;
+
+  FD_DEVICE void begin(const S* source, const ConvGeometry& g, const GatherRows& rows, const TilePlace& t, bool whole, int thread) {
+    vector = whole;
+    pitch = g.pitch;
+    channels = g.channels;
+    taps_across = rows.phase[1].taps;
+#pragma unroll
+    for (int a = 0; a < 2; a++) size[a] = g.axis[a].source, tap_step[a] = rows.phase[a].tap_step;
+    const int64_t line = t.m0 + Map::line(true, thread), k = t.k0 + Map::k(true, thread);
+    ks = t.k1 - k;
+    tap[0] = tap[1] = channel = 0;
+    if (ks > 0) {
+      const int32_t which = int32_t(k / channels);
+      channel = int32_t(k - int64_t(which) * channels);
+      tap[0] = which / taps_across;
+      tap[1] = which - tap[0] * taps_across;
+    }
+#pragma unroll
+    for (int i = 0; i < Map::kChunks; i++) {
+      const int64_t m = line + i * Map::line_step(true);
+      image[i] = source;
+      at[i][0] = at[i][1] = kNowhere;
+      if (m >= rows.count) continue;
+      int32_t n, p, q;
+      rows.pixel(m, n, p, q);
+      image[i] += int64_t(n) * size[0] * size[1] * pitch;
+      at[i][0] = rows.phase[0].first + p * rows.phase[0].move;
+      at[i][1] = rows.phase[1].first + q * rows.phase[1].move;
+    }
+  }
+  FD_DEVICE void advance(int32_t& i, int32_t& j, int32_t& c, int32_t by) const {
+    c += by;
+    while (c >= channels) {
+      c -= channels;
+      if (++j == taps_across) j = 0, i++;
+    }
+  }
+  template <class T>
+  FD_DEVICE void load(T (&r)[Map::kChunks][4]) {
+    int32_t i = tap[0], j = tap[1], c = channel;
+    if (vector) {
+#pragma unroll
+      for (int chunk = 0; chunk < Map::kChunks; chunk++) {
+        const int32_t h = at[chunk][0] + i * tap_step[0], w = at[chunk][1] + j * tap_step[1];
+        const bool inside = ks > 0 && uint32_t(h) < uint32_t(size[0]) && uint32_t(w) < uint32_t(size[1]);
+        load_4(r[chunk], inside ? image[chunk] + (int64_t(h) * size[1] + w) * pitch + c : image[chunk], 1, inside ? 4 : 0, true);
+      }
+    } else {
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+#pragma unroll
+        for (int chunk = 0; chunk < Map::kChunks; chunk++) {
+          const int32_t h = at[chunk][0] + i * tap_step[0], w = at[chunk][1] + j * tap_step[1];
+          const bool inside = e < ks && uint32_t(h) < uint32_t(size[0]) && uint32_t(w) < uint32_t(size[1]);
+          r[chunk][e] = inside ? T(widen_or_keep(image[chunk][(int64_t(h) * size[1] + w) * pitch + c])) : T(0);
+        }
+        if (e < ks) advance(i, j, c, 1);
+      }
+    }
+    ks -= kDepth;
+    if (ks > 0) advance(tap[0], tap[1], channel, kDepth);
+  }
+};
+
+// z counts (group, phase along the first axis, phase along the second).
+template <class S>
+struct GatherForm {
+  GemmTiling tiling;
+  ConvGeometry g;
+  const S* source;
+  GemmSide weights;     // of one group and phase: (column, k)
+  int64_t weight_taps;  // elements of one tap of a group: columns x channels
+  GemmEpilogue out;
+  void* partial;
+  bool vector_out, vector_source;
+
+  template <class Map, int kDepth>
+  using LoadA = GatherLoader<S, Map, kDepth>;
+  template <class Map, int kDepth>
+  using LoadB = MatrixLoader<S, Map, kDepth>;
+
+  FD_DEVICE GatherRows rows(int64_t z, int64_t& group) const {
+    GatherRows r;
+    const int32_t phases = g.axis[0].phases * g.axis[1].phases;
+    group = z / phases;
+    const int32_t phase = int32_t(z - group * phases), first = phase / g.axis[1].phases;
+    r.phase[0] = phase_of(g.axis[0], g.forward, first);
+    r.phase[1] = phase_of(g.axis[1], g.forward, phase - first * g.axis[1].phases);
+    r.image = g.image[r.phase[0].one_fewer][r.phase[1].one_fewer];
+    r.row = g.row[r.phase[1].one_fewer];
+    r.count = tiling.m / g.image[0][0].divisor * r.phase[0].count * r.phase[1].count;
+    r.base = group * g.columns;
+    r.pitch = g.out_pitch;
+    r.out[0] = g.axis[0].out;
+    r.out[1] = g.axis[1].out;
+    return r;
+  }
+  template <class A, class B>
+  FD_DEVICE GatherRows begin(TilePlace& t, A& load_a, B& load_b, int thread) const {
+    int64_t group;
+    const GatherRows r = rows(t.z, group);
+    const int64_t k = int64_t(r.phase[0].taps) * r.phase[1].taps * g.channels;
+    t.k1 = min_of(t.k1, k);
+    load_a.begin(source + group * g.channels, g, r, t, vector_source, thread);
+    const int64_t taps_before = int64_t(r.phase[0].before) * g.axis[1].taps + int64_t(r.phase[0].taps) * r.phase[1].before;
+    GemmSide side = weights;
+    if (side.along_k) side.line_stride = k;
+    const int64_t offset = (group * g.axis[0].taps * g.axis[1].taps + taps_before) * weight_taps;
+    load_b.begin(side, offset, t.n0, tiling.n, t.k0, t.k1, thread);
+    return r;
+  }
+  FD_DEVICE int64_t part_offset(int64_t z, int64_t m, int64_t n) const {
+    int64_t group;
+    const GatherRows r = rows(z, group);
+    return m < r.count ? r.offset(m) + n : -1;
+  }
+};
+
+// x by (tap, channel) and output pixel.
+template <class S, class Map, int kDepth>
+struct TapLoader {
+  const S* p;
+  int32_t offset[4][2], channel[4];  // of the chunk's elements: what the tap adds to the pixel's position
+  int32_t pixel, ks;
+  int32_t size[2], stride[2];
+  int64_t pitch;
+  Divider image, row;
+  bool vector;
+  static constexpr bool along_k = false;
+
+  FD_DEVICE void begin(const S* source, const ConvGeometry& g, const TilePlace& t, int64_t columns, bool whole, int thread) {
+    vector = whole;
+    p = source;
+    pitch = g.pitch;
+    image = g.image[0][0];
+    row = g.row[0];
+    pixel = int32_t(t.k0) + Map::k(false, thread);
+    ks = int32_t(t.k1) - pixel;
+#pragma unroll
+    for (int a = 0; a < 2; a++) size[a] = g.axis[a].source, stride[a] = g.axis[a].stride;
+#pragma unroll
+    for (int e = 0; e < 4; e++) {
+      const int64_t n = t.n0 + Map::line(false, thread) + e;
+      offset[e][0] = offset[e][1] = kNowhere;
+      channel[e] = 0;
+      if (n >= columns) continue;
+      const int32_t tap = int32_t(n / g.channels), i = tap / g.axis[1].taps;
+      channel[e] = int32_t(n - int64_t(tap) * g.channels);
+      offset[e][0] = i * g.axis[0].dilation - g.axis[0].padding;
+      offset[e][1] = (tap - i * g.axis[1].taps) * g.axis[1].dilation - g.axis[1].padding;
+    }
+  }
+  template <class T>
+  FD_DEVICE void load(T (&r)[Map::kChunks][4]) {
+#pragma unroll
+    for (int chunk = 0; chunk < Map::kChunks; chunk++) {
+      const int step = chunk * Map::k_step(false);
+      int32_t rest, q;
+      const int32_t n = divide(step < ks ? pixel + step : 0, image, rest), h0 = divide(rest, row, q) * stride[0],
+                    w0 = q * stride[1];
+      const S* from = p + int64_t(n) * size[0] * size[1] * pitch;
+#pragma unroll
+      for (int e = 0; e < 4; e++) {
+        if (vector && e > 0) break;
+        const int32_t h = h0 + offset[e][0], w = w0 + offset[e][1];
+        const bool inside = step < ks && uint32_t(h) < uint32_t(size[0]) && uint32_t(w) < uint32_t(size[1]);
+        const S* at = inside ? from + (int64_t(h) * size[1] + w) * pitch + channel[e] : p;
+        if (vector)
+          load_4(r[chunk], at, 1, inside ? 4 : 0, true);
+        else
+          r[chunk][e] = inside ? T(widen_or_keep(*at)) : T(0);
+      }
+    }
+    pixel += kDepth;
+    ks -= kDepth;
+  }
+};
+
+// z counts groups.
+template <class S>
+struct WeightForm {
+  GemmTiling tiling;
+  ConvGeometry g;  // axis: source = x, out = y; channels of x
+  GemmSide grad;   // (output channel, pixel), of the first group
+  const S* source;
+  GemmEpilogue out;
+  void* partial;
+  bool vector_out, vector_source;
+
+  template <class Map, int kDepth>
+  using LoadA = MatrixLoader<S, Map, kDepth>;
+  template <class Map, int kDepth>
+  using LoadB = TapLoader<S, Map, kDepth>;
+
+  template <class A, class B>
+  FD_DEVICE MatrixRows begin(TilePlace& t, A& load_a, B& load_b, int thread) const {
+    load_a.begin(grad, t.z * tiling.m, t.m0, tiling.m, t.k0, t.k1, thread);
+    load_b.begin(source + t.z * g.channels, g, t, tiling.n, vector_source, thread);
+    return {tiling.m, t.z * tiling.m * tiling.n, tiling.n};
+  }
+  // dw is (output channel, input channel, tap)
+  FD_DEVICE int64_t part_offset(int64_t z, int64_t m, int64_t n) const {
+    const int64_t taps = int64_t(g.axis[0].taps) * g.axis[1].taps, tap = n / g.channels, channel = n - tap * g.channels;
+    return ((z * tiling.m + m) * g.channels + channel) * taps + tap;
+  }
+};
+
+}  // namespace
+}  // namespace fastdl

@@ -1,0 +1,20 @@
+// The figures that choose between kernels and tiles: data only. Sources: notes beside each; measure on the device before changing.
+#pragma once
+#include <cstdint>
+
+namespace fastdl {
+namespace {
+
+// A large tile is taken once there are this many of them per multiprocessor; below that, tiles of 64x64 spread the work wider.
+constexpr int64_t kLargeTilesPerSm = 1;
+
+// k is split until there are about this many tiles per multiprocessor, into parts of at least kSplitDepth.
+constexpr int64_t kTilesPerSm = 2;
+constexpr int64_t kSplitDepth = 256;
+constexpr int64_t kMaxSplits = 64;
+
+// Tiles are visited in bands of this many rows of tiles, so that the tiles under way at a time share operands in the L2 cache.
+constexpr int64_t kTileBand = 8;
+
+}  // namespace
+}  // namespace fastdl
