@@ -50,7 +50,7 @@ def as_layout(a: np.ndarray, dtype: str, layout: str) -> Any:
 
 def values(t: Any) -> np.ndarray:
     """Float64 (or integer) values of a tensor."""
-    t = t.detach()
+    t = t.detach().cpu()
     if t.dtype.kind == "f":
         return np.asarray(t.astype("float64"))
     return np.asarray(t)

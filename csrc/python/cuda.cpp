@@ -143,6 +143,11 @@ bool place_operands(OpObject* op, Operands* in, const TensorObject* out, uint32_
       continue;
     }
     const TensorObject* t = as_tensor(in->objects[k]);
+    if (op->op == int(OpId::nonzero) && k == 1) {  // the count gives the shape of the result
+      if (!move_operand(in, k, Device{})) return false;
+      *host_inputs |= bit;
+      continue;
+    }
     if (device_of(t) == on) continue;
     if ((op->elementwise && t->view.ndim == 0 && !needs_grad(t)) || (optimiser && k == in->n - 1)) {
       *host_inputs |= bit;

@@ -349,8 +349,11 @@ void run(const Call& call, KernelFn fn, const Args& args, Device device) {
 // Inference may read the values of indices, but not those in a device's memory: kernels check them there.
 class HiddenData {
  public:
-  HiddenData(Operands* in, Device device) : in_(device.kind == Device::CPU ? nullptr : in) {
-    for (int k = 0; in_ && k < in_->n; k++) data_.push_back(in_->views[k].data), in_->views[k].data = nullptr;
+  HiddenData(Operands* in, Device device, uint32_t host_inputs) : in_(device.kind == Device::CPU ? nullptr : in) {
+    for (int k = 0; in_ && k < in_->n; k++) {
+      data_.push_back(in_->views[k].data);
+      if (k >= 32 || !(host_inputs >> k & 1)) in_->views[k].data = nullptr;
+    }
   }
   HiddenData(const HiddenData&) = delete;
   ~HiddenData() {
@@ -457,7 +460,7 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
     if (op->nparams > op->ntensors && !get_attrs(op, bound, rank, &call.attrs)) return nullptr;
     if (!info.infer) fail(ErrorCode::DType, "%s: no inference installed", info.name);
     {
-      const HiddenData hidden(&in, device);
+      const HiddenData hidden(&in, device, host_inputs);
       info.infer(call);
     }
     const KernelFn fn = info.cpu[int(call.compute)];

@@ -1,7 +1,7 @@
 // Op: the callable behind every op. It binds arguments by the stanza's signature, infers shapes, allocates, launches and records.
 #include <cstring>
 
-#include "tensor.h"
+#include "device.h"
 
 namespace fastdl::python {
 
@@ -212,13 +212,22 @@ bool make_op_type(PyObject* module) {
   return op_type && PyModule_AddObjectRef(module, "Op", reinterpret_cast<PyObject*>(op_type)) == 0;
 }
 
+// A foreign array as a tensor on the device of the tensor that it meets.
+static TensorObject* tensor_on(PyObject* o, Device device) {
+  TensorObject* t = tensor_from(o);
+  if (!t || device_of(t) == device || t->view.ndim == 0) return t;
+  TensorObject* moved = to_device(t, device);
+  Py_DECREF(as_object(t));
+  return moved;
+}
+
 PyObject* call_binary(OpId id, PyObject* a, PyObject* b) {
   OpObject* op = op_objects[int(id)];
   PyObject* bound[2] = {a, b};
   if (!op) return raise(ErrorCode::Type, "fastdl is not fully imported");
   if (foreign(a) || foreign(b)) {  // arrays and array-likes are converted; anything else is not ours
     PyObject* other = foreign(a) ? a : b;
-    TensorObject* t = tensor_from(other);
+    TensorObject* t = tensor_on(other, as_tensor(foreign(a) ? b : a)->buffer->device);
     if (!t) {
       if (!PyErr_ExceptionMatches(PyExc_TypeError)) return nullptr;
       PyErr_Clear();
@@ -245,7 +254,7 @@ PyObject* call_inplace(OpId id, PyObject* self, PyObject* other) {
   const char* name = op_table[int(id)].name;
   PyObject* converted = nullptr;
   if (foreign(other)) {
-    converted = as_object(tensor_from(other));
+    converted = as_object(tensor_on(other, as_tensor(self)->buffer->device));
     if (!converted) {
       if (!PyErr_ExceptionMatches(PyExc_TypeError)) return nullptr;
       PyErr_Clear();
