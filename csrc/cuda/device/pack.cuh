@@ -43,6 +43,44 @@ FD_DEVICE T narrow(WideOf<T> x) {
     return x;
 }
 
+// Storage of float16 or bfloat16, told apart at run time, so that a memory-bound kernel is compiled once for both. Convert<T> knows
+// how to read and write one element of T: float, double or Half.
+struct Half {
+  uint16_t bits;
+};
+template <>
+struct WideType<Half> {
+  using Type = float;
+};
+template <class T>
+struct Convert {
+  using Type = T;
+  bool bfloat;
+
+  FD_DEVICE WideOf<T> wide(T x) const {
+    if constexpr (sizeof(T) == 2)
+      return bfloat ? widen(bf16{x.bits}) : widen(f16{x.bits});
+    else
+      return x;
+  }
+  FD_DEVICE T narrow(WideOf<T> x) const {
+    if constexpr (sizeof(T) == 2)
+      return bfloat ? T{narrow_bf16(x).bits} : T{narrow_f16(x).bits};
+    else
+      return x;
+  }
+};
+// f(Convert<T>) for a float dtype.
+template <class F>
+void by_float(DType d, const F& f) {
+  if (d == DType::float32)
+    f(Convert<float>{false});
+  else if (d == DType::float64)
+    f(Convert<double>{false});
+  else
+    f(Convert<Half>{d == DType::bfloat16});
+}
+
 template <class T>
 constexpr int kPack = 16 / int(sizeof(T));
 

@@ -4,6 +4,8 @@
 // The order of combination is fixed and every thread gets the same bits: lanes are combined in a butterfly (lane l with l ^ 16,
 // l ^ 8 ... l ^ 1), the lower one on the left, then warps the same way by every warp for itself.
 #pragma once
+#include <type_traits>
+
 #include "cuda/device/device.h"
 
 namespace fastdl {
@@ -100,7 +102,7 @@ struct MomentsOp {
 // shuffle_xor for values of any number of words.
 template <class T>
 FD_DEVICE T exchange(T v, int lane_mask) {
-  if constexpr (sizeof(T) == 4 || sizeof(T) == 8) {
+  if constexpr (std::is_arithmetic_v<T>) {
     return shuffle_xor(v, lane_mask);
   } else {
     static_assert(sizeof(T) % 4 == 0, "whole words");
