@@ -111,11 +111,11 @@ void run_on_host(const Call& inferred, const Args& args, int device) {
     if (out[k].given() && out[k].data) copies.bring(out[k]);
   for (int k = 0; k < args.nin; k++)
     if (in[k].given() && !(k < 32 && args.host_inputs >> k & 1)) copies.bring(in[k]);
-  Call call = inferred;  // once more, with the indices to be checked in reach
-  call.in = in.data();
-  info.infer(call);
-  Buffer* scratch = call.workspace > 0 ? alloc_buffer(call.workspace) : nullptr;
-  fn(Args{out.data(), in.data(), &call.attrs, scratch ? scratch->data : nullptr, args.nout, args.nin});
+  Call check = inferred;  // once more, with the indices to be checked in reach
+  check.in = in.data();
+  info.infer(check);
+  Buffer* scratch = inferred.workspace > 0 ? alloc_buffer(inferred.workspace) : nullptr;
+  fn(Args{out.data(), in.data(), &inferred.attrs, scratch ? scratch->data : nullptr, args.nout, args.nin});
   release(scratch);
   for (int k = 0; k < args.nout; k++)
     if (args.out[k].given() && args.out[k].data) copies.give_back(args.out[k]);

@@ -463,6 +463,10 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
       const HiddenData hidden(&in, device, host_inputs);
       info.infer(call);
     }
+    // 16-bit floats that the CPU computes in float32 have rows of their own on the device's tensor cores.
+    if (device.kind != Device::CPU && call.compute == DType::float32 && itemsize(call.out[0].dtype) == 2 && is_float(call.out[0].dtype) &&
+        cuda_row(call.op, call.out[0].dtype))
+      call.compute = call.out[0].dtype;
     const KernelFn fn = info.cpu[int(call.compute)];
     if (!fn) {
       std::string have;

@@ -35,7 +35,7 @@ void require_indices(const Call& c, const View& idx, const char* what) {
 
 // Every value of idx must lie in [lo, size). Extremes first (a branch-free pass), the culprit only when there is one.
 void check_bounds(const Call& c, const View& idx, int64_t lo, int axis, int64_t size) {
-  if (!idx.data) return;  // shapes alone are being inferred
+  if (!idx.data) return;  // in a device's memory, where the kernel checks
   int64_t least = 0, greatest = lo < 0 ? -1 : 0;
   bool any = false;
   for_lines(idx, [&](const int64_t* p, int64_t stride, int64_t n) {
