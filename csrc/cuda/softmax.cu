@@ -6,51 +6,11 @@
 // inner = 1: a row stays in the registers of 8 lanes, a warp or a block and is read once. Longer rows are read twice: a running
 // maximum and a sum that is rescaled when it grows (M. Milakov, N. Gimelshein, "Online normalizer calculation for softmax", 2018),
 // then the results. inner > 1: neighbouring threads take neighbouring columns, 8 threads share a column.
-#include "cuda/device/row.cuh"
-#include "math/exp.h"
+#include "cuda/device/normalizer.cuh"
 #include "math/log.h"
 
 namespace fastdl {
 namespace {
-
-template <class V>
-FD_DEVICE V exp_negative(V x) {  // for arguments below 0
-  if constexpr (sizeof(V) == 8)
-    return exp(x);
-  else
-    return exp_bounded(max(V(-104), x));
-}
-
-// The maximum and the sum of exp(x - maximum) of some elements. Starts at the lowest finite number, as -inf - -inf would be NaN.
-template <class W>
-struct Normalizer {
-  W maximum, sum;
-};
-template <class W>
-FD_DEVICE Normalizer<W> no_elements() {
-  return {sizeof(W) == 4 ? W(-3.40282347e+38) : W(-1.7976931348623157e+308), W(0)};
-}
-template <class W, int count>
-FD_DEVICE void add_elements(Normalizer<W>& to, const W (&x)[count]) {
-  W m = to.maximum;
-#pragma unroll
-  for (int k = 0; k < count; k++) m = max(m, x[k]);
-  W s = to.sum * exp_negative(to.maximum - m);
-#pragma unroll
-  for (int k = 0; k < count; k++) s += exp_negative(x[k] - m);
-  to = {m, s};
-}
-struct JoinOp {
-  template <class N>
-  static FD_DEVICE N of(N a, N b) {
-    const auto m = max(a.maximum, b.maximum);
-    return {m, a.sum * exp_negative(a.maximum - m) + b.sum * exp_negative(b.maximum - m)};
-  }
-  template <class N>
-  static FD_DEVICE N identity() {
-    return no_elements<decltype(N::sum)>();
-  }
-};
 
 // The result for x of a row with maximum m and sum s: `factor` is 1 / s or log(s).
 template <class W>
@@ -66,36 +26,8 @@ FD_DEVICE W gradient_term(W g, W y, bool is_log) {
   return is_log ? g : g * y;
 }
 
-template <class W>
-struct RowStorage {
-  W values[kWarp];
-};
-template <class W>
-struct PairStorage {
-  Normalizer<W> values[kWarp];
-};
-
 // ---- rows in registers
 // -----------------------------------------------------------------------------------------------------------
-constexpr int kRowThreads = 128;    // of kernels with several rows per block
-constexpr int kBlockThreads = 512;  // at most, of kernels with one row per block
-
-// The row of this thread's group, and its place in the group; width 0: one row per block.
-template <int width>
-FD_DEVICE int64_t row_of_group() {
-  if constexpr (width == 0)
-    return blockIdx.x;
-  else
-    return blockIdx.x * int64_t(kRowThreads / width) + threadIdx.x / width;
-}
-template <class T, int width>
-FD_DEVICE RowLayout<T> layout_of_group(int64_t n, bool vectors) {
-  if constexpr (width == 0)
-    return {n, int(blockDim.x), int(threadIdx.x), vectors};
-  else
-    return {n, width, int(threadIdx.x % width), vectors};
-}
-
 template <class T, int width, int packs>
 FD_DEVICE void softmax_row(const T* x, T* y, int64_t rows, int64_t n, bool vectors, bool is_log, Convert<T> as) {
   using W = WideOf<T>;
@@ -198,15 +130,7 @@ softmax_long_kernel(const T* x, T* y, int64_t n, bool vectors, bool is_log, Conv
   x += blockIdx.x * n, y += blockIdx.x * n;
   const RowLayout<T> layout = layout_of_group<T, 0>(n, vectors);
   const T none = as.narrow(W(-__builtin_huge_val()));
-  Normalizer<W> all = no_elements<W>();
-  for (int64_t p = 0; layout.has_pack(p); p++) {
-    const Pack<T> pack = layout.load(x, p, none);
-    W v[kPack<T>];
-#pragma unroll
-    for (int k = 0; k < kPack<T>; k++) v[k] = as.wide(pack.v[k]);
-    add_elements(all, v);
-  }
-  all = block_reduce<JoinOp>(all, shared_memory<PairStorage<W>>().values);
+  const Normalizer<W> all = row_normalizer<T, 0>(layout, x, as, shared_memory<RowStorage<Normalizer<W>>>().values);
   const W factor = is_log ? log(all.sum) : W(1) / all.sum;
   for (int64_t p = 0; layout.has_pack(p); p++) {
     Pack<T> pack = layout.load(x, p, none);
@@ -328,10 +252,6 @@ Lines lines_of(const View& v, int64_t axis) {
 }
 
 // launch_warp(width, packs), launch_block(threads, packs), launch_long() by the length of the row; packs: as integral constants.
-template <int n>
-struct Constant {
-  static constexpr int value = n;
-};
 template <class T, int most, class Warp, class Block, class Long>
 void by_length(int64_t n, const Warp& warp, const Block& block, const Long& long_rows) {
   if (n <= 8 * kPack<T>)
@@ -374,7 +294,8 @@ void softmax_forward(const Args& a) {
                     l.n, vectors, is_log, as);
         },
         [&] {
-          FD_LAUNCH(a, softmax_long_kernel<T>, uint32_t(l.outer), 1024, sizeof(PairStorage<W>), x, y, l.n, vectors, is_log, as);
+          FD_LAUNCH(a, softmax_long_kernel<T>, uint32_t(l.outer), 1024, sizeof(RowStorage<Normalizer<W>>), x, y, l.n, vectors,
+                    is_log, as);
         });
   });
 }

@@ -54,7 +54,32 @@ bool row_vectors(const void* p, int64_t n) {
   return is_aligned(p) && n % kPack<T> == 0;
 }
 
-// Reduces over the group of a row: `width` lanes, or where that is 0 the block, with 32 values of shared memory.
+// The group of a row: `width` lanes of a block of kRowThreads threads, or where width is 0 the whole block.
+constexpr int kRowThreads = 128;
+constexpr int kBlockThreads = 512;  // at most, where the block keeps a row in registers
+
+// The row of this thread's group.
+template <int width>
+FD_DEVICE int64_t row_of_group() {
+  if constexpr (width == 0)
+    return blockIdx.x;
+  else
+    return blockIdx.x * int64_t(kRowThreads / width) + threadIdx.x / width;
+}
+template <class T, int width>
+FD_DEVICE RowLayout<T> layout_of_group(int64_t n, bool vectors) {
+  if constexpr (width == 0)
+    return {n, int(blockDim.x), int(threadIdx.x), vectors};
+  else
+    return {n, width, int(threadIdx.x % width), vectors};
+}
+
+template <class V>
+struct RowStorage {
+  V values[kWarp];
+};
+
+// Reduces over the group of a row; storage: 32 values of shared memory, or null where width is not 0.
 template <class Op, int width, class V>
 FD_DEVICE V group_reduce(V v, V* storage) {
   if constexpr (width == 0)
@@ -62,6 +87,12 @@ FD_DEVICE V group_reduce(V v, V* storage) {
   else
     return warp_reduce<Op, width>(v);
 }
+
+// A number as a type, for launches of a kernel among several: launch(Constant<8>()) and in it (kernel<T, width.value>).
+template <int n>
+struct Constant {
+  static constexpr int value = n;
+};
 
 // A block of how many threads holds a row of n elements at `packs` packs each: 64 to 1024.
 template <class T>
