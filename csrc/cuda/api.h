@@ -73,7 +73,7 @@ struct CudaApi {
 
   CudaStatus (*check)(const char* op);               // did the launch before fail? Does not wait.
   CudaStatus (*synchronize)(int32_t device);         // the whole device, then errors reported by kernels
-  CudaStatus (*synchronize_stream)(int32_t device);  // the current stream, then the same
+  CudaStatus (*synchronize_stream)(int32_t device, void* stream);  // nullptr: the current one; then the same
   // Streams are cudaStream_t, ours or another library's. The calling thread's current one, nullptr for set_stream: the default, the
   // device's own non-blocking stream (the legacy default stream is cudaStreamLegacy, 1).
   CudaStatus (*get_stream)(int32_t device, void** stream);

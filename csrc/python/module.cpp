@@ -13,7 +13,8 @@ using namespace fastdl;
 using namespace fastdl::python;
 
 namespace fastdl::python {
-void bind_cuda(py::module_& m);  // cuda.cpp
+void bind_cuda(py::module_& m);          // cuda.cpp
+void bind_cuda_streams(py::module_& m);  // cuda_streams.cpp
 }
 
 namespace {
@@ -273,6 +274,7 @@ PYBIND11_MODULE(_C, m) {
   }, "Tests: guard zones around new buffers on or off; returns how many were found damaged since they were turned on.");
   m.def("fail_after", &fail_after, "Tests: the n-th allocation from now on fails.");
   bind_cuda(m);
+  bind_cuda_streams(m);
   m.def("isa", [] { return isa_name(chosen_isa()); });
   m.def("compiled_isas", [] { return isa_list(isa_compiled); });
   m.def("supported_isas", [] { return isa_list(isa_supported); });

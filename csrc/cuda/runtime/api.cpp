@@ -150,10 +150,10 @@ CudaStatus synchronize(int32_t device) {
   return reported(*d, "synchronize");
 }
 
-CudaStatus synchronize_stream(int32_t device) {
+CudaStatus synchronize_stream(int32_t device, void* stream) {
   Device* d;
   FD_PASS(use_device(device, &d));
-  FD_CHECK(cudaStreamSynchronize(current_stream(*d)), "wait for the stream");
+  FD_CHECK(cudaStreamSynchronize(stream ? stream_of(stream) : current_stream(*d)), "wait for the stream");
   return reported(*d, "synchronize");
 }
 
