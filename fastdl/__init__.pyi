@@ -14,6 +14,7 @@ import numpy as np
 from . import autograd as autograd
 from . import cli as cli
 from . import config as config
+from . import cuda as cuda
 from . import data as data
 from . import dtypes as dtypes
 from . import errors as errors
