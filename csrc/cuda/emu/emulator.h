@@ -75,6 +75,7 @@ T shuffle(Shuffle kind, T v, int operand, uint32_t mask, Site site) {
   return v;
 }
 
+void fence();
 void load_16(void* to, const void* from);
 void store_16(void* to, const void* from);
 void copy_async(void* to_shared, const void* from, int bytes, int width, Site site);
@@ -160,8 +161,8 @@ int32_t atomic_max(int32_t* p, int32_t v);
 int32_t atomic_cas(int32_t* p, int32_t expected, int32_t v);
 
 namespace {
-FD_DEVICE void fence_device() {}
-FD_DEVICE void fence_system() {}
+FD_DEVICE void fence_device() { emu::fence(); }
+FD_DEVICE void fence_system() { emu::fence(); }
 
 // ---- 16-bit floats ---------------------------------------------------------------------------------------------------------
 FD_DEVICE float emu_float(uint32_t bits) {

@@ -9,13 +9,18 @@
 #include <map>
 #include <mutex>
 
+#include "cuda/emu/fiber.h"
 #include "cuda/emu/report.h"
+
+#if defined(FD_EMU_ASAN)
+#include <sanitizer/asan_interface.h>
+#endif
 
 namespace fastdl {
 namespace emu {
 namespace {
 
-constexpr size_t kAlign = 512, kRedZone = 512, kReserve = size_t(1) << 36;
+constexpr size_t kAlign = 512, kRedZone = 512;
 constexpr unsigned char kRedByte = 0xfb, kNaNByte = 0xff;
 
 struct Arena {
@@ -41,15 +46,13 @@ size_t capacity() {
 
 bool reserve(Arena& a) {
   if (a.base) return true;
-  for (size_t bytes = kReserve; bytes >= capacity(); bytes /= 2) {
-    void* p = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (p == MAP_FAILED) continue;
-    a.base = static_cast<char*>(p);
-    a.reserved = bytes;
-    a.free_spans[0] = bytes;
-    return true;
-  }
-  return false;
+  const size_t bytes = 2 * capacity();  // as much again for gaps
+  void* p = mmap(nullptr, bytes, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (p == MAP_FAILED) return false;
+  a.base = static_cast<char*>(p);
+  a.reserved = bytes;
+  a.free_spans[0] = bytes;
+  return true;
 }
 
 // Bytes that an allocation occupies: red zones before and behind.
@@ -77,12 +80,15 @@ cudaError_t arena_allocate(Arena& a, void** out, size_t bytes) {
     a.free_spans.erase(span);
     if (rest) a.free_spans[at + want] = rest;
     const size_t data = at + kRedZone;
+    unpoison(a.base + at, want);
     std::memset(a.base + at, kRedByte, kRedZone);
     std::memset(a.base + data, kNaNByte, bytes);
     std::memset(a.base + data + bytes, kRedByte, want - kRedZone - bytes);
     a.live[data] = bytes;
     a.used += want;
-    checker_allocated(a.base + data, bytes);
+    checker_allocated(a.base, a.reserved, a.base + data, bytes);
+    poison(a.base + at, kRedZone);
+    poison(a.base + data + bytes, want - kRedZone - bytes);
     *out = a.base + data;
     return cudaSuccess;
   }
@@ -133,6 +139,14 @@ cudaError_t record_error(cudaError_t e) {
   return e;
 }
 const char* error_text(cudaError_t e) { return e == last_text_of && e != cudaSuccess ? last_text.c_str() : nullptr; }
+
+#if defined(FD_EMU_ASAN)
+void poison(const void* p, size_t bytes) { __asan_poison_memory_region(p, bytes); }
+void unpoison(const void* p, size_t bytes) { __asan_unpoison_memory_region(p, bytes); }
+#else
+void poison(const void*, size_t) {}
+void unpoison(const void*, size_t) {}
+#endif
 
 void* aligned_pool(size_t bytes) {
   void* p = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -188,7 +202,9 @@ cudaError_t free_device(void* data) {
   const auto it = a.live.find(size_t(static_cast<char*>(data) - a.base));
   if (it == a.live.end()) return cudaErrorInvalidValue;
   const size_t bytes = it->second;
+  unpoison(a.base + it->first - kRedZone, occupied(bytes));
   const bool intact = red_zones_intact(a, it->first, bytes);
+  checker_freed(data, bytes);
   arena_free(a, it);
   if (intact) return cudaSuccess;
   set_error(cudaErrorIllegalAddress, "memory beside an allocation of " + std::to_string(bytes) + " bytes was overwritten");

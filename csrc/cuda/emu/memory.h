@@ -15,6 +15,10 @@ constexpr int kDevices = 2;
 void set_error(cudaError_t error, const std::string& text);  // what the calling thread's next cudaGetLastError returns
 void* aligned_pool(size_t bytes);                            // page-aligned host memory for good
 
+// For AddressSanitizer, if there is one: these bytes belong to nobody, or to somebody again.
+void poison(const void* p, size_t bytes);
+void unpoison(const void* p, size_t bytes);
+
 struct Allocation {
   char* data;
   size_t bytes;

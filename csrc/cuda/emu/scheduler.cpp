@@ -175,6 +175,7 @@ void finish_thread() {
 void run_thread() {
   Thread& t = block.self();
   t.wait = Wait::None;
+  t.fenced = false;
   t.groups = 0;
   t.copies.clear();
   block.launch->call(*block.launch);
@@ -230,7 +231,8 @@ void start_from_main() {
 // ---- reports -----------------------------------------------------------------------------------------------------------------
 std::string thread_ranges(const std::vector<int>& threads) {
   std::string s;
-  for (size_t i = 0; i < threads.size();) {
+  for (size_t i = 0, ranges = 0; i < threads.size(); ranges++) {
+    if (ranges == 10) return s + " ... " + std::to_string(threads.back()) + " (" + std::to_string(threads.size()) + ")";
     size_t j = i;
     while (j + 1 < threads.size() && threads[j + 1] == threads[j] + 1) j++;
     s += (s.empty() ? "" : ", ") + std::to_string(threads[i]) + (j > i ? "-" + std::to_string(threads[j]) : "");
@@ -297,16 +299,19 @@ void prepare_block(const Launch& launch) {
 void run_block(const Launch& launch) {
   prepare_block(launch);
   start_from_main();
+  checker_end_block();
   if (!block.failed && block.live) {
     block.failed = true;
     block.error = deadlock_text();
   }
+#if !defined(FD_EMU_ASAN)
   for (size_t i = 0; i < kGuardBytes && !block.failed; i++) {
     if (shared_pool[launch.shared + i] == kGuardByte) continue;
     block.failed = true;
     block.error = "block " + std::to_string(block.index) + " wrote " + std::to_string(i) + " bytes behind its " +
                   std::to_string(launch.shared) + " bytes of shared memory";
   }
+#endif
 }
 
 uint64_t greatest_common_divisor(uint64_t a, uint64_t b) { return b ? greatest_common_divisor(b, a % b) : a; }
@@ -319,6 +324,11 @@ const char* configuration_error(const Launch& l) {
   if (uint64_t(l.block.x) * l.block.y * l.block.z > kMaxThreads) return "the block exceeds 1024 threads";
   if (l.shared > kSharedOptIn) return "shared memory exceeds 232448 bytes";
   return nullptr;
+}
+
+std::string kernel_name(const Launch& l) {  // as written in FD_LAUNCH, where a template stands in parentheses
+  const std::string s = l.name;
+  return s.size() > 1 && s.front() == '(' && s.back() == ')' ? s.substr(1, s.size() - 2) : s;
 }
 
 void allocate_shared_pool() {
@@ -364,6 +374,8 @@ void sync_block(Site site) {
   }
   wait();
 }
+
+void fence() { block.self().fenced = true; }
 
 void sync_named(int id, int threads, Site site) {
   if (id < 1 || id >= kMaxBarriers || threads % kWarp || threads <= 0 || threads > block.warps * kWarp)
@@ -439,10 +451,9 @@ void fail_storage(size_t wanted) {
 
 void run(const Launch& launch) {
   std::lock_guard<std::mutex> lock(launch_mutex);
+  block.kernel = kernel_name(launch);
   if (const char* reason = configuration_error(launch)) {
-    char text[256];
-    std::snprintf(text, sizeof text, "%s: invalid launch configuration: %s", launch.name, reason);
-    set_error(cudaErrorInvalidConfiguration, text);
+    set_error(cudaErrorInvalidConfiguration, "kernel " + block.kernel + ": invalid launch configuration: " + reason);
     return;
   }
   read_options();
@@ -451,6 +462,7 @@ void run(const Launch& launch) {
   block.threads = int(launch.block.x * launch.block.y * launch.block.z);
   block.warps = (block.threads + kWarp - 1) / kWarp;
   block.failed = false;
+  block.error.clear();
   std::memset(block.barriers, 0, sizeof block.barriers);
   int t = 0;
   for (unsigned z = 0; z < launch.block.z; z++)
@@ -459,9 +471,11 @@ void run(const Launch& launch) {
   gridDim = launch.grid;
   blockDim = launch.block;
   shared_bytes = launch.shared;
+  unpoison(shared_pool, kSharedOptIn + kGuardBytes);
   std::memset(shared_pool + launch.shared, kGuardByte, kGuardBytes);
+  poison(shared_pool + launch.shared, kSharedOptIn + kGuardBytes - launch.shared);
   main_fiber = Fiber();
-  checker_begin_launch(launch);
+  checker_begin_launch();
 
   // Blocks in index order, reversed, or in a random arithmetic progression.
   const uint64_t blocks = uint64_t(launch.grid.x) * launch.grid.y * launch.grid.z;
@@ -480,8 +494,8 @@ void run(const Launch& launch) {
     run_block(launch);
   }
   if (block.failed) discard_fibers();
-  checker_end_launch();
-  if (block.failed) set_error(cudaErrorLaunchFailure, std::string("kernel ") + launch.name + ": " + block.error);
+  const std::string faults = checker_end_launch();
+  if (block.failed || !faults.empty()) set_error(cudaErrorLaunchFailure, "kernel " + block.kernel + ": " + block.error + faults);
 }
 
 }  // namespace emu

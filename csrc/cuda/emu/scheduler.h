@@ -38,6 +38,7 @@ struct Thread {
   void* data;             // what the lane gives and gets
   bool (*predicate)(void*);
   Site site;
+  bool fenced;     // has called fence_device()
   int32_t groups;  // committed groups of asynchronous copies
   std::vector<Copy> copies;
 };
@@ -66,7 +67,7 @@ struct Block {
   Thread thread[kMaxThreads];
   bool running = false;  // a fiber is: code of the kernel may be executing
   bool failed;
-  std::string error;
+  std::string kernel, error;
 
   Thread& self() { return thread[current]; }
   int lane() const { return current % kWarp; }

@@ -50,7 +50,7 @@ void complete_ballot(void* const* lanes, uint32_t part) {
   }
   for (uint32_t rest = part; rest; rest &= rest - 1) static_cast<BallotLane*>(lanes[__builtin_ctz(rest)])->result = result;
 }
-void complete_nothing(void* const*, uint32_t) {}
+void complete_sync(void* const*, uint32_t part) { checker_warp_barrier(part); }
 
 // ---- matrices --------------------------------------------------------------------------------------------------------------
 struct MatrixLane {
@@ -159,7 +159,7 @@ uint32_t ballot(bool p, uint32_t mask, Site site) {
   warp_operation("ballot", mask, &data, complete_ballot, site);
   return data.result;
 }
-void sync_warp(uint32_t mask, Site site) { warp_operation("sync_warp", mask, nullptr, complete_nothing, site); }
+void sync_warp(uint32_t mask, Site site) { warp_operation("sync_warp", mask, nullptr, complete_sync, site); }
 
 void load_16(void* to, const void* from) {
   require_aligned("16-byte load", from, 16);
