@@ -37,6 +37,7 @@ struct Counts {
   uint64_t requests = 0, bytes = 0, transfers = 0, ideal = 0;  // transfers: sectors or wavefronts
 };
 struct Key {
+  std::string kernel;
   const void* pc;
   size_t bytes;
   bool write;
