@@ -4,8 +4,8 @@
 // and bool) and uint64. Source and target dtype are uniform branches in them. Threads take four neighbouring elements: whole
 // runs where both sides are dense, one by one otherwise. Complex numbers pass as their parts.
 #include "cuda/copy.h"
+#include "cuda/device/element.cuh"
 #include "cuda/device/walk.cuh"
-#include "math/cast.h"
 
 namespace fastdl {
 namespace {
@@ -18,61 +18,6 @@ struct Cast {
   DType from, to;
   bool dense;
 };
-
-template <class S, class C, int n>
-FD_DEVICE void load_as(const char* p, C (&v)[n]) {
-  S s[n];
-  if constexpr (n * sizeof(S) == 1)
-    memcpy(s, p, 1);
-  else if constexpr (n == 1)
-    s[0] = *reinterpret_cast<const S*>(p);
-  else
-    load_run(p, s);
-#pragma unroll
-  for (int i = 0; i < n; i++) {
-    if constexpr (is_16bit_float<S>)
-      v[i] = widen(s[i]);
-    else
-      v[i] = C(s[i]);
-  }
-}
-template <class C, int n>
-FD_DEVICE void load_elements(const char* p, DType d, C (&v)[n]) {
-  if constexpr (same_type<C, double>) {
-    load_as<double>(p, v);
-  } else if constexpr (same_type<C, uint64_t>) {
-    load_as<uint64_t>(p, v);
-  } else if constexpr (same_type<C, float>) {
-    if (d == DType::float32)
-      load_as<float>(p, v);
-    else if (d == DType::float16)
-      load_as<f16>(p, v);
-    else
-      load_as<bf16>(p, v);
-  } else {
-    switch (d) {
-      case DType::bool_:
-        load_as<uint8_t>(p, v);
-#pragma unroll
-        for (int i = 0; i < n; i++) v[i] = v[i] != 0;
-        break;
-      case DType::uint8:
-        return load_as<uint8_t>(p, v);
-      case DType::int8:
-        return load_as<int8_t>(p, v);
-      case DType::uint16:
-        return load_as<uint16_t>(p, v);
-      case DType::int16:
-        return load_as<int16_t>(p, v);
-      case DType::uint32:
-        return load_as<uint32_t>(p, v);
-      case DType::int32:
-        return load_as<int32_t>(p, v);
-      default:
-        return load_as<int64_t>(p, v);
-    }
-  }
-}
 
 template <class To, class C>
 FD_DEVICE To cast_one(C x) {
@@ -91,7 +36,7 @@ FD_DEVICE To cast_one(C x) {
   }
 }
 template <class To, class C, int n>
-FD_DEVICE void store_as(char* p, const C (&v)[n]) {
+FD_DEVICE void store_cast_as(char* p, const C (&v)[n]) {
   To t[n];
 #pragma unroll
   for (int i = 0; i < n; i++) t[i] = cast_one<To>(v[i]);
@@ -101,11 +46,11 @@ FD_DEVICE void store_as(char* p, const C (&v)[n]) {
     store_run(p, t);
 }
 template <class C, int n>
-FD_DEVICE void store_elements(char* p, DType d, const C (&v)[n]) {
+FD_DEVICE void store_cast(char* p, DType d, const C (&v)[n]) {
   switch (d) {
-#define FD_DTYPE(name, type, bytes, kind, numpy)     \
-  case DType::name:                                  \
-    if constexpr (kind != 'c') store_as<type>(p, v); \
+#define FD_DTYPE(name, type, bytes, kind, numpy)          \
+  case DType::name:                                       \
+    if constexpr (kind != 'c') store_cast_as<type>(p, v); \
     return;
 #include "dtypes.def"
   }
@@ -118,7 +63,7 @@ cast_kernel(char* out, const char* in, int32_t out_item, int32_t in_item, const 
   if (c.dense && first + kRun <= n) {
     C v[kRun];
     load_elements(in + int64_t(first) * in_item, c.from, v);
-    return store_elements(out + int64_t(first) * out_item, c.to, v);
+    return store_cast(out + int64_t(first) * out_item, c.to, v);
   }
 #pragma unroll 1
   for (uint32_t i = first; i < first + kRun && i < n; i++) {
@@ -126,7 +71,7 @@ cast_kernel(char* out, const char* in, int32_t out_item, int32_t in_item, const 
     locate(c.walk, i, offset);
     C v[1];
     load_elements(in + int64_t(offset[0]) * in_item, c.from, v);
-    store_elements(out + int64_t(offset[1]) * out_item, c.to, v);
+    store_cast(out + int64_t(offset[1]) * out_item, c.to, v);
   }
 }
 

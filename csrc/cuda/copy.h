@@ -9,4 +9,7 @@ void copy_on_device(const Args& a, const View& out, const View& in);     // cast
 void cast_on_device(const Args& a, const View& out, const View& in);     // the same for two different dtypes
 void fill_on_device(const Args& a, const View& out, const void* value);  // value: one element of out's dtype, in host memory
 
+// The number of dtype `from_dtype` at `from` as one of to_dtype; both in host memory.
+void cast_number(void* to, DType to_dtype, const void* from, DType from_dtype);
+
 }  // namespace fastdl

@@ -1,10 +1,8 @@
 // fill, pad, tril and triu. A dense fill writes 16 bytes per access; another layout is walked unit by unit, a unit being as many
 // elements as lie together everywhere. A pad is a fill and a copy.
-#include <cmath>
-
 #include "cuda/copy.h"
 #include "cuda/device/walk.cuh"
-#include "math/cast.h"
+#include "cuda/scalar.h"
 
 namespace fastdl {
 namespace {
@@ -49,40 +47,11 @@ fill_units(U* out, const Walk<1> walk, const Pattern value) {
   }
 }
 
-// x, nearest to even, as a float of `digits` mantissa bits whose smallest normal number is 2^lowest, in its sign-exponent-mantissa
-// pattern of 16 bits.
-uint16_t round_to_16_bits(double x, int digits, int lowest) {
-  const int bias = 1 - lowest, infinity = (2 * bias + 1) << digits;
-  const uint16_t sign = std::signbit(x) ? 0x8000 : 0;
-  if (x != x) return uint16_t(sign | infinity | 1 << (digits - 1));
-  x = std::fabs(x);
-  if (x == 0) return sign;
-  const int exponent = x > std::ldexp(1.0, lowest) ? std::min(std::ilogb(x), bias + 1) : lowest;
-  const double quanta = std::nearbyint(std::ldexp(x, digits - exponent));  // a carry moves into the exponent as it should
-  const double bits = quanta + std::ldexp(double(exponent - lowest), digits);
-  return uint16_t(sign | (bits < infinity ? int(bits) : infinity));
-}
-
 template <class From>
 Pattern pattern_of(DType d, From x) {
   Pattern p;
   char* const bytes = reinterpret_cast<char*>(&p.bits);
-  switch (d) {
-#define FD_DTYPE(name, type, size, kind, numpy)                                    \
-  case DType::name: {                                                              \
-    if constexpr (is_16bit_float<type>) {                                          \
-      const bool half = same_type<type, f16>;                                      \
-      const double v = convert<double>(x);                                         \
-      const uint16_t bits = round_to_16_bits(v, half ? 10 : 7, half ? -14 : -126); \
-      memcpy(bytes, &bits, 2);                                                     \
-    } else {                                                                       \
-      const type v = convert<type>(x);                                             \
-      memcpy(bytes, &v, sizeof v);                                                 \
-    }                                                                              \
-    break;                                                                         \
-  }
-#include "dtypes.def"
-  }
+  put_number(bytes, d, x);
   for (int64_t i = itemsize(d); i < 16; i++) bytes[i] = bytes[i - itemsize(d)];
   return p;
 }
@@ -201,6 +170,18 @@ void fill_on_device(const Args& a, const View& out, const void* value) {
   const int64_t item = itemsize(out.dtype);
   for (int64_t i = 0; i < 16; i += item) memcpy(bytes + i, value, item);
   fill(a, out, p);
+}
+
+void cast_number(void* to, DType to_dtype, const void* from, DType from_dtype) {
+  switch (from_dtype) {
+#define FD_DTYPE(name, type, size, kind, numpy)       \
+  case DType::name: {                                 \
+    type v;                                           \
+    memcpy(&v, from, sizeof v);                       \
+    return put_number(to, to_dtype, plain_number(v)); \
+  }
+#include "dtypes.def"
+  }
 }
 
 FD_CUDA_TABLE(fill) = {{OpId::fill, kAll, fill_row, nullptr},

@@ -107,7 +107,8 @@ FD_MATH V power(V x, V y) {
     p = select(a == zero, select(y < zero, inf, zero), p);
     p = select(a == inf, select(y < zero, zero, inf), p);
     const V half = y * V(0.5f);
-    const auto integer = trunc(y) == y, odd = integer & (trunc(half) != half);
+    const auto integer = trunc(y) == y;
+    const auto odd = integer & (trunc(half) != half);
     const auto negative = bits_of(x) < IntOf<V>(0);
     p = select(negative & odd, -p, p);
     p = select((x < zero) & (y != trunc(y)) & (a < inf), V(kNaN<V>), p);

@@ -1,22 +1,13 @@
 // arctan2, hypot, logaddexp and power on floats: formulas of math/ through the elementwise driver.
 #include "cpu/isa/elementwise.h"
-#include "math/formula.h"
+#include "math/ops.h"
 #include "math/power.h"
 #include "math/trig.h"
 
 namespace fastdl {
 namespace {
-#define OPS(_) _(arctan2) _(hypot) _(logaddexp)
-
-#define FORMULA(name)               \
-  struct name##_formula : Formula { \
-    template <class V>              \
-    static FD_MATH V of(V x, V y) { \
-      return name(x, y);            \
-    }                               \
-  };
-OPS(FORMULA)
-FORMULA(power)
+FD_COSTLY_BINARY(FD_FORMULA)
+FD_FORMULA(power, 2, 0)
 
 #define POWER(Name, expression) \
   struct Name : Formula {       \
@@ -53,7 +44,7 @@ void power_kernel(const Args& a) {
 }  // namespace
 
 // clang-format off
-#define ROWS(name) {OpId::name, kF32ish, map_kernel_long<name##_formula, float, 2>}, {OpId::name, kF64, map_kernel_long<name##_formula, double, 2>},
-FD_KERNEL_TABLE(binary_math) = {OPS(ROWS) {OpId::power, kF32ish, power_kernel<float>}, {OpId::power, kF64, power_kernel<double>}, {}};
+#define ROWS(name, inputs, params) {OpId::name, kF32ish, map_kernel_long<name##_formula, float, 2>}, {OpId::name, kF64, map_kernel_long<name##_formula, double, 2>},
+FD_KERNEL_TABLE(binary_math) = {FD_COSTLY_BINARY(ROWS) {OpId::power, kF32ish, power_kernel<float>}, {OpId::power, kF64, power_kernel<double>}, {}};
 // clang-format on
 }  // namespace fastdl

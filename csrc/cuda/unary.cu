@@ -1,0 +1,20 @@
+// Unary arithmetic, exponentials and logarithms on floats: formulas of math/ through the elementwise kernel.
+#include "cuda/device/elementwise.cuh"
+#include "math/arithmetic.h"
+#include "math/erf.h"
+#include "math/log.h"
+#include "math/ops.h"
+#include "math/power.h"
+
+namespace fastdl {
+namespace {
+FD_CHEAP_UNARY(FD_FORMULA)
+FD_COSTLY_UNARY(FD_FORMULA)
+}  // namespace
+
+// clang-format off
+#define CHEAP(name, nin, params) FD_FLOAT_ROWS(name, name##_formula, nin, 2)
+#define COSTLY(name, nin, params) FD_FLOAT_ROWS(name, name##_formula, nin, 1)
+FD_CUDA_TABLE(unary) = {FD_CHEAP_UNARY(CHEAP) FD_COSTLY_UNARY(COSTLY) {OpId::conj, kF32ish, map_row<positive_formula, float, float, 1>, elementwise_workspace<float, float, 1>}, {}};
+// clang-format on
+}  // namespace fastdl
