@@ -119,6 +119,9 @@ void run_on_host(const Call& inferred, const Args& args, int device) {
   release(scratch);
   for (int k = 0; k < args.nout; k++)
     if (args.out[k].given() && args.out[k].data) copies.give_back(args.out[k]);
+  if (inferred.op == OpId::batch_norm)  // running statistics are inputs that training updates
+    for (int k : {3, 4})
+      if (args.in[k].given()) copies.give_back(args.in[k]);
 }
 
 }  // namespace

@@ -45,7 +45,7 @@ def trunc_normal_(
     low = math.erf((a - mean) / std / math.sqrt(2))
     high = math.erf((b - mean) / std / math.sqrt(2))
     with fd.no_grad():
-        u = np.asarray(fd.random.uniform(tensor.shape, low, high, dtype=fd.float64, rng=rng))
+        u = np.asarray(fd.random.uniform(tensor.shape, low, high, dtype=fd.float64, rng=rng, device="cpu"))
         values = mean + std * math.sqrt(2) * _erfinv(u)
         tensor.copy_(fd.asarray(np.clip(values, a, b)))
     return tensor
@@ -59,7 +59,7 @@ def _erfinv(y: np.ndarray) -> np.ndarray:
     t = 2 / (np.pi * a) + log / 2
     x = np.sign(y) * np.sqrt(np.sqrt(t * t - log / a) - t)
     for _ in range(3):
-        error = np.asarray(fd.erf(fd.asarray(x))) - y
+        error = np.asarray(fd.erf(fd.asarray(x, device="cpu"))) - y
         x = x - error * (math.sqrt(math.pi) / 2) * np.exp(x * x)
     return x
 
@@ -179,7 +179,7 @@ def orthogonal_(tensor: fd.Tensor, gain: float = 1.0, rng: RngLike = None) -> fd
     columns = math.prod(tensor.shape[1:])
     if not rows * columns:
         return tensor
-    flat = np.asarray(fd.random.normal((rows, columns), dtype=fd.float64, rng=rng))
+    flat = np.asarray(fd.random.normal((rows, columns), dtype=fd.float64, rng=rng, device="cpu"))
     q, r = np.linalg.qr(flat.T if rows < columns else flat)
     q = q * np.sign(np.diag(r))  # makes the distribution uniform
     return _copy(tensor, gain * (q.T if rows < columns else q).reshape(tuple(tensor.shape)))
@@ -191,7 +191,7 @@ def sparse_(tensor: fd.Tensor, sparsity: float, std: float = 0.01, rng: RngLike 
         raise ValueError(f"sparse_: got shape {tuple(tensor.shape)}; need 2 dimensions")
     rows, columns = tensor.shape
     generator = fd.random.as_generator(rng)
-    values = np.array(fd.random.normal((rows, columns), 0.0, std, dtype=fd.float64, rng=generator))
-    order = np.argsort(np.asarray(fd.random.uniform((rows, columns), dtype=fd.float64, rng=generator)), axis=0)
+    values = np.array(fd.random.normal((rows, columns), 0.0, std, dtype=fd.float64, rng=generator, device="cpu"))
+    order = np.argsort(np.asarray(fd.random.uniform((rows, columns), dtype=fd.float64, rng=generator, device="cpu")), axis=0)
     np.put_along_axis(values, order[: math.ceil(sparsity * rows)], 0.0, axis=0)
     return _copy(tensor, values)
