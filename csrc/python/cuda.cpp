@@ -153,7 +153,7 @@ bool place_operands(OpObject* op, Operands* in, const TensorObject* out, uint32_
       *host_inputs |= bit;
       continue;
     }
-    if (!(in->converted >> (k & 63) & 1) && !(movable & bit)) {
+    if (!(in->converted >> (k & 63) & 1) && !(movable & bit) && (t->view.ndim > 0 || needs_grad(t))) {
       raise(ErrorCode::Device, "%s: argument %d is on cpu, the others are on %s; move one with .to(device)", name, k, device_text(on).c_str());
       return false;
     }
@@ -194,6 +194,10 @@ TensorObject* need(const py::object& o, const char* what) {
 void bind_cuda(py::module_& m) {
   m.def("cuda_device_count", &cuda_device_count, "Number of CUDA devices that can be used; 0 if there is no library, driver or GPU.");
   m.def("cuda_missing", [] { return cuda_api() ? std::string() : cuda_missing(); });
+  m.def("cuda_emulated", [] {
+    CudaProperties p{};
+    return cuda_device_count() > 0 && cuda_api()->properties(0, &p) == CudaStatus::Ok && p.emulated;
+  });
   m.def("cuda_require", [](int index) {
     guarded([&] {
       int32_t n = 0;

@@ -263,7 +263,8 @@ def _owned(key: Any) -> Any:
 def setitem_advanced(x: Tensor, key: Any, value: Any, accumulate: bool = False, keep: bool = False) -> Any:
     """x[key] = value (or += with accumulate) in place. Gives the key back, with `keep` in memory of its own."""
     key = _owned(key) if keep else key
-    _Plan(x, key).write(x.detach(), asarray(value).detach(), accumulate)
+    value = value if isinstance(value, _Tensor) else asarray(value, device=x.device)
+    _Plan(x, key).write(x.detach(), value.detach(), accumulate)
     return key
 
 
