@@ -544,7 +544,7 @@ def test_creation_like_numpy():
         lambda: fd.zeros((1, None)),
         lambda: fd.full(2, "a"),
         lambda: fd.ones(2, device="nope"),
-        lambda: fd.ones(2, device="cuda"),
+        lambda: fd.ones(2, device="cuda:99"),
     ):
         with pytest.raises((ValueError, TypeError, fd.DeviceError)):
             bad()
