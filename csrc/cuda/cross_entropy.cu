@@ -52,16 +52,17 @@ loss_kernel(const T* x, T* loss, WideOf<T>* lse, int64_t rows, bool vectors, Tar
   using W = WideOf<T>;
   RowStorage<Normalizer<W>>* s = width ? nullptr : &shared_memory<RowStorage<Normalizer<W>>>();
   const int64_t row = row_of_group<width>(), n = targets.classes, t = targets.at(row < rows ? row : 0);
-  const RowLayout<T> whole = layout_of_group<T, width>(n, vectors);
+  using Index = std::conditional_t<width == 0, int64_t, int>;
+  const auto whole = layout_of_group<T, width, Index>(n, vectors);
   const bool first = row < rows && whole.thread == 0, valid = row < rows && targets.valid(t, OpId::cross_entropy, first);
-  RowLayout<T> layout = whole;
+  auto layout = whole;
   if (!valid) layout.n = 0;  // rows without a loss take part in the reductions, with no elements
   x += (row < rows ? row : 0) * n;
   const Normalizer<W> all = row_normalizer<T, width>(layout, x, as, width ? nullptr : s->values);
   const W m = all.maximum, log_sum = log(all.sum);
   W below = 0;  // sum of m - x
   if (smoothing != W(0)) {
-    for (int64_t p = 0; layout.has_pack(p); p++) {
+    for (Index p = 0; layout.has_pack(p); p++) {
       const Pack<T> pack = layout.load(x, p, T{});
 #pragma unroll
       for (int k = 0; k < kPack<T>; k++) below += layout.holds(p, k) ? m - as.wide(pack.v[k]) : W(0);
@@ -87,12 +88,13 @@ gradient_kernel(const T* x, const T* g, int64_t g_stride, const WideOf<T>* lse, 
   const int64_t row = row_of_group<width>(), n = targets.classes;
   if (row >= rows) return;
   const int64_t t = targets.at(row);
-  const RowLayout<T> layout = layout_of_group<T, width>(n, vectors);
+  using Index = std::conditional_t<width == 0, int64_t, int>;
+  const auto layout = layout_of_group<T, width, Index>(n, vectors);
   const bool valid = targets.valid(t, OpId::cross_entropy_backward, layout.thread == 0);
   const W floor = smoothing / W(n), scale = as.wide(g[row * g_stride]), l = lse[row * lse_stride];
   const W fill = t == targets.ignored ? W(0) : kNaN<W>;
   x += row * n, dx += row * n;
-  for (int64_t p = 0; layout.has_pack(p); p++) {
+  for (Index p = 0; layout.has_pack(p); p++) {
     Pack<T> pack = layout.load(x, p, T{});
 #pragma unroll
     for (int k = 0; k < kPack<T>; k++) {

@@ -33,7 +33,7 @@ FD_DEVICE void softmax_row(const T* x, T* y, int64_t rows, int64_t n, bool vecto
   using W = WideOf<T>;
   W* storage = width ? nullptr : shared_memory<RowStorage<W>>().values;
   const int64_t row = row_of_group<width>(), at = (row < rows ? row : 0) * n;
-  const RowLayout<T> layout = layout_of_group<T, width>(row < rows ? n : 0, vectors);
+  const auto layout = layout_of_group<T, width, int>(row < rows ? n : 0, vectors);
   const T none = as.narrow(W(-__builtin_huge_val()));
   Pack<T> loaded[packs];
   W v[packs][kPack<T>], m = W(-__builtin_huge_val()), s = 0;
@@ -76,7 +76,7 @@ FD_DEVICE void backward_row(const T* g, const T* y, T* dx, int64_t rows, int64_t
   using W = WideOf<T>;
   W* storage = width ? nullptr : shared_memory<RowStorage<W>>().values;
   const int64_t row = row_of_group<width>(), at = (row < rows ? row : 0) * n;
-  const RowLayout<T> layout = layout_of_group<T, width>(row < rows ? n : 0, vectors);
+  const auto layout = layout_of_group<T, width, int>(row < rows ? n : 0, vectors);
   Pack<T> a[packs], b[packs];
   W s = 0;
 #pragma unroll
@@ -128,7 +128,7 @@ FD_KERNEL(1024, 1)
 softmax_long_kernel(const T* x, T* y, int64_t n, bool vectors, bool is_log, Convert<T> as) {
   using W = WideOf<T>;
   x += blockIdx.x * n, y += blockIdx.x * n;
-  const RowLayout<T> layout = layout_of_group<T, 0>(n, vectors);
+  const auto layout = layout_of_group<T, 0>(n, vectors);
   const T none = as.narrow(W(-__builtin_huge_val()));
   const Normalizer<W> all = row_normalizer<T, 0>(layout, x, as, shared_memory<RowStorage<Normalizer<W>>>().values);
   const W factor = is_log ? log(all.sum) : W(1) / all.sum;
@@ -145,7 +145,7 @@ FD_KERNEL(1024, 1)
 backward_long_kernel(const T* g, const T* y, T* dx, int64_t n, bool vectors, bool is_log, Convert<T> as) {
   using W = WideOf<T>;
   g += blockIdx.x * n, y += blockIdx.x * n, dx += blockIdx.x * n;
-  const RowLayout<T> layout = layout_of_group<T, 0>(n, vectors);
+  const auto layout = layout_of_group<T, 0>(n, vectors);
   W s = 0;
   for (int64_t p = 0; layout.has_pack(p); p++) {
     const Pack<T> a = layout.load(g, p, T{}), b = layout.load(y, p, T{});

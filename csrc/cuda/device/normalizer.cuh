@@ -47,14 +47,14 @@ struct JoinOp {
 };
 
 // Of a row, by its group; storage as for group_reduce. Loads run ahead of their use by a few packs.
-template <class T, int width>
-FD_DEVICE Normalizer<WideOf<T>> row_normalizer(const RowLayout<T>& layout, const T* x, Convert<T> as,
+template <class T, int width, class Index>
+FD_DEVICE Normalizer<WideOf<T>> row_normalizer(const RowLayout<T, Index>& layout, const T* x, Convert<T> as,
                                                Normalizer<WideOf<T>>* storage) {
   using W = WideOf<T>;
   constexpr int ahead = 4;
   const T none = as.narrow(W(-__builtin_huge_val()));
   Normalizer<W> all = no_elements<W>();
-  for (int64_t p = 0; layout.has_pack(p); p += ahead) {
+  for (Index p = 0; layout.has_pack(p); p += ahead) {
     Pack<T> pack[ahead];
 #pragma unroll
     for (int j = 0; j < ahead; j++) pack[j] = layout.load(x, p + j, none);

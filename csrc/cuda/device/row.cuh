@@ -10,23 +10,24 @@ namespace {
 // How `threads` threads share a row of n elements, in packs. vectors: pack p of thread t is 16 bytes of memory, number
 // p * threads + t (all rows start at a multiple of 16 bytes and n is a multiple of kPack). Else neighbouring threads read
 // neighbouring elements one by one, and element k of a pack lies `threads` behind element k - 1.
-template <class T>
+// Index: int for rows in registers, int64_t for rows of any length.
+template <class T, class Index = int64_t>
 struct RowLayout {
-  int64_t n;
+  Index n;
   int threads, thread;
   bool vectors;
 
-  FD_DEVICE int64_t at(int64_t p, int k) const {
+  FD_DEVICE Index at(Index p, int k) const {
     return vectors ? (p * threads + thread) * kPack<T> + k : (p * kPack<T> + k) * threads + thread;
   }
-  FD_DEVICE bool holds(int64_t p, int k) const { return at(p, k) < n; }
-  FD_DEVICE bool has_pack(int64_t p) const { return p * threads * kPack<T> < n; }  // the group, not just this thread
+  FD_DEVICE bool holds(Index p, int k) const { return at(p, k) < n; }
+  FD_DEVICE bool has_pack(Index p) const { return p * threads * kPack<T> < n; }  // the group, not just this thread
 
   // Elements past the end of the row are `rest`.
-  FD_DEVICE Pack<T> load(const T* row, int64_t p, T rest) const {
+  FD_DEVICE Pack<T> load(const T* row, Index p, T rest) const {
     Pack<T> r;
     if (vectors) {
-      const int64_t first = at(p, 0);
+      const Index first = at(p, 0);
       if (first < n) return load_16<Pack<T>>(row + first);
 #pragma unroll
       for (int k = 0; k < kPack<T>; k++) r.v[k] = rest;
@@ -36,9 +37,9 @@ struct RowLayout {
     }
     return r;
   }
-  FD_DEVICE void store(T* row, int64_t p, const Pack<T>& x) const {
+  FD_DEVICE void store(T* row, Index p, const Pack<T>& x) const {
     if (vectors) {
-      const int64_t first = at(p, 0);
+      const Index first = at(p, 0);
       if (first < n) store_16(row + first, x);
     } else {
 #pragma unroll
@@ -66,12 +67,12 @@ FD_DEVICE int64_t row_of_group() {
   else
     return blockIdx.x * int64_t(kRowThreads / width) + threadIdx.x / width;
 }
-template <class T, int width>
-FD_DEVICE RowLayout<T> layout_of_group(int64_t n, bool vectors) {
+template <class T, int width, class Index = int64_t>
+FD_DEVICE RowLayout<T, Index> layout_of_group(int64_t n, bool vectors) {
   if constexpr (width == 0)
-    return {n, int(blockDim.x), int(threadIdx.x), vectors};
+    return {Index(n), int(blockDim.x), int(threadIdx.x), vectors};
   else
-    return {n, width, int(threadIdx.x % width), vectors};
+    return {Index(n), width, int(threadIdx.x % width), vectors};
 }
 
 template <class V>
