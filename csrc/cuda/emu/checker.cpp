@@ -287,21 +287,23 @@ void check_bounds(const Shadow& shadow, const void* p, size_t bytes, bool write,
   end_launch(f);
 }
 
-void set_bytes(Shadow& shadow, const void* p, size_t bytes, bool allocated, bool written) {
-  const size_t first = size_t(static_cast<const char*>(p) - shadow.base);
-  const auto value = uint8_t((allocated ? 0x0f : 0) | (written ? 0xf0 : 0));
-  size_t i = first;
-  const auto edge = [&](size_t to) {
-    const auto mask = uint8_t(((1u << (to - i)) - 1) << i % kWord);
+// Bits of every byte in [p, p + bytes): 1 allocated, 16 written.
+constexpr uint8_t kAllocated = 1, kWritten = 16, kBoth = kAllocated | kWritten;
+void set_bytes(Shadow& shadow, const void* p, size_t bytes, uint8_t which, uint8_t value) {
+  const size_t first = size_t(static_cast<const char*>(p) - shadow.base), end = first + bytes;
+  for (size_t i = first; i < end;) {
+    if (i % kWord == 0 && i + kWord <= end && which == kBoth) {
+      const size_t whole = (end - i) / kWord;
+      std::memset(shadow.bytes + i / kWord, value * 15, whole);
+      i += whole * kWord;
+      continue;
+    }
+    const size_t to = std::min(end, (i / kWord + 1) * kWord);
+    const uint32_t mask = ((1u << (to - i)) - 1) << i % kWord;
     uint8_t& b = shadow.bytes[i / kWord];
-    b = uint8_t((b & ~(mask | mask << 4)) | (value & (mask | mask << 4)));
+    b = uint8_t((b & ~(mask * which)) | mask * value);
     i = to;
-  };
-  if (i % kWord) edge(std::min(first + bytes, (i / kWord + 1) * kWord));
-  const size_t whole = (first + bytes - i) / kWord;
-  std::memset(shadow.bytes + i / kWord, value, whole);
-  i += whole * kWord;
-  if (i < first + bytes) edge(first + bytes);
+  }
 }
 
 }  // namespace
@@ -377,13 +379,13 @@ void checker_warp_barrier(uint32_t lanes) {
 void checker_allocated(const void* arena, size_t arena_bytes, const void* p, size_t bytes) {
   Shadow& shadow = arena_shadow[device_of(p)];
   reserve_shadow(shadow, static_cast<const char*>(arena), arena_bytes);
-  set_bytes(shadow, p, bytes, true, false);
+  set_bytes(shadow, p, bytes, kBoth, kAllocated);
 }
-void checker_freed(const void* p, size_t bytes) { set_bytes(arena_shadow[device_of(p)], p, bytes, false, false); }
+void checker_freed(const void* p, size_t bytes) { set_bytes(arena_shadow[device_of(p)], p, bytes, kBoth, 0); }
 // A copy by the host: written is what was written there.
 void checker_copied(void* to, const void* from, size_t bytes, bool from_device) {
   Shadow& shadow = arena_shadow[device_of(to)];
-  set_bytes(shadow, to, bytes, true, true);
+  set_bytes(shadow, to, bytes, kWritten, kWritten);
   if (!from_device) return;
   const Shadow& source = arena_shadow[device_of(from)];
   for (size_t i = 0; i < bytes; i++) {

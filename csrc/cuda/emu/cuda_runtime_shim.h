@@ -125,3 +125,17 @@ cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream = nullptr);
 cudaError_t cudaEventQuery(cudaEvent_t event);
 cudaError_t cudaEventSynchronize(cudaEvent_t event);
 cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t start, cudaEvent_t end);
+
+// What a caching allocator tells the emulator, which sees only its segments: a block of `whole` bytes, of which `bytes` were asked
+// for, is handed out (with NaN bytes in it) or put back. Blocks keep kBlockGap bytes between them.
+namespace fastdl {
+namespace emu {
+#if defined(FASTDL_EMU_CHECK) || defined(__SANITIZE_ADDRESS__)
+constexpr int64_t kBlockGap = 512;
+#else
+constexpr int64_t kBlockGap = 0;
+#endif
+void block_allocated(void* data, int64_t bytes, int64_t whole);
+void block_freed(void* data, int64_t whole);
+}  // namespace emu
+}  // namespace fastdl

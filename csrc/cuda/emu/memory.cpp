@@ -211,6 +211,20 @@ cudaError_t free_device(void* data) {
   return cudaErrorIllegalAddress;
 }
 
+void block_allocated(void* data, int64_t bytes, int64_t whole) {
+  auto* p = static_cast<char*>(data);
+  unpoison(p, size_t(bytes));
+  std::memset(p, kNaNByte, size_t(bytes));
+  poison(p + bytes, size_t(whole - bytes));
+  checker_freed(p, size_t(whole));
+  const Arena& a = arenas[device_of(p)];
+  checker_allocated(a.base, a.reserved, p, size_t(bytes));
+}
+void block_freed(void* data, int64_t whole) {
+  poison(data, size_t(whole));
+  checker_freed(data, size_t(whole));
+}
+
 cudaError_t allocate_pinned(void** data, size_t bytes) {
   std::lock_guard<std::mutex> lock(mutex);
   *data = std::aligned_alloc(4096, (bytes + 4095) / 4096 * 4096);

@@ -21,6 +21,14 @@ constexpr int64_t kRound = 512, kSmallMax = int64_t(1) << 20, kSegment = int64_t
 constexpr int64_t kMaxBytes = int64_t(1) << 46;        // beyond any device; keeps size arithmetic far from overflow
 constexpr int64_t kWorthSplitting = int64_t(1) << 20;  // of large segments: a smaller rest stays with the block
 
+#if defined(FASTDL_EMULATE)
+using emu::block_allocated, emu::block_freed, emu::kBlockGap;  // it marks the bytes beside and after the life of a block
+#else
+constexpr int64_t kBlockGap = 0;
+void block_allocated(void*, int64_t, int64_t) {}
+void block_freed(void*, int64_t) {}
+#endif
+
 int64_t round_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
 
 struct Block;
@@ -70,7 +78,7 @@ class Allocator {
     std::lock_guard<std::mutex> lock(mutex_);
     if (bytes < 0 || bytes > kMaxBytes) return out_of_memory(bytes);
     reclaim();
-    const int64_t size = bytes ? round_up(bytes, kRound) : kRound;
+    const int64_t size = (bytes ? round_up(bytes, kRound) : kRound) + kBlockGap;
     Pool& pool = pools_.try_emplace(stream, Pool{stream, {}}).first->second;
     const bool large = size > kSmallMax;
     auto& idle = pool.idle[large];
@@ -84,6 +92,7 @@ class Allocator {
       void* p = nullptr;
       const int64_t segment = large ? round_up(size, kSegment) : kSegment;
       FD_PASS(take_segment(segment, bytes, &p));
+      block_freed(p, segment);
       b = new Block{this, &pool, static_cast<char*>(p), segment, nullptr, nullptr, large, true, {}};
     }
     b->idle = false;
@@ -91,6 +100,7 @@ class Allocator {
     stats_.allocations++;
     stats_.in_use += b->bytes;
     if (stats_.in_use > stats_.peak) stats_.peak = stats_.in_use;
+    block_allocated(b->data, bytes, b->bytes);
     *data = b->data;
     *block = b;
     return CudaStatus::Ok;
@@ -163,6 +173,7 @@ class Allocator {
 
   void put_back(Block* b) {
     stats_.in_use -= b->bytes;
+    block_freed(b->data, b->bytes);
     if (Block* n = b->after; n && n->idle) {
       remove(n);
       absorb(b, n);
