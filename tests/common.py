@@ -56,6 +56,12 @@ def values(t: Any) -> np.ndarray:
     return np.asarray(t)
 
 
+def synchronize() -> None:
+    """Waits for the default device: indices in its memory are checked by its kernels."""
+    if fastdl.get_default_device().type == "cuda":
+        fastdl.cuda.synchronize()
+
+
 def tensors_in(args: Any) -> list:
     return [a for x in args for a in (x if isinstance(x, list) else [x]) if isinstance(a, fastdl.Tensor)]
 

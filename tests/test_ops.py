@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import samples_layers  # noqa: F401  (adds its rows)
-from common import as_layout, check_close, raw, rng_for, values
+from common import as_layout, check_close, raw, rng_for, synchronize, values
 from samples import FLOATS, INTS, LAYOUTS, SAMPLES, SIZES, Sample, cast, eps
 
 import fastdl as fd
@@ -164,6 +164,7 @@ def test_wrong_inputs(name: str) -> None:
     for call, kind in errors:
         with pytest.raises(Exception) as info:
             call(raw)
+            synchronize()
         e = info.value
         assert isinstance(e, fd.FastdlError), f"{name}: {e!r} is not a FastdlError"
         builtin = {"ShapeError": fd.ShapeError, "TypeError": TypeError, "ValueError": ValueError, "IndexError": IndexError, "error": Exception}[kind]
