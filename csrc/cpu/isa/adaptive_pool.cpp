@@ -7,18 +7,6 @@
 namespace fastdl {
 namespace {
 
-// Of `m` cells, cell i spans [first, end) of `n` cells of equal total length. Sizes are below 2^31 (checked in inference).
-FD_INLINE int64_t span_first(int64_t i, int64_t n, int64_t m) { return i * n / m; }
-FD_INLINE int64_t span_end(int64_t i, int64_t n, int64_t m) { return ((i + 1) * n + m - 1) / m; }
-
-struct AdaptiveAxis {
-  int64_t in, out;
-  int64_t first_input(int64_t o) const { return span_first(o, in, out); }
-  int64_t end_input(int64_t o) const { return span_end(o, in, out); }
-  int64_t first_window(int64_t i) const { return span_first(i, out, in); }
-  int64_t end_window(int64_t i) const { return span_end(i, out, in); }
-};
-
 struct AdaptivePool {
   int64_t n, c;
   AdaptiveAxis h, w;

@@ -1,45 +1,10 @@
-// What the pooling kernels share: the geometry of windows along one axis, and loops over channels in vectors.
+// What the pooling kernels share beside the geometry of windows (math/window.h): loops over channels in vectors.
 #pragma once
 #include "cpu/isa/channels.h"
+#include "math/window.h"
 
 namespace fastdl {
 namespace {
-
-constexpr int kMaxTaps = 255;  // windows of max-pooling have at most 255 taps, so that a tap number fits a byte ...
-constexpr int kNoTap = 255;    // ... and 255 says that a (dilated) window holds no element at all
-
-// One spatial axis of a pooling op. Output o covers input positions o * stride - pad + k * dilation, 0 <= k < kernel.
-struct Axis {
-  int64_t in, out, kernel, stride, pad, dilation;
-
-  int64_t start(int64_t o) const { return o * stride - pad; }
-  // Taps [first_tap, end_tap) of window o lie inside the input. (Divisions are slow: only windows at the border need one.)
-  int64_t first_tap(int64_t o) const {
-    const int64_t s = start(o);
-    return s >= 0 ? 0 : min_of(kernel, ceil_div(-s, dilation));
-  }
-  int64_t end_tap(int64_t o) const {
-    const int64_t room = in - start(o);
-    return room > (kernel - 1) * dilation ? kernel : room <= 0 ? 0 : ceil_div(room, dilation);
-  }
-  int64_t position(int64_t o, int64_t tap) const { return start(o) + tap * dilation; }
-  // Windows [first_whole, end_whole) lie inside the input with all their taps.
-  int64_t first_whole() const { return min_of(out, ceil_div(pad, stride)); }
-  int64_t end_whole() const {
-    const int64_t last_start = in + pad - (kernel - 1) * dilation - 1;
-    return max_of(first_whole(), last_start < 0 ? 0 : min_of(out, last_start / stride + 1));
-  }
-  // Number of positions that window o averages over: inside the input, or inside the padded input.
-  int64_t divisor(int64_t o, bool with_pad) const {
-    const int64_t s = start(o), e = min_of(s + kernel, in + pad);
-    return with_pad ? e - s : min_of(e, in) - max_of<int64_t>(s, 0);
-  }
-  // The tap by which window o holds input position i, which must lie in the window's span; -1 if i falls between taps.
-  int64_t tap_at(int64_t o, int64_t i) const {
-    const int64_t offset = i - start(o);
-    return dilation == 1 ? offset : offset % dilation ? -1 : offset / dilation;
-  }
-};
 
 // The windows [first, end) whose span holds input position i, for i that only grows.
 struct Covering {
