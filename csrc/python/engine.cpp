@@ -106,14 +106,6 @@ bool accumulate_leaf(TensorObject* leaf, PyObject* g_owned) {
     Py_SETREF(leaf->grad, sum);
     return true;
   }
-  if (leaf->grad_slot && !graph && Py_REFCNT(leaf->grad_slot) == 1) {
-    const bool ok = copy_into(as_tensor(leaf->grad_slot), g);
-    Py_DECREF(g_owned);
-    if (!ok) return false;
-    Py_INCREF(leaf->grad_slot);
-    leaf->grad = leaf->grad_slot;
-    return true;
-  }
   const bool fresh = Py_REFCNT(g_owned) == 1 && g->buffer->references.load() == 1 && own_memory(g->buffer);
   if (!graph && !(fresh && g->view.contiguous())) {  // a gradient of its own, in the leaf's memory order
     TensorObject* copy = materialise(g, Layout::Like, g->view.dtype);

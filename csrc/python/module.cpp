@@ -61,22 +61,6 @@ py::object as_subclass(const py::object& o, const py::object& cls) {
   return py::reinterpret_steal<py::object>(self);
 }
 
-// Makes `o` a row-major view of `arena` at element `offset`; the caller copies values.
-void rebase(const py::object& o, const py::object& arena_object, int64_t offset) {
-  TensorObject *t = need_tensor(o, "rebase"), *arena = need_tensor(arena_object, "rebase");
-  const int64_t n = t->view.numel();
-  if (t->node || t->view.dtype != arena->view.dtype || !arena->view.contiguous() || offset < 0 || offset > arena->view.numel() - n) {
-    raise(ErrorCode::Value, "rebase: need a leaf, a row-major arena of the same dtype and an offset inside it");
-    throw py::error_already_set();
-  }
-  Buffer* old = t->buffer;
-  t->buffer = retain(arena->buffer);
-  t->view.data = static_cast<char*>(arena->view.data) + offset * itemsize(t->view.dtype);
-  set_contiguous_strides(t->view);
-  t->version = t->buffer->version;
-  retire(old);
-}
-
 // Gives `o` other memory of the same shape and dtype (load_state_dict, .to()).
 void set_data(const py::object& o, const py::object& source) {
   TensorObject *t = need_tensor(o, "set_data"), *s = need_tensor(source, "set_data");
@@ -89,24 +73,6 @@ void set_data(const py::object& o, const py::object& source) {
   t->view = s->view;
   t->version = t->buffer->version;
   retire(old);
-}
-
-// Where backward() should put the first gradient: a tensor of the same shape, or None.
-void set_grad_slot(const py::object& o, const py::object& slot) {
-  TensorObject* t = need_tensor(o, "set_grad_slot");
-  if (slot.is_none()) {
-    Py_CLEAR(t->grad_slot);
-    return;
-  }
-  TensorObject* s = need_tensor(slot, "set_grad_slot");
-  bool same = s->view.ndim == t->view.ndim && s->view.dtype == t->view.dtype;
-  for (int d = 0; same && d < t->view.ndim; d++) same = s->view.shape[d] == t->view.shape[d];
-  if (!same) {
-    raise(ErrorCode::Shape, "set_grad_slot: shape %s does not match %s", shape_text(s->view).c_str(), shape_text(t->view).c_str());
-    throw py::error_already_set();
-  }
-  Py_INCREF(slot.ptr());
-  Py_XSETREF(t->grad_slot, slot.ptr());
 }
 
 // View of the real (0) or imaginary (1) parts of complex memory.
@@ -209,9 +175,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("empty", empty, py::arg("shape"), py::arg("dtype"), py::arg("cuda") = -1);
   m.def("from_buffer", [](const py::object& o, int copy) { return steal(as_object(tensor_from_buffer(o.ptr(), copy))); }, py::arg("obj"), py::arg("copy") = -1);
   m.def("as_subclass", as_subclass);
-  m.def("rebase", rebase);
   m.def("set_data", set_data);
-  m.def("set_grad_slot", set_grad_slot);
   m.def("copy_", copy_);
   m.def("permute", [](const py::object& t, const py::object& axes) { need_tensor(t, "permute"); return steal(py_permute(t.ptr(), axes.ptr())); });
   m.def("reshape", [](const py::object& t, const py::object& shape) { need_tensor(t, "reshape"); return steal(py_reshape(t.ptr(), shape.ptr())); });

@@ -32,7 +32,6 @@ TensorObject* allocate_object() {
   t->requires_grad = false;
   t->is_view = t->detached = false;
   t->grad = nullptr;
-  t->grad_slot = nullptr;
   t->weakrefs = nullptr;
   return t;
 }
@@ -57,12 +56,10 @@ void drop(PyObject* o) {
 int tensor_traverse(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
   Py_VISIT(as_tensor(self)->grad);
-  Py_VISIT(as_tensor(self)->grad_slot);
   return 0;
 }
 int tensor_clear(PyObject* self) {
   Py_CLEAR(as_tensor(self)->grad);
-  Py_CLEAR(as_tensor(self)->grad_slot);
   return 0;
 }
 
@@ -72,8 +69,7 @@ void tensor_dealloc(PyObject* self) {
   Node* node = t->node;
   t->node = nullptr;
   drop(t->grad);
-  drop(t->grad_slot);
-  t->grad = t->grad_slot = nullptr;
+  t->grad = nullptr;
   release(t->buffer);
   PyTypeObject* type = Py_TYPE(self);
   if (type == tensor_type && free_count < kFreeListSize) free_list[free_count++] = t;

@@ -27,7 +27,6 @@ struct TensorObject {
   bool is_view;        // shares the memory of a tensor it was made from
   bool detached;       // a view by detach(): takes no part in gradients whatever is written to its memory
   PyObject* grad;      // TensorObject or nullptr
-  PyObject* grad_slot; // where an optimiser wants the gradient written (a view of its arena), or nullptr
   PyObject* weakrefs;
 };
 
