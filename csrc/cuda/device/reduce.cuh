@@ -32,7 +32,10 @@ FD_HOST_DEVICE constexpr T highest_of() {
 struct SumOp {
   template <class T>
   static FD_DEVICE T of(T a, T b) {
-    return a + b;
+    if constexpr (kIsWhole<T>)
+      return T(uint64_t(a) + uint64_t(b));  // wraps
+    else
+      return a + b;
   }
   template <class T>
   static FD_DEVICE T identity() {
@@ -42,7 +45,10 @@ struct SumOp {
 struct ProductOp {
   template <class T>
   static FD_DEVICE T of(T a, T b) {
-    return a * b;
+    if constexpr (kIsWhole<T>)
+      return T(uint64_t(a) * uint64_t(b));
+    else
+      return a * b;
   }
   template <class T>
   static FD_DEVICE T identity() {

@@ -16,7 +16,8 @@ namespace {
 struct Divisor {
   uint32_t value, multiplier, shift;
 };
-inline Divisor make_divisor(int64_t d) {  // 1 <= d < 2^31
+inline Divisor make_divisor(int64_t d) {  // d < 2^31; 0 counts as 1
+  if (d < 1) d = 1;
   uint32_t shift = 0;
   while ((int64_t(1) << shift) < d) shift++;
   return {uint32_t(d), uint32_t((uint64_t(1) << 32) * ((uint64_t(1) << shift) - uint64_t(d)) / uint64_t(d) + 1), shift};
@@ -138,6 +139,27 @@ struct Plan {
   }
 };
 
+// Neighbouring dims that all operands walk as one become one. At least one dim remains.
+template <int operands>
+void merge_dims(Plan<operands>& p) {
+  int m = 0;
+  for (int d = 1; d < p.ndim; d++) {
+    bool joins = true;
+    for (int k = 0; k < operands; k++) joins &= p.stride[d][k] == p.stride[m][k] * p.shape[m];
+    if (joins) {
+      p.shape[m] *= p.shape[d];
+    } else {
+      p.shape[++m] = p.shape[d];
+      for (int k = 0; k < operands; k++) p.stride[m][k] = p.stride[d][k];
+    }
+  }
+  if (p.ndim == 0) {
+    p.shape[0] = 1;
+    for (int k = 0; k < operands; k++) p.stride[0][k] = 1;
+  }
+  p.ndim = p.ndim ? m + 1 : 1;
+}
+
 template <int operands>
 Plan<operands> make_plan(const View* const (&views)[operands]) {
   Plan<operands> p{};
@@ -163,22 +185,7 @@ Plan<operands> make_plan(const View* const (&views)[operands]) {
     p.shape[at] = out.shape[d];
     for (int k = 0; k < operands; k++) p.stride[at][k] = stride[k];
   }
-  int m = 0;
-  for (int d = 1; d < p.ndim; d++) {
-    bool joins = true;
-    for (int k = 0; k < operands; k++) joins &= p.stride[d][k] == p.stride[m][k] * p.shape[m];
-    if (joins) {
-      p.shape[m] *= p.shape[d];
-    } else {
-      p.shape[++m] = p.shape[d];
-      for (int k = 0; k < operands; k++) p.stride[m][k] = p.stride[d][k];
-    }
-  }
-  if (p.ndim == 0) {
-    p.shape[0] = 1;
-    for (int k = 0; k < operands; k++) p.stride[0][k] = 1;
-  }
-  p.ndim = p.ndim ? m + 1 : 1;
+  merge_dims(p);
   return p;
 }
 
