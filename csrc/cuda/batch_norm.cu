@@ -42,25 +42,6 @@ struct Chunks {
   int64_t per_chunk, count;
 };
 
-template <class T, int V>
-struct alignas(V == 1 ? sizeof(T) : 16) Cell {
-  T v[V];
-};
-template <class T, int V>
-FD_DEVICE Cell<T, V> load_cell(const T* p) {
-  if constexpr (V == 1)
-    return {{*p}};
-  else
-    return load_16<Cell<T, V>>(p);
-}
-template <class T, int V>
-FD_DEVICE void store_cell(T* p, const Cell<T, V>& x) {
-  if constexpr (V == 1)
-    *p = x.v[0];
-  else
-    store_16(p, x);
-}
-
 // Joins the values of the threads of a block that have the same lane, in a tree; the result is that of the first row of threads.
 template <class Op, class M, int V>
 FD_DEVICE void join_rows(M (&m)[V], int lanes, M* storage) {
@@ -104,7 +85,7 @@ moments_kernel(const T* x, WideOf<T>* stats, Cells cells, Chunks chunks, Convert
       int found = 0;
 #pragma unroll
       for (int j = 0; j < ahead; j++)
-        if (i + j * together < end) cell[j] = load_cell<T, V>(x + cells.at(i + j * together, channel, V)), found++;
+        if (i + j * together < end) cell[j] = load_cell<V>(x + cells.at(i + j * together, channel, V)), found++;
       const W n = W(found), share = n / (m[0].count + n), weight = share * m[0].count;
 #pragma unroll
       for (int k = 0; k < V; k++) {
@@ -251,13 +232,13 @@ apply_kernel(const T* x, T* y, const WideOf<T>* constants, Cells cells, Chunks c
     Cell<T, V> cell[ahead];
 #pragma unroll
     for (int j = 0; j < ahead; j++)
-      if (i + j * together < end) cell[j] = load_cell<T, V>(x + cells.at(i + j * together, channel, V));
+      if (i + j * together < end) cell[j] = load_cell<V>(x + cells.at(i + j * together, channel, V));
 #pragma unroll
     for (int j = 0; j < ahead; j++)
       if (i + j * together < end) {
 #pragma unroll
         for (int k = 0; k < V; k++) cell[j].v[k] = as.narrow(fma(as.wide(cell[j].v[k]) - center[k], scale[k], offset[k]));
-        store_cell<T, V>(y + cells.at(i + j * together, channel, V), cell[j]);
+        store_cell(y + cells.at(i + j * together, channel, V), cell[j]);
       }
   }
 }
@@ -294,7 +275,7 @@ sums_kernel(const T* g, const T* x, const WideOf<T>* mean, WideOf<T>* sums, Cell
       for (int j = 0; j < ahead; j++)
         if (i + j * together < end) {
           const int64_t at = cells.at(i + j * together, channel, V);
-          gc[j] = load_cell<T, V>(g + at), xc[j] = load_cell<T, V>(x + at);
+          gc[j] = load_cell<V>(g + at), xc[j] = load_cell<V>(x + at);
         }
 #pragma unroll
       for (int j = 0; j < ahead; j++)
@@ -342,8 +323,8 @@ gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf<T>* 
     for (int j = 0; j < ahead; j++)
       if (i + j * together < end) {
         const int64_t at = cells.at(i + j * together, channel, V);
-        gc[j] = load_cell<T, V>(g + at);
-        if (training) xc[j] = load_cell<T, V>(x + at);
+        gc[j] = load_cell<V>(g + at);
+        if (training) xc[j] = load_cell<V>(x + at);
       }
 #pragma unroll
     for (int j = 0; j < ahead; j++)
@@ -354,7 +335,7 @@ gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf<T>* 
           gc[j].v[k] =
               as.narrow(training ? fma(d, scale[k], fma(as.wide(xc[j].v[k]) - center[k], slope[k], offset[k])) : d * scale[k]);
         }
-        store_cell<T, V>(dx + cells.at(i + j * together, channel, V), gc[j]);
+        store_cell(dx + cells.at(i + j * together, channel, V), gc[j]);
       }
   }
 }

@@ -18,13 +18,22 @@ struct Axis {
 
   FD_MATH int64_t start(int64_t o) const { return o * stride - pad; }
   // Taps [first_tap, end_tap) of window o lie inside the input. (Divisions are slow: only windows at the border need one.)
-  FD_MATH int64_t first_tap(int64_t o) const {
+  // by_dilation(a): a / dilation
+  template <class Divide>
+  FD_MATH int64_t first_tap(int64_t o, const Divide& by_dilation) const {
     const int64_t s = start(o);
-    return s >= 0 ? 0 : lesser(kernel, rounded_up(-s, dilation));
+    return s >= 0 ? 0 : lesser(kernel, by_dilation(dilation - 1 - s));
+  }
+  template <class Divide>
+  FD_MATH int64_t end_tap(int64_t o, const Divide& by_dilation) const {
+    const int64_t room = in - start(o);
+    return room > (kernel - 1) * dilation ? kernel : room <= 0 ? 0 : by_dilation(room + dilation - 1);
+  }
+  FD_MATH int64_t first_tap(int64_t o) const {
+    return first_tap(o, [this](int64_t a) { return a / dilation; });
   }
   FD_MATH int64_t end_tap(int64_t o) const {
-    const int64_t room = in - start(o);
-    return room > (kernel - 1) * dilation ? kernel : room <= 0 ? 0 : rounded_up(room, dilation);
+    return end_tap(o, [this](int64_t a) { return a / dilation; });
   }
   FD_MATH int64_t position(int64_t o, int64_t tap) const { return start(o) + tap * dilation; }
   // Windows [first_whole, end_whole) lie inside the input with all their taps.
@@ -39,23 +48,51 @@ struct Axis {
     return with_pad ? e - s : lesser(e, in) - greater(s, 0);
   }
   // The tap by which window o holds input position i, which must lie in the window's span; -1 if i falls between taps.
-  FD_MATH int64_t tap_at(int64_t o, int64_t i) const {
+  template <class Divide>
+  FD_MATH int64_t tap_at(int64_t o, int64_t i, const Divide& by_dilation) const {
     const int64_t offset = i - start(o);
-    return dilation == 1 ? offset : offset % dilation ? -1 : offset / dilation;
+    if (dilation == 1) return offset;
+    const int64_t tap = by_dilation(offset);
+    return tap * dilation == offset ? tap : -1;
+  }
+  FD_MATH int64_t tap_at(int64_t o, int64_t i) const {
+    return tap_at(o, i, [this](int64_t a) { return a / dilation; });
   }
 };
 
 // Adaptive pooling: of `m` cells, cell i spans [first, end) of `n` cells of equal total length. Sizes are below 2^31 (checked in
 // inference). The windows that hold an input are given by the same formula with the two sizes exchanged.
-FD_MATH int64_t span_first(int64_t i, int64_t n, int64_t m) { return i * n / m; }
-FD_MATH int64_t span_end(int64_t i, int64_t n, int64_t m) { return ((i + 1) * n + m - 1) / m; }
-
 struct AdaptiveAxis {
   int64_t in, out;
-  FD_MATH int64_t first_input(int64_t o) const { return span_first(o, in, out); }
-  FD_MATH int64_t end_input(int64_t o) const { return span_end(o, in, out); }
-  FD_MATH int64_t first_window(int64_t i) const { return span_first(i, out, in); }
-  FD_MATH int64_t end_window(int64_t i) const { return span_end(i, out, in); }
+  // by_out(a): a / out; by_in likewise
+  template <class Divide>
+  FD_MATH int64_t first_input(int64_t o, const Divide& by_out) const {
+    return by_out(o * in);
+  }
+  template <class Divide>
+  FD_MATH int64_t end_input(int64_t o, const Divide& by_out) const {
+    return by_out((o + 1) * in + out - 1);
+  }
+  template <class Divide>
+  FD_MATH int64_t first_window(int64_t i, const Divide& by_in) const {
+    return by_in(i * out);
+  }
+  template <class Divide>
+  FD_MATH int64_t end_window(int64_t i, const Divide& by_in) const {
+    return by_in((i + 1) * out + in - 1);
+  }
+  FD_MATH int64_t first_input(int64_t o) const {
+    return first_input(o, [this](int64_t a) { return a / out; });
+  }
+  FD_MATH int64_t end_input(int64_t o) const {
+    return end_input(o, [this](int64_t a) { return a / out; });
+  }
+  FD_MATH int64_t first_window(int64_t i) const {
+    return first_window(i, [this](int64_t a) { return a / in; });
+  }
+  FD_MATH int64_t end_window(int64_t i) const {
+    return end_window(i, [this](int64_t a) { return a / in; });
+  }
 };
 
 }  // namespace

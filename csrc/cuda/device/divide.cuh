@@ -11,6 +11,7 @@ struct Division {
   bool small;
 
   FD_DEVICE int64_t quotient(int64_t n) const { return small ? int64_t(divide(uint32_t(n), fast)) : n / by; }
+  FD_DEVICE int64_t operator()(int64_t n) const { return quotient(n); }
   // n becomes the quotient; returns the remainder
   FD_DEVICE int64_t split(int64_t& n) const {
     const int64_t q = quotient(n), r = n - q * by;

@@ -2,6 +2,8 @@
 // through arrays load a pack, widen, compute, narrow, store; where memory is not aligned to 16 bytes, or a row ends, elements go
 // one by one.
 #pragma once
+#include <type_traits>
+
 #include "cuda/kernel.h"
 
 namespace fastdl {
@@ -88,6 +90,58 @@ template <class T>
 struct alignas(16) Pack {
   T v[kPack<T>];
 };
+
+// V elements that lie one behind the other, at a multiple of their size (of 16 bytes, if that is less).
+template <class T, int V>
+struct Cell {
+  T v[V];
+};
+template <int V, class T>
+FD_DEVICE Cell<T, V> load_cell(const T* p) {
+  constexpr int bytes = V * int(sizeof(T));
+  Cell<T, V> r;
+  if constexpr (bytes == 16) {
+    r = load_16<Cell<T, V>>(p);
+  } else if constexpr (bytes > 16) {
+    static_assert(bytes % 16 == 0, "whole packs");
+#pragma unroll
+    for (int i = 0; i < V; i += kPack<T>) {
+      const Pack<T> pack = load_16<Pack<T>>(p + i);
+#pragma unroll
+      for (int k = 0; k < kPack<T>; k++) r.v[i + k] = pack.v[k];
+    }
+  } else if constexpr (V == 1) {
+    r.v[0] = *p;
+  } else {
+    using Word = std::conditional_t<bytes == 8, uint64_t, std::conditional_t<bytes == 4, uint32_t, uint16_t>>;
+    static_assert(sizeof(Word) == bytes, "2, 4 or 8 bytes");
+    const Word word = *reinterpret_cast<const Word*>(p);
+    memcpy(&r, &word, bytes);
+  }
+  return r;
+}
+template <int V, class T>
+FD_DEVICE void store_cell(T* p, const Cell<T, V>& x) {
+  constexpr int bytes = V * int(sizeof(T));
+  if constexpr (bytes == 16) {
+    store_16(p, x);
+  } else if constexpr (bytes > 16) {
+#pragma unroll
+    for (int i = 0; i < V; i += kPack<T>) {
+      Pack<T> pack;
+#pragma unroll
+      for (int k = 0; k < kPack<T>; k++) pack.v[k] = x.v[i + k];
+      store_16(p + i, pack);
+    }
+  } else if constexpr (V == 1) {
+    *p = x.v[0];
+  } else {
+    using Word = std::conditional_t<bytes == 8, uint64_t, std::conditional_t<bytes == 4, uint32_t, uint16_t>>;
+    Word word;
+    memcpy(&word, &x, bytes);
+    *reinterpret_cast<Word*>(p) = word;
+  }
+}
 
 inline bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
