@@ -187,6 +187,25 @@ void launch_cuda(const Call& call, const Args& given, Device device) {
   cuda_check(api->check(info.name));
 }
 
+void launch_cuda_many(const Call* calls, const Args* given, int n, Device device) {
+  int done = 0;
+  while (done < n) {
+    const CudaRow* row = cuda_row(calls[done].op, calls[done].compute);
+    int end = done + 1;  // calls of one row stand together
+    while (end < n && cuda_row(calls[end].op, calls[end].compute) == row) end++;
+    if (!row || !row->many || row->workspace) {
+      for (; done < end; done++) launch_cuda(calls[done], given[done], device);
+      continue;
+    }
+    std::vector<Args> args(given + done, given + end);
+    cuda_check(api->context(device.index, &args[0].device));
+    for (Args& a : args) a.device = args[0].device;
+    row->many(args.data(), end - done);
+    cuda_check(api->check(op_table[int(calls[done].op)].name));
+    done = end;
+  }
+}
+
 int64_t cuda_fallbacks(OpId op) { return fallbacks[int(op)]; }
 
 }  // namespace fastdl

@@ -30,6 +30,9 @@ const CudaRow* cuda_row(OpId op, DType compute);  // nullptr: none
 // One call on `device`: its row, or the CPU kernel on host copies. call has been through inference, without the data of its inputs.
 void launch_cuda(const Call& call, const Args& args, Device device);
 
+// The same op for several calls, in few launches where its row can (CudaRow::many).
+void launch_cuda_many(const Call* calls, const Args* args, int n, Device device);
+
 int64_t cuda_fallbacks(OpId op);  // calls that ran on the host so far
 
 }  // namespace fastdl

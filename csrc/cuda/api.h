@@ -32,6 +32,7 @@ struct CudaRow {
   DTypeMask dtypes;
   KernelFn fn;
   int64_t (*workspace)(const Args&);
+  void (*many)(const Args* calls, int n) = nullptr;  // optional: several calls in few launches, e.g. the parameters of an optimiser
 };
 
 enum class CudaStatus : int32_t { Ok, DeviceError, OutOfMemory, IndexError };
@@ -71,8 +72,8 @@ struct CudaApi {
   CudaStatus (*copy)(int32_t device, void* to, const void* from, int64_t bytes, CudaCopy kind);
   CudaStatus (*copy_peer)(void* to, int32_t to_device, const void* from, int32_t from_device, int64_t bytes);
 
-  CudaStatus (*check)(const char* op);               // did the launch before fail? Does not wait.
-  CudaStatus (*synchronize)(int32_t device);         // the whole device, then errors reported by kernels
+  CudaStatus (*check)(const char* op);                             // did the launch before fail? Does not wait.
+  CudaStatus (*synchronize)(int32_t device);                       // the whole device, then errors reported by kernels
   CudaStatus (*synchronize_stream)(int32_t device, void* stream);  // nullptr: the current one; then the same
   // Streams are cudaStream_t, ours or another library's. The calling thread's current one, nullptr for set_stream: the default, the
   // device's own non-blocking stream (the legacy default stream is cudaStreamLegacy, 1).

@@ -61,6 +61,28 @@ FD_DEVICE Step block_step(const Step& step, const double* hyper) {
   return s;
 }
 
+// The elements of one pack, from place `at` on.
+template <class Rule, class T>
+FD_DEVICE void update_pack(T* const (&data)[Rule::kArrays], const bool (&used)[Rule::kArrays], int64_t at, int64_t count,
+                           bool aligned, const typename Rule::Step& step) {
+  constexpr int N = Rule::kArrays;
+  Pack<T> p[N];
+#pragma unroll
+  for (int a = 0; a < N; a++) p[a] = used[a] ? load_pack(data[a] + at, count, aligned) : Pack<T>{};
+#pragma unroll
+  for (int k = 0; k < kPack<T>; k++) {
+    T v[N];
+#pragma unroll
+    for (int a = 0; a < N; a++) v[a] = p[a].v[k];
+    Rule::update(step, v, used);
+#pragma unroll
+    for (int a = 0; a < N; a++) p[a].v[k] = v[a];
+  }
+#pragma unroll
+  for (int a = 0; a < N; a++)
+    if (a != 1 && used[a]) store_pack(data[a] + at, p[a], count, aligned);
+}
+
 template <class Rule, class T>
 FD_KERNEL(kThreads, 3)
 dense_kernel(Arrays<T, Rule::kArrays> arrays, typename Rule::Step by_value, const double* hyper) {
@@ -70,22 +92,8 @@ dense_kernel(Arrays<T, Rule::kArrays> arrays, typename Rule::Step by_value, cons
 #pragma unroll
   for (int a = 0; a < N; a++) used[a] = arrays.data[a] != nullptr;
   for (int64_t g = blockIdx.x * int64_t(kThreads) + threadIdx.x; g * kPack<T> < arrays.n; g += int64_t(gridDim.x) * kThreads) {
-    const int64_t at = g * kPack<T>, count = arrays.n - at;
-    Pack<T> p[N];
-#pragma unroll
-    for (int a = 0; a < N; a++) p[a] = used[a] ? load_pack(arrays.data[a] + at, count, arrays.aligned) : Pack<T>{};
-#pragma unroll
-    for (int k = 0; k < kPack<T>; k++) {
-      T v[N];
-#pragma unroll
-      for (int a = 0; a < N; a++) v[a] = p[a].v[k];
-      Rule::update(step, v, used);
-#pragma unroll
-      for (int a = 0; a < N; a++) p[a].v[k] = v[a];
-    }
-#pragma unroll
-    for (int a = 0; a < N; a++)
-      if (a != 1 && used[a]) store_pack(arrays.data[a] + at, p[a], count, arrays.aligned);
+    const int64_t at = g * kPack<T>;
+    update_pack<Rule, T>(arrays.data, used, at, arrays.n - at, arrays.aligned, step);
   }
 }
 
@@ -108,6 +116,93 @@ strided_kernel(Arrays<T, Rule::kArrays> arrays, Walk<Rule::kArrays> walk, typena
     for (int a = 0; a < N; a++)
       if (a != 1 && used[a]) arrays.data[a][at[a]] = v[a];
   }
+}
+
+// Several parameters in one launch: a table by value of the arrays of each, and the number of its first chunk. A block does one
+// chunk of one parameter, so that a model of many small parameters costs few launches, and a large one is spread over the device.
+constexpr int kTableSize = 48;
+constexpr int64_t kChunk = 16 * 1024;  // elements
+template <class T, int N>
+struct Table {
+  Arrays<T, N> arrays[kTableSize];
+  uint32_t first_chunk[kTableSize + 1];
+  int count;
+};
+
+template <class Rule, class T>
+FD_KERNEL(kThreads, 3)
+many_kernel(Table<T, Rule::kArrays> table, typename Rule::Step by_value, const double* hyper) {
+  constexpr int N = Rule::kArrays;
+  const typename Rule::Step step = block_step(by_value, hyper);
+  int low = 0, high = table.count;  // the last parameter whose first chunk is not behind this one
+  while (high - low > 1) {
+    const int middle = (low + high) / 2;
+    if (table.first_chunk[middle] <= blockIdx.x)
+      low = middle;
+    else
+      high = middle;
+  }
+  const Arrays<T, N>& arrays = table.arrays[low];
+  const int64_t begin = int64_t(blockIdx.x - table.first_chunk[low]) * kChunk, end = min_of(begin + kChunk, arrays.n);
+  bool used[N];
+#pragma unroll
+  for (int a = 0; a < N; a++) used[a] = arrays.data[a] != nullptr;
+  for (int64_t at = begin + threadIdx.x * kPack<T>; at < end; at += kThreads * kPack<T>)
+    update_pack<Rule, T>(arrays.data, used, at, arrays.n - at, arrays.aligned, step);
+}
+
+// The arrays of a call if all are dense in the parameter's order.
+template <class Rule, class T>
+bool dense_arrays(const Args& args, Arrays<T, Rule::kArrays>* arrays) {
+  constexpr int N = Rule::kArrays;
+  const View& param = args.in[0];
+  *arrays = {{}, param.numel(), true};
+  for (int a = 0; a < N; a++) {
+    const View& v = args.in[a];
+    arrays->data[a] = v.given() ? v.ptr<T>() : nullptr;
+    arrays->aligned &= is_aligned(arrays->data[a]);
+    if (v.given() && !v.contiguous()) return false;
+  }
+  return true;
+}
+
+template <template <class> class Op, class T>
+void row(const Args& args);
+
+// Neighbours in the list that share their hyper-parameters go together.
+template <template <class> class Op, class T>
+void many(const Args* calls, int n) {
+  using Rule = Op<T>;
+  constexpr int N = Rule::kArrays;
+  Table<T, N> table;
+  table.count = 0;
+  table.first_chunk[0] = 0;
+  const Args* head = nullptr;
+  const auto flush = [&] {
+    if (table.count == 0) return;
+    const bool on_host = head->host_inputs >> N & 1;
+    const double* hyper = head->in[N].ptr<const double>();
+    typename Rule::Step step{};
+    if (on_host) step = typename Rule::Step(hyper);
+    FD_LAUNCH(*head, (many_kernel<Rule, T>), table.first_chunk[table.count], kThreads, on_host ? 0 : sizeof step, table, step,
+              on_host ? nullptr : hyper);
+    table.count = 0;
+  };
+  for (int k = 0; k < n; k++) {
+    Arrays<T, N> arrays;
+    const int64_t chunks = ceil_div(calls[k].in[0].numel(), kChunk);
+    if (chunks == 0) continue;
+    if (chunks > kMaxGrid / kTableSize || !dense_arrays<Rule, T>(calls[k], &arrays)) {
+      row<Op, T>(calls[k]);
+      continue;
+    }
+    if (table.count && (table.count == kTableSize || head->in[N].data != calls[k].in[N].data)) flush();
+    if (table.count == 0) head = &calls[k];
+    table.arrays[table.count] = arrays;
+    table.first_chunk[table.count + 1] = table.first_chunk[table.count] + uint32_t(chunks);
+    table.count++;
+  }
+  flush();
 }
 
 template <template <class> class Op, class T>
@@ -150,12 +245,12 @@ void row(const Args& args) {
 
 }  // namespace
 
-FD_CUDA_TABLE(optim) = {{OpId::sgd_step, kF32, row<Sgd, float>, nullptr},
-                        {OpId::sgd_step, kF64, row<Sgd, double>, nullptr},
-                        {OpId::adam_step, kF32, row<Adam, float>, nullptr},
-                        {OpId::adam_step, kF64, row<Adam, double>, nullptr},
-                        {OpId::rmsprop_step, kF32, row<Rmsprop, float>, nullptr},
-                        {OpId::rmsprop_step, kF64, row<Rmsprop, double>, nullptr},
+FD_CUDA_TABLE(optim) = {{OpId::sgd_step, kF32, row<Sgd, float>, nullptr, many<Sgd, float>},
+                        {OpId::sgd_step, kF64, row<Sgd, double>, nullptr, many<Sgd, double>},
+                        {OpId::adam_step, kF32, row<Adam, float>, nullptr, many<Adam, float>},
+                        {OpId::adam_step, kF64, row<Adam, double>, nullptr, many<Adam, double>},
+                        {OpId::rmsprop_step, kF32, row<Rmsprop, float>, nullptr, many<Rmsprop, float>},
+                        {OpId::rmsprop_step, kF64, row<Rmsprop, double>, nullptr, many<Rmsprop, double>},
                         {}};
 
 }  // namespace fastdl

@@ -162,6 +162,84 @@ bool place_operands(OpObject* op, Operands* in, const TensorObject* out, uint32_
   return true;
 }
 
+// ---- many steps of an optimiser in few launches ----------------------------------------------------------------------------
+namespace {
+
+// One step with all tensors on `device`, ready to launch; what does not fit is left to dispatch.
+struct Step {
+  Call call;
+  View in[kMaxIn], out[kMaxOut];
+  TensorObject* written[kMaxOut];
+  Args args;
+};
+
+bool collect(OpObject* op, PyObject* tuple, Device device, Step* s) {
+  const int n = op->ntensors;
+  if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != n) return false;
+  Call& c = s->call;
+  c = Call{};
+  c.op = OpId(op->op);
+  c.nin = n;
+  c.in = s->in;
+  uint32_t host_inputs = 0;
+  for (int k = 0; k < n; k++) {
+    PyObject* o = PyTuple_GET_ITEM(tuple, k);
+    if (o == Py_None) {
+      s->in[k] = View{};
+      s->in[k].ndim = -1;
+      continue;
+    }
+    if (!is_tensor(o)) return false;
+    s->in[k] = as_tensor(o)->view;
+    if (device_of(as_tensor(o)) == device) continue;
+    if (k < n - 1 || device_of(as_tensor(o)).kind != Device::CPU) return false;
+    host_inputs |= 1u << k;  // hyper-parameters
+  }
+  op_table[op->op].infer(c);
+  if (!s->in[n - 1].contiguous()) return false;
+  for (int k = 0; k < c.nout; k++) {
+    const int a = c.out[k].alias;
+    s->out[k] = s->in[a];
+    s->written[k] = s->in[a].given() ? as_tensor(PyTuple_GET_ITEM(tuple, a)) : nullptr;
+    if (s->written[k] && needs_grad(s->written[k]) && grad_enabled) return false;
+  }
+  s->args = Args{s->out, s->in, &c.attrs, nullptr, c.nout, n, nullptr, host_inputs};
+  return true;
+}
+
+// step(*tensors) for each tuple of the list. On a device, steps of parameters that lie there are launched together.
+bool step_many(OpObject* op, PyObject* list) {
+  const Running running;
+  std::vector<Step> steps;
+  steps.reserve(size_t(PyList_GET_SIZE(list)));
+  Device device;
+  for (Py_ssize_t k = 0; k < PyList_GET_SIZE(list); k++) {
+    PyObject* tuple = PyList_GET_ITEM(list, k);
+    PyObject* first = PyTuple_Check(tuple) && PyTuple_GET_SIZE(tuple) ? PyTuple_GET_ITEM(tuple, 0) : nullptr;
+    const Device d = first && is_tensor(first) ? device_of(as_tensor(first)) : Device{};
+    if (d.kind != Device::CPU && (steps.empty() || d == device)) {
+      device = d;
+      steps.emplace_back();
+      if (collect(op, tuple, device, &steps.back())) continue;
+      steps.pop_back();
+    }
+    PyObject* r = PyObject_Call(reinterpret_cast<PyObject*>(op), tuple, nullptr);
+    if (!r) return false;
+    Py_DECREF(r);
+  }
+  if (steps.empty()) return true;
+  std::vector<Call> calls;
+  std::vector<Args> args;
+  for (Step& s : steps) calls.push_back(s.call), args.push_back(s.args);
+  launch_cuda_many(calls.data(), args.data(), int(steps.size()), device);
+  for (Step& s : steps)
+    for (int k = 0; k < s.call.nout; k++)
+      if (s.written[k]) bump_version(s.written[k]);
+  return true;
+}
+
+}  // namespace
+
 // ---- bindings --------------------------------------------------------------------------------------------------------
 namespace {
 
@@ -198,6 +276,13 @@ void bind_cuda(py::module_& m) {
     CudaProperties p{};
     return cuda_device_count() > 0 && cuda_api()->properties(0, &p) == CudaStatus::Ok && p.emulated;
   });
+  m.def("step_many", [](const py::object& step, const py::list& calls) {
+    if (Py_TYPE(step.ptr()) != op_type || reinterpret_cast<OpObject*>(step.ptr())->op < 0) throw py::type_error("step_many: need an op with kernels");
+    guarded([&] {
+      if (!step_many(reinterpret_cast<OpObject*>(step.ptr()), calls.ptr())) throw py::error_already_set();
+      return 0;
+    });
+  }, "step(*tensors) for each tuple of the list, on a CUDA device in few launches.");
   m.def("cuda_require", [](int index) {
     guarded([&] {
       int32_t n = 0;

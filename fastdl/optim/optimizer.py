@@ -217,6 +217,7 @@ class Optimizer:
             for group, slots in zip(self.param_groups, self._slots, strict=True):
                 common = group._hypers[0]
                 counted = False
+                together: list[tuple[Any, ...]] = []  # on a device: few launches for all parameters
                 for slot in slots:
                     param = slot.param
                     grad = param.grad
@@ -230,7 +231,12 @@ class Optimizer:
                         counted = counted or slot.hyper is common
                     if slot.args is None:
                         slot.place(slot.hyper, self._new_arrays(group, param))
-                    slot.kernel(param, grad, *slot.args)  # type: ignore[misc]
+                    if slot.kernel is self._kernel and param.device.index is not None:
+                        together.append((param, grad, *slot.args))  # type: ignore[misc]
+                    else:
+                        slot.kernel(param, grad, *slot.args)  # type: ignore[misc]
+                if together:
+                    _C.step_many(self._kernel, together)
         finally:
             _C.set_grad_enabled(recording)
         return loss

@@ -320,3 +320,30 @@ def test_threads():
         for _ in range(20):
             want = want * np.float32(1.5) - np.float32(0.5)
         np.testing.assert_allclose(results[k], want, rtol=1e-5)
+
+
+# ---- optimisers ----------------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("make", [lambda p: optim.SGD(p, 0.1, momentum=0.9), lambda p: optim.AdamW(p, 0.1, amsgrad=True), lambda p: optim.RMSprop(p, 0.1)])
+def test_many_parameters_step_together(make):
+    """More tensors than one launch takes, of sizes around a chunk, some strided, of two dtypes: the same bits as one by one."""
+    sizes = [(3,), (0,), (1,), (129, 127), (128, 129), (40000,)] + [(k % 7 + 1, 5) for k in range(60)]
+    for dtype in ("float32", "float64"):
+
+        def parameters(dtype=dtype):
+            made = [fd.random.normal(s, dtype=dtype, rng=k, device="cuda").requires_grad_() for k, s in enumerate(sizes)]
+            made.append(fd.random.normal((9, 4), dtype=dtype, rng=99, device="cuda").T.detach().requires_grad_())
+            for k, p in enumerate(made):
+                p.grad = fd.random.normal(p.shape, dtype=dtype, rng=1000 + k, device="cuda")
+            return made
+
+        together, alone = parameters(), parameters()
+        joint, single = make(together), [make([p]) for p in alone]
+        for _ in range(2):
+            joint.step()
+            for o in single:
+                o.step()
+        for a, b in zip(together, alone):
+            np.testing.assert_array_equal(a.detach().cpu().numpy(), b.detach().cpu().numpy())
+    version = together[3]._version
+    joint.step()
+    assert together[3]._version > version
