@@ -98,10 +98,10 @@ def __dlpack_device__(self: Tensor) -> tuple[int, int]:
     return (1, 0) if index is None else (2, index)
 
 
-@property
-def __cuda_array_interface__(self: Tensor) -> dict[str, Any]:
+def _cuda_array_interface(self: Tensor) -> dict[str, Any]:
     """Version 3 of the interface by which CuPy, Numba and PyTorch take CUDA memory without copying."""
-    if self.device.type != "cuda":
+    index = self.device.index
+    if index is None:
         raise AttributeError("__cuda_array_interface__: this tensor is on the CPU")
     if self.requires_grad:
         raise GradError("__cuda_array_interface__: this tensor requires grad; use detach()")
@@ -113,7 +113,7 @@ def __cuda_array_interface__(self: Tensor) -> dict[str, Any]:
         "data": (self.data_ptr(), False),
         "strides": None if self.is_contiguous() else self.strides,
         "version": 3,
-        "stream": _C.cuda_stream(self.device.index),
+        "stream": _C.cuda_stream(index),
     }
 
 
@@ -361,7 +361,7 @@ _METHODS: dict[str, Any] = {
     "__array__": __array__,
     "__dlpack__": __dlpack__,
     "__dlpack_device__": __dlpack_device__,
-    "__cuda_array_interface__": __cuda_array_interface__,
+    "__cuda_array_interface__": property(_cuda_array_interface),
     "__reduce_ex__": __reduce_ex__,
     "__deepcopy__": __deepcopy__,
     "__format__": __format__,

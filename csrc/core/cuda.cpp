@@ -33,7 +33,9 @@ void open_library() {
   void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
   if (!library) {
     const char* text = dlerror();
-    missing = access(path.c_str(), F_OK) != 0 ? "this build has no CUDA kernels (build with FASTDL_CUDA=ON)" : text ? text : "cannot be loaded";
+    missing = access(path.c_str(), F_OK) != 0 ? "this build has no CUDA kernels (build with FASTDL_CUDA=ON)"
+              : text                          ? text
+                                              : "cannot be loaded";
     return;
   }
   using Entry = const CudaApi* (*)();
@@ -52,9 +54,12 @@ void open_library() {
 
 ErrorCode code_of(CudaStatus s) {
   switch (s) {
-    case CudaStatus::OutOfMemory: return ErrorCode::OutOfMemory;
-    case CudaStatus::IndexError: return ErrorCode::Index;
-    default: return ErrorCode::Device;
+    case CudaStatus::OutOfMemory:
+      return ErrorCode::OutOfMemory;
+    case CudaStatus::IndexError:
+      return ErrorCode::Index;
+    default:
+      return ErrorCode::Device;
   }
 }
 
@@ -87,8 +92,8 @@ class HostCopies {
     extent(v, &lo, &hi);
     for (Copy& c : copies_)
       if (lo != hi && c.lo <= lo && hi <= c.hi)
-        return cuda_check(
-            api->copy(device_, const_cast<char*>(lo), static_cast<char*>(c.host->data) + (lo - c.lo), hi - lo, CudaCopy::HostToDevice));
+        return cuda_check(api->copy(device_, const_cast<char*>(lo), static_cast<char*>(c.host->data) + (lo - c.lo), hi - lo,
+                                    CudaCopy::HostToDevice));
   }
 
  private:
@@ -166,7 +171,10 @@ void extent(const View& v, const char** lo, const char** hi) {
   for (int d = 0; d < v.ndim; d++) {
     if (v.shape[d] == 0) return;
     const int64_t span = (v.shape[d] - 1) * v.strides[d] * item;
-    if (span < 0) a += span; else b += span;
+    if (span < 0)
+      a += span;
+    else
+      b += span;
   }
   *lo = a, *hi = b;
 }

@@ -1,5 +1,5 @@
-// The CUDA side of the core: the library behind cuda/api.h (opened on first use), device buffers, copies, and launches on a device. An
-// op without a CUDA row for a dtype runs its CPU kernel on a copy in host memory: slow, but right.
+// The CUDA side of the core: the library behind cuda/api.h (opened on first use), device buffers, copies, and launches on a device.
+// An op without a CUDA row for a dtype runs its CPU kernel on a copy in host memory: slow, but right.
 #pragma once
 #include <string>
 
@@ -9,7 +9,8 @@
 
 namespace fastdl {
 
-// Opens libfastdl_cuda.so (FASTDL_CUDA_LIBRARY, or lib/ beside the extension). nullptr: there is none that works; why: cuda_missing().
+// Opens libfastdl_cuda.so (FASTDL_CUDA_LIBRARY, or lib/ beside the extension). nullptr: there is none that works; why:
+// cuda_missing().
 const CudaApi* cuda_api();
 const std::string& cuda_missing();
 const CudaApi& need_cuda();          // throws Device, with the reason

@@ -218,7 +218,7 @@ def test_messages_say_what_is_wrong():
 def test_index_out_of_range_is_found_at_the_next_synchronisation():
     x = fd.arange(6, dtype="float32", device="cuda")
     before = x.tolist()
-    with pytest.raises(IndexError, match="out of (range|bounds)") as info:
+    with pytest.raises(IndexError, match=r"out of (range|bounds)") as info:
         fd.take(x, fd.array([1, 99], device="cuda")).tolist()
     assert isinstance(info.value, fd.FastdlError)
     with pytest.raises(IndexError):

@@ -1,5 +1,6 @@
 """Devices, streams, events, copies and the caching allocator, on a GPU or the emulator (FASTDL_CUDA_LIBRARY)."""
 
+import itertools
 import os
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def test_blocks_do_not_overlap(quiet):
             t = live.pop(k)
             assert (t.cpu().numpy() == k).all()
     spans = sorted((t.__cuda_array_interface__["data"][0], t.nbytes) for t in live.values())
-    assert all(a + n <= b for (a, n), (b, _) in zip(spans, spans[1:]))
+    assert all(a + n <= b for (a, n), (b, _) in itertools.pairwise(spans))
     assert all(a % 512 == 0 for a, _ in spans)
 
 

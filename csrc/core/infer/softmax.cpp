@@ -61,7 +61,8 @@ void check_classes(const Call& c, const View& x, const View& target) {
          dtype_name(target.dtype));
   const double smoothing = c.attrs.f[0];
   if (!(smoothing >= 0 && smoothing <= 1)) fail(ErrorCode::Value, "%s: label_smoothing is %g; needs 0 to 1", name, smoothing);
-  for (int64_t i = 0, n = target.data ? target.shape[0] : 0; i < n; i++) {  // no data: in a device's memory, where the kernel checks
+  for (int64_t i = 0, n = target.data ? target.shape[0] : 0; i < n;
+       i++) {  // no data: in a device's memory, where the kernel checks
     const int64_t t = int_at(target, i);
     if (t != c.attrs.i[0] && (t < 0 || t >= x.shape[1]))
       fail(ErrorCode::Index, "%s: target[%lld] is %lld; %lld classes need targets from 0 to %lld", name, static_cast<long long>(i),
