@@ -246,11 +246,6 @@ void check_words(Shadow& shadow, const void* p, size_t bytes, bool write, uint8_
     if (write)
       for (const Entry& e : cell.reader)
         if (clashes(e)) report_race(e, false, p, bytes, write, pc);
-    if ((!write || atomic) && (state >> 4 & mask) != mask) {
-      Fault f = make_fault(Kind::Uninitialised, p, bytes, false, pc);
-      locate(f);
-      remember(f);
-    }
     const Entry mine = {now, code, uint16_t(me), mask, flags};
     if (write) {
       add_writer(cell, mine);
@@ -258,6 +253,22 @@ void check_words(Shadow& shadow, const void* p, size_t bytes, bool write, uint8_
     } else {
       add_reader(cell, mine);
     }
+  }
+}
+
+// A copy of a struct reads its padding, and 16 bytes at the end of a row may be more than what is used: only words of which nothing
+// was ever written count, in copies of more than 16 bytes only pairs of such words.
+void check_initialised(const Shadow& shadow, const void* p, size_t bytes, const void* pc) {
+  const size_t first = size_t(static_cast<const char*>(p) - shadow.base), end = first + bytes;
+  const size_t unit = bytes > 16 ? 2 * kWord : kWord;
+  for (size_t i = first; i < end; i = (i / unit + 1) * unit) {
+    bool written = false;
+    for (size_t k = i; k < std::min(end, (i / unit + 1) * unit) && !written; k++)
+      written = shadow.bytes[k / kWord] >> (4 + k % kWord) & 1;
+    if (written) continue;
+    Fault f = make_fault(Kind::Uninitialised, p, bytes, false, pc);
+    locate(f);
+    return remember(f);
   }
 }
 
@@ -321,6 +332,7 @@ void check_access(const void* p, size_t bytes, bool write, bool atomic, const vo
   if (!shadow) return check_elsewhere(p, bytes, write, pc);
   check_bounds(*shadow, p, bytes, write, pc);
   if (stats_on && !atomic) stats_access(p, bytes, write, shadow == &shared_shadow ? Space::Shared : Space::Global, pc);
+  if (!write || atomic) check_initialised(*shadow, p, bytes, pc);
   check_words(*shadow, p, bytes, write, atomic ? kAtomic : 0, pc);
 }
 
