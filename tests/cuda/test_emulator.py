@@ -315,7 +315,7 @@ def counted(emulator: Emulator, name: str, fault: bool, elements: int) -> list:
     assert emulator.launch(name, int(fault), np.zeros(elements, np.float32), np.zeros(elements, np.float32), elements) == ""
     rows = emulator.counts()
     emulator.lib.fastdl_emu_count(0)
-    assert rows and all("traffic.cu:" in r["place"] for r in rows)
+    assert rows and all("traffic.cu:" in r["place"] and r["kernel"] == f"{name}_kernel<{str(fault).lower()}>" for r in rows)
     return rows
 
 
@@ -368,6 +368,7 @@ def test_widen_all_patterns(emulator: Emulator) -> None:
     np.testing.assert_array_equal(out[1], (bits.astype(np.uint32) << 16).view(np.float32))
 
 
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_narrow(emulator: Emulator, dtype) -> None:
     """All 16-bit values, the middles between neighbours, what lies just beside them, and random bit patterns."""

@@ -29,7 +29,8 @@ void stats_access(const void* p, size_t bytes, bool write, Space space, const vo
 // "softmax.cu:41" with the callers into which it was inlined: "device/reduce.cuh:20, from softmax.cu:41"; a place of the emulator's
 // own headers is left out.
 void symbolize(const std::vector<const void*>& pcs, std::map<const void*, std::string>* places);
-extern const char* const image_begin;  // where this library is loaded
+std::string function_name(const void* code);  // with its template arguments
+extern const char* const image_begin;         // where this library is loaded
 extern const char* const image_end;
 
 }  // namespace emu

@@ -1,5 +1,7 @@
 // What -fsanitize=thread makes kernels call, GCC's and Clang's names (compiler-rt, tsan_interface.h). libtsan is not linked.
 // The callbacks also run in host code of the kernel files, where nothing is checked.
+#include <cstring>
+
 #include "cuda/emu/checker.h"
 
 using namespace fastdl::emu;
@@ -41,6 +43,19 @@ FD_EXPORT void __tsan_read_range(void* p, size_t n) {
 }
 FD_EXPORT void __tsan_write_range(void* p, size_t n) {
   if (block.running) check_access(p, n, true, false, FD_PC);
+}
+// Clang's names for what GCC leaves as calls of the C library.
+FD_EXPORT void* __tsan_memcpy(void* to, const void* from, size_t n) {
+  if (block.running && n) check_access(from, n, false, false, FD_PC), check_access(to, n, true, false, FD_PC);
+  return std::memcpy(to, from, n);
+}
+FD_EXPORT void* __tsan_memmove(void* to, const void* from, size_t n) {
+  if (block.running && n) check_access(from, n, false, false, FD_PC), check_access(to, n, true, false, FD_PC);
+  return std::memmove(to, from, n);
+}
+FD_EXPORT void* __tsan_memset(void* to, int value, size_t n) {
+  if (block.running && n) check_access(to, n, true, false, FD_PC);
+  return std::memset(to, value, n);
 }
 FD_EXPORT void __tsan_init() {}
 FD_EXPORT void __tsan_func_entry(void*) {}

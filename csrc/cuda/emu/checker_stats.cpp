@@ -37,7 +37,7 @@ struct Counts {
   uint64_t requests = 0, bytes = 0, transfers = 0, ideal = 0;  // transfers: sectors or wavefronts
 };
 struct Key {
-  std::string kernel;
+  void (*kernel)();
   const void* pc;
   size_t bytes;
   bool write;
@@ -102,7 +102,7 @@ std::string report() {
   // One row per place in the source: the compiler may have made several instructions of it.
   std::map<std::tuple<std::string, std::string, size_t, bool, Space>, Counts> rows;
   for (const auto& [key, counts] : totals) {
-    Counts& row = rows[{key.kernel, places[key.pc], key.bytes, key.write, key.space}];
+    Counts& row = rows[{function_name(reinterpret_cast<const void*>(key.kernel)), places[key.pc], key.bytes, key.write, key.space}];
     row.requests += counts.requests;
     row.bytes += counts.bytes;
     row.transfers += counts.transfers;
@@ -135,7 +135,7 @@ void stats_end_block() {
   if (!stats_on) return;
   stats_on = false;
   for (const Instruction& i : instructions) {
-    Counts& c = totals[{block.kernel, i.pc, i.bytes, i.write, i.space}];
+    Counts& c = totals[{block.launch->kernel, i.pc, i.bytes, i.write, i.space}];
     for (const auto& requests : i.warp) {
       for (const Request& r : requests) {
         c.requests++;

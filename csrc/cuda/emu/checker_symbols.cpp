@@ -2,6 +2,7 @@
 #include <dlfcn.h>
 #include <link.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 
@@ -53,6 +54,25 @@ std::string short_path(const std::string& path) {
 
 const char* const image_begin = image().base;
 const char* const image_end = image().end;
+
+std::string function_name(const void* code) {
+  static std::map<const void*, std::string> known;
+  std::string& name = known[code];
+  if (!name.empty()) return name;
+  char command[4096], line[4096] = "";
+  std::snprintf(command, sizeof command, "addr2line -f -C -e '%s' %#zx 2>/dev/null", image().path.c_str(),
+                size_t(static_cast<const char*>(code) - image().base));
+  if (FILE* out = popen(command, "r")) {
+    if (std::fgets(line, sizeof line, out)) name = line;
+    pclose(out);
+  }
+  // "void fastdl::(anonymous namespace)::softmax_kernel<float, 4>(float const*, ...)" to "softmax_kernel<float, 4>"
+  for (const char* noise : {"fastdl::", "(anonymous namespace)::"})
+    for (size_t at; (at = name.find(noise)) != std::string::npos;) name.erase(at, std::strlen(noise));
+  if (name.compare(0, 5, "void ") == 0) name.erase(0, 5);
+  name.erase(std::min({name.find('('), name.find('\n'), name.size()}));
+  return name;
+}
 
 void symbolize(const std::vector<const void*>& pcs, std::map<const void*, std::string>* places) {
   static std::map<const void*, std::string> known;

@@ -11,7 +11,7 @@
 namespace fastdl::cuda {
 namespace {
 
-thread_local char text[1024];  // no destructor: readable as long as the thread lives
+thread_local char text[4096];  // no destructor: readable as long as the thread lives
 
 // Errors after which the context is lost (CUDA Runtime API, "Data types used by CUDA Runtime": "the process must be terminated
 // and relaunched"). By number, because not every version of the headers names them all.
@@ -43,6 +43,9 @@ CudaStatus failed(cudaError_t error, const char* doing) {
   const int code = int(error);
   cudaGetLastError();  // clears the error of this thread, so that check() does not find it a second time
   const char* why = cudaGetErrorString(error);
+#if defined(FASTDL_EMULATE)
+  if (is_sticky(code)) return fail(CudaStatus::DeviceError, "%s: %s", doing, why);  // a report of the emulator, which goes on
+#endif
   if (is_sticky(code))
     return fail(CudaStatus::DeviceError,
                 "%s: %s (CUDA error %d). A kernel before this call failed; this process has lost its CUDA context with all data on "
