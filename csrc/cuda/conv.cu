@@ -59,8 +59,6 @@ ConvCall call_of(const Args& a, const View& x, const View& w, const View& y, boo
   return c;
 }
 
-bool aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
-
 // ---- y and dx ---------------------------------------------------------------------------------------------------------------
 // w (O, C / groups, KH, KW) -> of each group, of each phase: [column][tap of the phase][channel read]
 struct PackWeights {
@@ -93,24 +91,14 @@ conv_pack_weights(const PackWeights p) {
   }
 }
 
-template <class T, class Tile, class Form>
-void launch_ffma(const Args& a, const Form& form) {
-  FD_LAUNCH(a, (gemm_ffma<T, Tile, Form>), tile_grid(form.tiling.tiles()), Tile::kThreads, sizeof(FfmaStorage<T, Tile>), form);
-}
 template <class T, class Form>
 void launch(const Args& a, const GemmPlan& plan, const Form& form) {
-  if constexpr (sizeof(T) == 4) {
-    if (plan.large)
-      launch_ffma<T, FfmaLarge<1>>(a, form);
-    else
-      launch_ffma<T, FfmaSmall<3>>(a, form);
-  } else {
-    launch_ffma<T, FfmaSmall<2>>(a, form);
-  }
-  if (form.partial) {
-    const int64_t blocks = ceil_div(form.tiling.z * form.tiling.m * (form.tiling.n + 1), 256);
-    FD_LAUNCH(a, (gemm_add_parts<T, Form>), uint32_t(min_of(blocks, 16 * a.device->multiprocessors)), 256, 0, form);
-  }
+  if constexpr (sizeof(T) == 8)
+    launch_gemm<FfmaSmall<T, 2>>(a, form);
+  else if (plan.large)
+    launch_gemm<FfmaLarge<T, Load::Any, Load::Any, 1>>(a, form);
+  else
+    launch_gemm<FfmaSmall<T, 3>>(a, form);
 }
 
 struct GatherPlan {
@@ -144,12 +132,12 @@ void gather(const Args& a, const ConvCall& c, const View& source, const View& w,
   form.tiling = plan.gemm.tiling;
   form.g = c.g;
   form.source = source.ptr<T>();
-  form.weights = {a.workspace, 0, 1, true, c.g.channels % 4 == 0};
+  form.weights = {a.workspace, 0, 1, Walk::AlongK, c.g.channels % 4 == 0};
   form.weight_taps = int64_t(c.g.columns) * c.g.channels;
   form.out = out;
   form.partial = plan.gemm.partial_bytes ? static_cast<char*>(a.workspace) + plan.packed_bytes : nullptr;
-  form.vector_out = c.g.columns % 4 == 0 && aligned(out.out);
-  form.vector_source = c.g.channels % 4 == 0 && aligned(source.data);
+  form.vector_out = c.g.columns % 4 == 0 && is_aligned(out.out);
+  form.whole_source = c.g.channels % 4 == 0 && is_aligned(source.data);
   launch<T>(a, plan.gemm, form);
 }
 
@@ -200,14 +188,15 @@ void conv2d_backward_weight(const Args& a) {
   WeightForm<T> form = {};
   form.tiling = plan.tiling;
   form.g = c.g;
-  form.grad = {dy.data, 1, c.out_channels, false, c.g.columns % 4 == 0 && aligned(dy.data)};
+  const bool whole = c.g.columns % 4 == 0 && is_aligned(dy.data);
+  form.grad = {dy.data, 1, c.out_channels, whole ? Walk::AlongLines : Walk::AcrossLines, whole};
   form.source = x.ptr<T>();
   form.out.out = dw.data;
   form.out.line_sums = db.data;
   form.out.dtype = dw.dtype;
   form.partial = plan.partial_bytes ? a.workspace : nullptr;
-  form.vector_out = c.g.channels % 4 == 0 && aligned(dw.data);
-  form.vector_source = c.g.channels % 4 == 0 && aligned(x.data);
+  form.vector_out = c.g.channels % 4 == 0 && is_aligned(dw.data);
+  form.whole_source = c.g.channels % 4 == 0 && is_aligned(x.data);
   launch<T>(a, plan, form);
 }
 template <class T>

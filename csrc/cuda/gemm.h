@@ -45,4 +45,8 @@ enum class Precision : int8_t { Highest, High };
 int64_t gemm_workspace(const GemmProblem& p, const DeviceContext& device, Precision precision = Precision::Highest);
 void run_gemm(const Args& a, const GemmProblem& p, Precision precision = Precision::Highest);
 
+// The kernels: each takes every shape and stride of its dtypes.
+void run_gemm_ffma(const Args& a, const GemmProblem& p);  // float, double
+void run_gemm_mma(const Args& a, const GemmProblem& p);   // float16, bfloat16
+
 }  // namespace fastdl

@@ -14,7 +14,7 @@ constexpr int64_t kSplitDepth = 256;
 constexpr int64_t kMaxSplits = 64;
 
 // Tiles are visited in bands of this many rows of tiles, so that the tiles under way at a time share operands in the L2 cache.
-constexpr int64_t kTileBand = 8;
+constexpr int32_t kTileBand = 8;
 
 }  // namespace
 }  // namespace fastdl

@@ -58,7 +58,7 @@ FD_DEVICE AxisPhase phase_of(const ConvAxis& a, bool forward, int32_t remainder)
 struct GatherRows {
   AxisPhase phase[2];
   Divider image, row;
-  int64_t count, base, pitch;
+  int64_t pixels, base;
   int32_t out[2];
 
   FD_DEVICE void pixel(int64_t m, int32_t& n, int32_t& i, int32_t& j) const {
@@ -66,7 +66,7 @@ struct GatherRows {
     n = divide(int32_t(m), image, rest);
     i = divide(rest, row, j);
   }
-  FD_DEVICE int64_t offset(int64_t m) const {
+  FD_DEVICE int64_t offset(int64_t m, int64_t pitch) const {
     int32_t n, i, j;
     pixel(m, n, i, j);
     const int64_t line = int64_t(n) * out[0] + phase[0].begin + i * phase[0].step;
@@ -76,26 +76,27 @@ struct GatherRows {
 
 constexpr int32_t kNowhere = -(1 << 30);  // a position that stays outside of the image, whatever the tap
 
-template <class S, class Map, int kDepth>
-struct GatherLoader {
+// The pixels that a (tap, channel) meets. Whole: channels are a multiple of a chunk.
+template <class S, class Map, Load kLoad>
+struct GatherLoader : LoaderKind<Map, kLoad> {
   const S* image[Map::kChunks];  // of each of the thread's pixels, at the group's first channel
   int32_t at[Map::kChunks][2];   // position of the first tap
   int32_t tap[2], channel;       // of the chunk's first k
-  int64_t ks;
+  int32_t ks;
   int32_t size[2], tap_step[2], taps_across, channels;
   int64_t pitch;
-  bool vector;
-  static constexpr bool along_k = true;
 
-  FD_DEVICE void begin(const S* source, const ConvGeometry& g, const GatherRows& rows, const TilePlace& t, bool whole, int thread) {
-    vector = whole;
+  FD_DEVICE void begin(const S* source, const ConvGeometry& g, const GatherRows& rows, const TilePlace& t, int64_t m0, bool whole,
+                       int thread) {
+    this->walk_ = Walk::AlongK;
+    this->whole_ = whole;
     pitch = g.pitch;
     channels = g.channels;
     taps_across = rows.phase[1].taps;
 #pragma unroll
     for (int a = 0; a < 2; a++) size[a] = g.axis[a].source, tap_step[a] = rows.phase[a].tap_step;
-    const int64_t line = t.m0 + Map::line(true, thread), k = t.k0 + Map::k(true, thread);
-    ks = t.k1 - k;
+    const int64_t line = m0 + Map::line(Walk::AlongK, thread), k = t.k0 + Map::k(Walk::AlongK, thread);
+    ks = int32_t(t.k1 - k);
     tap[0] = tap[1] = channel = 0;
     if (ks > 0) {
       const int32_t which = int32_t(k / channels);
@@ -105,10 +106,10 @@ struct GatherLoader {
     }
 #pragma unroll
     for (int i = 0; i < Map::kChunks; i++) {
-      const int64_t m = line + i * Map::line_step(true);
+      const int64_t m = line + i * Map::line_step(Walk::AlongK);
       image[i] = source;
       at[i][0] = at[i][1] = kNowhere;
-      if (m >= rows.count) continue;
+      if (m >= rows.pixels) continue;
       int32_t n, p, q;
       rows.pixel(m, n, p, q);
       image[i] += int64_t(n) * size[0] * size[1] * pitch;
@@ -116,43 +117,43 @@ struct GatherLoader {
       at[i][1] = rows.phase[1].first + q * rows.phase[1].move;
     }
   }
-  FD_DEVICE void advance(int32_t& i, int32_t& j, int32_t& c, int32_t by) const {
+  FD_DEVICE void step(int32_t& i, int32_t& j, int32_t& c, int32_t by) const {
     c += by;
     while (c >= channels) {
       c -= channels;
       if (++j == taps_across) j = 0, i++;
     }
   }
-  template <class T>
-  FD_DEVICE void load(T (&r)[Map::kChunks][4]) {
+  // The element of pixel number `chunk` at (i, j, c), or null beside the image.
+  FD_DEVICE const S* find(int chunk, int32_t i, int32_t j, int32_t c) const {
+    const int32_t h = at[chunk][0] + i * tap_step[0], w = at[chunk][1] + j * tap_step[1];
+    if (uint32_t(h) >= uint32_t(size[0]) || uint32_t(w) >= uint32_t(size[1])) return nullptr;
+    return image[chunk] + (int64_t(h) * size[1] + w) * pitch + c;
+  }
+  FD_DEVICE Chunk<S> chunk(int i, const S* nothing) const {
+    const S* p = ks > 0 ? find(i, tap[0], tap[1], channel) : nullptr;
+    if (!p) return {nothing, 0};
+    return {p, Map::kVector};
+  }
+  FD_DEVICE void gather(int chunk, S (&v)[Map::kVector]) const {
     int32_t i = tap[0], j = tap[1], c = channel;
-    if (vector) {
 #pragma unroll
-      for (int chunk = 0; chunk < Map::kChunks; chunk++) {
-        const int32_t h = at[chunk][0] + i * tap_step[0], w = at[chunk][1] + j * tap_step[1];
-        const bool inside = ks > 0 && uint32_t(h) < uint32_t(size[0]) && uint32_t(w) < uint32_t(size[1]);
-        load_4(r[chunk], inside ? image[chunk] + (int64_t(h) * size[1] + w) * pitch + c : image[chunk], 1, inside ? 4 : 0, true);
-      }
-    } else {
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-#pragma unroll
-        for (int chunk = 0; chunk < Map::kChunks; chunk++) {
-          const int32_t h = at[chunk][0] + i * tap_step[0], w = at[chunk][1] + j * tap_step[1];
-          const bool inside = e < ks && uint32_t(h) < uint32_t(size[0]) && uint32_t(w) < uint32_t(size[1]);
-          r[chunk][e] = inside ? T(widen_or_keep(image[chunk][(int64_t(h) * size[1] + w) * pitch + c])) : T(0);
-        }
-        if (e < ks) advance(i, j, c, 1);
-      }
+    for (int e = 0; e < Map::kVector; e++) {
+      const S* p = e < ks ? find(chunk, i, j, c) : nullptr;
+      v[e] = p ? *p : S{};
+      if (e < ks) step(i, j, c, 1);
     }
-    ks -= kDepth;
-    if (ks > 0) advance(tap[0], tap[1], channel, kDepth);
+  }
+  FD_DEVICE void advance() {
+    ks -= Map::kDepth;
+    if (ks > 0) step(tap[0], tap[1], channel, Map::kDepth);
   }
 };
 
 // z counts (group, phase along the first axis, phase along the second).
 template <class S>
 struct GatherForm {
+  using Element = S;
   GemmTiling tiling;
   ConvGeometry g;
   const S* source;
@@ -160,12 +161,12 @@ struct GatherForm {
   int64_t weight_taps;  // elements of one tap of a group: columns x channels
   GemmEpilogue out;
   void* partial;
-  bool vector_out, vector_source;
+  bool vector_out, whole_source;
 
-  template <class Map, int kDepth>
-  using LoadA = GatherLoader<S, Map, kDepth>;
-  template <class Map, int kDepth>
-  using LoadB = MatrixLoader<S, Map, kDepth>;
+  template <class Map, Load kLoad>
+  using LoadA = GatherLoader<S, Map, kLoad>;
+  template <class Map, Load kLoad>
+  using LoadB = MatrixLoader<S, Map, kLoad>;
 
   FD_DEVICE GatherRows rows(int64_t z, int64_t& group) const {
     GatherRows r;
@@ -176,116 +177,125 @@ struct GatherForm {
     r.phase[1] = phase_of(g.axis[1], g.forward, phase - first * g.axis[1].phases);
     r.image = g.image[r.phase[0].one_fewer][r.phase[1].one_fewer];
     r.row = g.row[r.phase[1].one_fewer];
-    r.count = tiling.m / g.image[0][0].divisor * r.phase[0].count * r.phase[1].count;
+    r.pixels = tiling.m / g.image[0][0].divisor * r.phase[0].count * r.phase[1].count;
     r.base = group * g.columns;
-    r.pitch = g.out_pitch;
     r.out[0] = g.axis[0].out;
     r.out[1] = g.axis[1].out;
     return r;
   }
+  struct Rows : GatherRows {
+    FD_DEVICE int64_t count(const GatherForm&) const { return this->pixels; }
+    FD_DEVICE int64_t offset(const GatherForm& f, int64_t, int64_t m) const { return GatherRows::offset(m, f.g.out_pitch); }
+  };
   template <class A, class B>
-  FD_DEVICE GatherRows begin(TilePlace& t, A& load_a, B& load_b, int thread) const {
+  FD_DEVICE Rows begin(TilePlace& t, int64_t m0, int64_t n0, A& load_a, B& load_b, int thread) const {
     int64_t group;
-    const GatherRows r = rows(t.z, group);
+    const Rows r = {rows(t.z, group)};
     const int64_t k = int64_t(r.phase[0].taps) * r.phase[1].taps * g.channels;
     t.k1 = min_of(t.k1, k);
-    load_a.begin(source + group * g.channels, g, r, t, vector_source, thread);
+    load_a.begin(source + group * g.channels, g, r, t, m0, whole_source, thread);
     const int64_t taps_before = int64_t(r.phase[0].before) * g.axis[1].taps + int64_t(r.phase[0].taps) * r.phase[1].before;
     GemmSide side = weights;
-    if (side.along_k) side.line_stride = k;
+    if (side.k_stride == 1) side.line_stride = k;  // else: one tap, weights as they are
     const int64_t offset = (group * g.axis[0].taps * g.axis[1].taps + taps_before) * weight_taps;
-    load_b.begin(side, offset, t.n0, tiling.n, t.k0, t.k1, thread);
+    load_b.begin(side, offset, n0, tiling.n, t.k0, t.k1, thread);
     return r;
   }
+  FD_DEVICE const S* any_a() const { return source; }
+  FD_DEVICE const S* any_b() const { return static_cast<const S*>(weights.data); }
   FD_DEVICE int64_t part_offset(int64_t z, int64_t m, int64_t n) const {
     int64_t group;
     const GatherRows r = rows(z, group);
-    return m < r.count ? r.offset(m) + n : -1;
+    return m < r.pixels ? r.offset(m, g.out_pitch) + n : -1;
   }
 };
 
-// x by (tap, channel) and output pixel.
-template <class S, class Map, int kDepth>
-struct TapLoader {
+// x by (tap, channel) and output pixel: a thread stays with its taps and goes through the pixels.
+template <class S, class Map, Load kLoad>
+struct TapLoader : LoaderKind<Map, kLoad> {
   const S* p;
-  int32_t offset[4][2], channel[4];  // of the chunk's elements: what the tap adds to the pixel's position
+  int32_t offset[2];  // what the tap adds to the pixel's position
   int32_t pixel, ks;
   int32_t size[2], stride[2];
   int64_t pitch;
   Divider image, row;
-  bool vector;
-  static constexpr bool along_k = false;
 
-  FD_DEVICE void begin(const S* source, const ConvGeometry& g, const TilePlace& t, int64_t columns, bool whole, int thread) {
-    vector = whole;
+  FD_DEVICE void begin(const S* source, const ConvGeometry& g, const TilePlace& t, int64_t n0, int64_t columns, bool whole,
+                       int thread) {
+    this->whole_ = whole;
+    this->walk_ = this->whole() ? Walk::AlongLines : Walk::AcrossLines;
     p = source;
     pitch = g.pitch;
     image = g.image[0][0];
     row = g.row[0];
-    pixel = int32_t(t.k0) + Map::k(false, thread);
+    pixel = int32_t(t.k0) + Map::k(this->walk(), thread);
     ks = int32_t(t.k1) - pixel;
 #pragma unroll
     for (int a = 0; a < 2; a++) size[a] = g.axis[a].source, stride[a] = g.axis[a].stride;
+    offset[0] = offset[1] = kNowhere;
+    const int64_t n = n0 + Map::line(this->walk(), thread);
+    if (n >= columns) return;
+    const int32_t tap = int32_t(n / g.channels), i = tap / g.axis[1].taps;
+    p += n - int64_t(tap) * g.channels;
+    offset[0] = i * g.axis[0].dilation - g.axis[0].padding;
+    offset[1] = (tap - i * g.axis[1].taps) * g.axis[1].dilation - g.axis[1].padding;
+  }
+  FD_DEVICE const S* find(int32_t k) const {
+    int32_t rest, q;
+    const int32_t n = divide(pixel + k, image, rest), i = divide(rest, row, q);
+    const int32_t h = i * stride[0] + offset[0], w = q * stride[1] + offset[1];
+    if (uint32_t(h) >= uint32_t(size[0]) || uint32_t(w) >= uint32_t(size[1])) return nullptr;
+    return p + ((int64_t(n) * size[0] + h) * size[1] + w) * pitch;
+  }
+  FD_DEVICE Chunk<S> chunk(int i, const S* nothing) const {
+    const int k = i * Map::k_step(Walk::AlongLines);
+    const S* from = k < ks ? find(k) : nullptr;
+    if (!from) return {nothing, 0};
+    return {from, Map::kVector};
+  }
+  FD_DEVICE void gather(int i, S (&v)[Map::kVector]) const {
 #pragma unroll
-    for (int e = 0; e < 4; e++) {
-      const int64_t n = t.n0 + Map::line(false, thread) + e;
-      offset[e][0] = offset[e][1] = kNowhere;
-      channel[e] = 0;
-      if (n >= columns) continue;
-      const int32_t tap = int32_t(n / g.channels), i = tap / g.axis[1].taps;
-      channel[e] = int32_t(n - int64_t(tap) * g.channels);
-      offset[e][0] = i * g.axis[0].dilation - g.axis[0].padding;
-      offset[e][1] = (tap - i * g.axis[1].taps) * g.axis[1].dilation - g.axis[1].padding;
+    for (int e = 0; e < Map::kVector; e++) {
+      const int k = i * Map::k_step(Walk::AcrossLines) + e;
+      const S* from = k < ks ? find(k) : nullptr;
+      v[e] = from ? *from : S{};
     }
   }
-  template <class T>
-  FD_DEVICE void load(T (&r)[Map::kChunks][4]) {
-#pragma unroll
-    for (int chunk = 0; chunk < Map::kChunks; chunk++) {
-      const int step = chunk * Map::k_step(false);
-      int32_t rest, q;
-      const int32_t n = divide(step < ks ? pixel + step : 0, image, rest), h0 = divide(rest, row, q) * stride[0],
-                    w0 = q * stride[1];
-      const S* from = p + int64_t(n) * size[0] * size[1] * pitch;
-#pragma unroll
-      for (int e = 0; e < 4; e++) {
-        if (vector && e > 0) break;
-        const int32_t h = h0 + offset[e][0], w = w0 + offset[e][1];
-        const bool inside = step < ks && uint32_t(h) < uint32_t(size[0]) && uint32_t(w) < uint32_t(size[1]);
-        const S* at = inside ? from + (int64_t(h) * size[1] + w) * pitch + channel[e] : p;
-        if (vector)
-          load_4(r[chunk], at, 1, inside ? 4 : 0, true);
-        else
-          r[chunk][e] = inside ? T(widen_or_keep(*at)) : T(0);
-      }
-    }
-    pixel += kDepth;
-    ks -= kDepth;
+  FD_DEVICE void advance() {
+    pixel += Map::kDepth;
+    ks -= Map::kDepth;
   }
 };
 
 // z counts groups.
 template <class S>
 struct WeightForm {
+  using Element = S;
   GemmTiling tiling;
   ConvGeometry g;  // axis: source = x, out = y; channels of x
   GemmSide grad;   // (output channel, pixel), of the first group
   const S* source;
   GemmEpilogue out;
   void* partial;
-  bool vector_out, vector_source;
+  bool vector_out, whole_source;
 
-  template <class Map, int kDepth>
-  using LoadA = MatrixLoader<S, Map, kDepth>;
-  template <class Map, int kDepth>
-  using LoadB = TapLoader<S, Map, kDepth>;
+  template <class Map, Load kLoad>
+  using LoadA = MatrixLoader<S, Map, kLoad>;
+  template <class Map, Load kLoad>
+  using LoadB = TapLoader<S, Map, kLoad>;
 
+  struct Rows {  // without parts: one tap
+    FD_DEVICE int64_t count(const WeightForm& f) const { return f.tiling.m; }
+    FD_DEVICE int64_t offset(const WeightForm& f, int64_t z, int64_t m) const { return (z * f.tiling.m + m) * f.tiling.n; }
+  };
   template <class A, class B>
-  FD_DEVICE MatrixRows begin(TilePlace& t, A& load_a, B& load_b, int thread) const {
-    load_a.begin(grad, t.z * tiling.m, t.m0, tiling.m, t.k0, t.k1, thread);
-    load_b.begin(source + t.z * g.channels, g, t, tiling.n, vector_source, thread);
-    return {tiling.m, t.z * tiling.m * tiling.n, tiling.n};
+  FD_DEVICE Rows begin(TilePlace& t, int64_t m0, int64_t n0, A& load_a, B& load_b, int thread) const {
+    load_a.begin(grad, t.z * tiling.m, m0, tiling.m, t.k0, t.k1, thread);
+    load_b.begin(source + t.z * g.channels, g, t, n0, tiling.n, whole_source, thread);
+    return {};
   }
+  FD_DEVICE const S* any_a() const { return static_cast<const S*>(grad.data); }
+  FD_DEVICE const S* any_b() const { return source; }
   // dw is (output channel, input channel, tap)
   FD_DEVICE int64_t part_offset(int64_t z, int64_t m, int64_t n) const {
     const int64_t taps = int64_t(g.axis[0].taps) * g.axis[1].taps, tap = n / g.channels, channel = n - tap * g.channels;

@@ -1,5 +1,6 @@
 // What becomes of sums before they are stored: bias, activation, the dtype of the result.
 #pragma once
+#include "cuda/device/pack.cuh"
 #include "cuda/gemm.h"
 #include "math/activation.h"
 
@@ -7,12 +8,13 @@ namespace fastdl {
 namespace {
 
 template <class T>
-struct alignas(16) Pack16 {
-  T v[16 / sizeof(T)];
+struct alignas(8) Pair {
+  T a, b;
 };
-
 template <class T>
-constexpr DType kDTypeOf = dtype_of<T>();
+FD_DEVICE void store_8(void* p, Pair<T> x) {
+  *static_cast<uint64_t*>(p) = bit_cast<uint64_t>(x);
+}
 
 // Element i of memory of any float dtype, as T.
 template <class T>
@@ -45,25 +47,36 @@ FD_DEVICE void store_float(void* p, DType dtype, int64_t i, T x) {
   }
 }
 
-// Four neighbours of memory, of which `count` exist. `vector`: address of p + i and element size permit one wide access.
+// Four neighbours of memory, of which `count` exist. vector: the four may be written at once.
 template <class T>
 FD_DEVICE void store_4(void* p, DType dtype, int64_t i, const T (&v)[4], int count, bool vector) {
   if (vector && count >= 4) {
     if (dtype == DType::float32) {
-      const Pack16<float> x = {{float(v[0]), float(v[1]), float(v[2]), float(v[3])}};
-      store_16(static_cast<float*>(p) + i, x);
-      return;
+      const Pack<float> x = {{float(v[0]), float(v[1]), float(v[2]), float(v[3])}};
+      return store_16(static_cast<float*>(p) + i, x);
     }
     if (dtype == DType::float64) {
-      const Pack16<double> x = {{double(v[0]), double(v[1])}}, y = {{double(v[2]), double(v[3])}};
+      const Pack<double> x = {{double(v[0]), double(v[1])}}, y = {{double(v[2]), double(v[3])}};
       store_16(static_cast<double*>(p) + i, x);
-      store_16(static_cast<double*>(p) + i + 2, y);
-      return;
+      return store_16(static_cast<double*>(p) + i + 2, y);
     }
+    Pair<uint32_t> x = {};
+#pragma unroll
+    for (int j = 0; j < 4; j++) {
+      const uint32_t bits = dtype == DType::bfloat16 ? narrow_bf16(v[j]).bits : narrow_f16(v[j]).bits;
+      (j < 2 ? x.a : x.b) |= bits << (j % 2 * 16);
+    }
+    store_8(static_cast<uint16_t*>(p) + i, x);
+    return;
   }
 #pragma unroll
   for (int j = 0; j < 4; j++)
     if (j < count) store_float(p, dtype, i + j, v[j]);
+}
+
+template <class T>
+FD_DEVICE T bias_of(const GemmEpilogue& out, int64_t z, int64_t n) {
+  return out.bias ? load_float<T>(out.bias, out.bias_dtype, z * out.bias_z_stride + n) : T(0);
 }
 
 template <class T>

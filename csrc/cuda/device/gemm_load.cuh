@@ -1,7 +1,12 @@
-// How a block reads its tiles of an operand: threads take chunks of 4 neighbours, along k or along lines, whichever lies together
-// in memory. A loader knows the addresses; the engines (gemm_ffma.cuh) know where chunks go in shared memory.
+// How a block reads its tiles of an operand. Threads take chunks of kVector neighbours; a loader knows where they lie in memory,
+// the engine (gemm_engine.cuh) and its arithmetic know where they go in shared memory.
+//
+// Where the neighbours are together in memory, aligned to 16 bytes, a chunk is read whole; else its elements are gathered one by
+// one, along k, by threads that run along whichever dimension is dense, so that a warp reads neighbours.
 #pragma once
-#include "cuda/device/epilogue.cuh"
+#include "cuda/device/divide.cuh"
+#include "cuda/device/pack.cuh"
+#include "cuda/gemm.h"
 #include "cuda/tune.h"
 
 namespace fastdl {
@@ -9,34 +14,48 @@ namespace fastdl {
 // How the blocks share a product: z products, `splits` parts of `depth` of k each, tiles_m x tiles_n tiles of C.
 struct GemmTiling {
   int64_t z, m, n, k, depth, tiles_m, tiles_n, splits;
+  int64_t first_z;  // of the launch
+  Divider per_product, per_band, per_z;
   int64_t tiles() const { return z * splits * tiles_m * tiles_n; }
 };
 
-// An operand in memory. along_k: neighbours along k share a chunk; vector: whole chunks are aligned.
+enum class Walk : uint8_t {
+  AlongK,       // chunks along k; the next thread has the next chunk of the line
+  AcrossLines,  // chunks along k; the next thread has the same k's of the next line
+  AlongLines,   // chunks along lines; the next thread has the next chunk of the same k
+};
+
+// An operand in memory. whole: chunks are aligned, and read at once.
 struct GemmSide {
   const void* data;
   int64_t line_stride, k_stride;
-  bool along_k, vector;
+  Walk walk;
+  bool whole;
 };
 
 namespace {
 
+// What a kernel is compiled for: operands of any kind, or of one.
+enum class Load { Any, WholeAlongK, WholeAlongLines, Gathered };
+
+// Where a block works: product z, part `split` of k, tile (row, column) of C; k0 to k1 of k.
 struct TilePlace {
-  int64_t z, split, m0, n0, k0, k1;
+  int64_t z;
+  int32_t split, row, column;
+  int64_t k0, k1;
 };
 
-// Tile number -> place, in bands of kTileBand rows of tiles.
-template <int kM, int kN>
-FD_DEVICE TilePlace place_of(const GemmTiling& g, int64_t tile) {
-  const int64_t per_product = g.tiles_m * g.tiles_n, part = tile / per_product, at = tile - part * per_product;
-  const int64_t band = at / (kTileBand * g.tiles_n), first = band * kTileBand, in_band = at - first * g.tiles_n;
-  const int64_t rows = min_of(kTileBand, g.tiles_m - first), column = in_band / rows;
+// In bands of kTileBand rows of tiles.
+FD_DEVICE TilePlace place_of(const GemmTiling& g, int32_t block) {
+  int32_t at, in_band, split;
+  const int32_t part = divide(block, g.per_product, at), band = divide(at, g.per_band, in_band), z = divide(part, g.per_z, split);
+  const int32_t left = int32_t(g.tiles_m) - band * kTileBand, rows = left < kTileBand ? left : kTileBand;
   TilePlace p;
-  p.z = part / g.splits;
-  p.split = part - p.z * g.splits;
-  p.m0 = (first + in_band - column * rows) * kM;
-  p.n0 = column * kN;
-  p.k0 = p.split * g.depth;
+  p.z = g.first_z + z;
+  p.split = split;
+  p.column = in_band / rows;
+  p.row = band * kTileBand + in_band - p.column * rows;
+  p.k0 = split * g.depth;
   p.k1 = min_of(p.k0 + g.depth, g.k);
   return p;
 }
@@ -51,93 +70,90 @@ FD_DEVICE void batch_offsets(const GemmBatch& batch, int64_t z, int64_t& a, int6
   }
 }
 
-template <class S>
-FD_DEVICE auto widen_or_keep(S x) {
-  if constexpr (sizeof(S) == 2)
-    return widen(x);
-  else
-    return x;
-}
-
-// Four elements from p on, `stride` apart, of which `count` exist; the others are zeros.
-template <class T, class S>
-FD_DEVICE void load_4(T (&r)[4], const S* p, int64_t stride, int64_t count, bool vector) {
-  if (vector && count >= 4) {
-    if constexpr (sizeof(S) == 4) {
-      const auto x = load_16<Pack16<S>>(p);
-#pragma unroll
-      for (int j = 0; j < 4; j++) r[j] = x.v[j];
-      return;
-    } else if constexpr (sizeof(S) == 8) {
-      const auto x = load_16<Pack16<S>>(p), y = load_16<Pack16<S>>(p + 2);
-#pragma unroll
-      for (int j = 0; j < 2; j++) r[j] = x.v[j], r[j + 2] = y.v[j];
-      return;
-    }
-  }
-#pragma unroll
-  for (int j = 0; j < 4; j++) r[j] = j < count ? T(widen_or_keep(p[j * stride])) : T(0);
-}
-
-// Which chunks of a (kLines, kDepth) tile a thread takes: number i is `line_step` lines and `k_step` k's after number i - 1.
-template <int kLines, int kDepth, int kThreads>
+// Which chunks of a (lines, depth) tile a thread takes: number i lies i line_steps and i k_steps after number 0.
+template <int Lines, int Depth, int Threads, int Vector>
 struct ChunkMap {
-  static constexpr int kChunks = kLines * kDepth / 4 / kThreads;
-  static_assert(kChunks * 4 * kThreads == kLines * kDepth && kThreads % (kLines / 4) == 0, "whole chunks");
-  static FD_DEVICE int line(bool along_k, int thread) { return along_k ? thread / (kDepth / 4) : thread % (kLines / 4) * 4; }
-  static FD_DEVICE int k(bool along_k, int thread) { return along_k ? thread % (kDepth / 4) * 4 : thread / (kLines / 4); }
-  static FD_DEVICE int line_step(bool along_k) { return along_k ? kThreads / (kDepth / 4) : 0; }
-  static FD_DEVICE int k_step(bool along_k) { return along_k ? 0 : kThreads / (kLines / 4); }
+  static constexpr int kVector = Vector, kDepth = Depth, kChunks = Lines * Depth / Vector / Threads;
+  static_assert(kChunks * Vector * Threads == Lines * Depth && Threads % Lines == 0, "whole chunks, whole rows of threads");
+  static FD_DEVICE int line(Walk w, int thread) {
+    return w == Walk::AlongK        ? thread / (Depth / Vector)
+           : w == Walk::AcrossLines ? thread % Lines
+                                    : thread % (Lines / Vector) * Vector;
+  }
+  static FD_DEVICE int k(Walk w, int thread) {
+    return w == Walk::AlongK        ? thread % (Depth / Vector) * Vector
+           : w == Walk::AcrossLines ? thread / Lines * Vector
+                                    : thread / (Lines / Vector);
+  }
+  static FD_DEVICE int line_step(Walk w) { return w == Walk::AlongK ? Threads / (Depth / Vector) : 0; }
+  static FD_DEVICE int k_step(Walk w) {
+    return w == Walk::AlongK ? 0 : w == Walk::AcrossLines ? Threads / Lines * Vector : Threads / (Lines / Vector);
+  }
 };
 
-// Tiles of a strided matrix.
-template <class S, class Map, int kDepth>
-struct MatrixLoader {
-  const S* p;         // the thread's first chunk in the current tile
-  int64_t lines, ks;  // elements that exist from the chunk's first on
+// A chunk in memory: `count` of its elements exist.
+template <class S>
+struct Chunk {
+  const S* p;
+  int count;
+};
+
+// What all loaders have: which kinds of chunks there are, at compile time where the kernel is for one kind.
+template <class Map, Load kLoad>
+struct LoaderKind {
+  Walk walk_;
+  bool whole_;
+  FD_DEVICE Walk walk() const {
+    return kLoad == Load::WholeAlongK ? Walk::AlongK : kLoad == Load::WholeAlongLines ? Walk::AlongLines : walk_;
+  }
+  FD_DEVICE bool whole() const { return kLoad == Load::Any ? whole_ : kLoad != Load::Gathered; }
+};
+
+// A strided matrix.
+template <class S, class Map, Load kLoad>
+struct MatrixLoader : LoaderKind<Map, kLoad> {
+  const S* p;     // the thread's first chunk in the current tile
+  int32_t lines;  // how many exist from there on; of those that the tile has
+  int32_t ks;
   int64_t line_stride, k_stride;
-  bool along_k, vector;
 
   FD_DEVICE void begin(const GemmSide& side, int64_t offset, int64_t line0, int64_t line_end, int64_t k0, int64_t k1, int thread) {
-    along_k = side.along_k;
-    vector = side.vector;
-    line_stride = side.line_stride;
+    this->walk_ = side.walk;
+    this->whole_ = side.whole;
+    const Walk walk = this->walk();
+    const int64_t line = line0 + Map::line(walk, thread), k = k0 + Map::k(walk, thread);
+    p = static_cast<const S*>(side.data) + offset + line * side.line_stride + k * side.k_stride;
+    lines = int32_t(min_of(line_end - line, 1 << 16));
+    ks = int32_t(k1 - k);
     k_stride = side.k_stride;
-    const int64_t line = line0 + Map::line(along_k, thread), k = k0 + Map::k(along_k, thread);
-    p = static_cast<const S*>(side.data) + offset + line * line_stride + k * k_stride;
-    lines = line_end - line;
-    ks = k1 - k;
+    line_stride = side.line_stride;
   }
-  template <class T>
-  FD_DEVICE void load(T (&r)[Map::kChunks][4]) {
-    if (along_k) {
-#pragma unroll
-      for (int i = 0; i < Map::kChunks; i++) {
-        const int step = i * Map::line_step(true);
-        load_4(r[i], p + step * line_stride, k_stride, step < lines ? ks : 0, vector);
-      }
-    } else {
-#pragma unroll
-      for (int i = 0; i < Map::kChunks; i++) {
-        const int step = i * Map::k_step(false);
-        load_4(r[i], p + step * k_stride, line_stride, step < ks ? lines : 0, vector);
-      }
+  FD_DEVICE Chunk<S> chunk(int i, const S* nothing) const {
+    if (this->walk() == Walk::AlongK) {
+      if (i * Map::line_step(Walk::AlongK) >= lines || ks <= 0) return {nothing, 0};
+      return {p + i * Map::line_step(Walk::AlongK) * line_stride, ks < Map::kVector ? ks : Map::kVector};
     }
-    p += kDepth * k_stride;
-    ks -= kDepth;
+    if (i * Map::k_step(Walk::AlongLines) >= ks || lines <= 0) return {nothing, 0};
+    return {p + i * Map::k_step(Walk::AlongLines) * k_stride, lines < Map::kVector ? lines : Map::kVector};
+  }
+  FD_DEVICE void gather(int i, S (&v)[Map::kVector]) const {
+    const bool exists = i * Map::line_step(this->walk()) < lines;
+    const S* from = p + i * Map::line_step(this->walk()) * line_stride + i * Map::k_step(this->walk()) * k_stride;
+    const int32_t left = ks - i * Map::k_step(this->walk());
+#pragma unroll
+    for (int e = 0; e < Map::kVector; e++) v[e] = exists && e < left ? from[e * k_stride] : S{};
+  }
+  FD_DEVICE void advance() {
+    p += Map::kDepth * k_stride;
+    ks -= Map::kDepth;
   }
 };
 
-// Where the rows of a product lie in C.
-struct MatrixRows {
-  int64_t count, base, pitch;
-  FD_DEVICE int64_t offset(int64_t m) const { return base + m * pitch; }
-};
-
-// A form is a product as the engines see it: its operands' loaders and the place of its results. This one: two strided matrices;
-// conv_load.cuh has the others.
+// A form is a product as the engine sees it: its operands' loaders, and where rows of its results lie (Rows). This one: two strided
+// matrices; conv_load.cuh has the others.
 template <class S>
 struct MatrixForm {
+  using Element = S;
   GemmTiling tiling;
   GemmSide a, b;
   GemmBatch batch;
@@ -145,19 +161,25 @@ struct MatrixForm {
   void* partial;  // where the sums of parts go; null: one part, finished at once
   bool vector_out;
 
-  template <class Map, int kDepth>
-  using LoadA = MatrixLoader<S, Map, kDepth>;
-  template <class Map, int kDepth>
-  using LoadB = MatrixLoader<S, Map, kDepth>;
+  template <class Map, Load kLoad>
+  using LoadA = MatrixLoader<S, Map, kLoad>;
+  template <class Map, Load kLoad>
+  using LoadB = MatrixLoader<S, Map, kLoad>;
 
+  struct Rows {
+    FD_DEVICE int64_t count(const MatrixForm& f) const { return f.tiling.m; }
+    FD_DEVICE int64_t offset(const MatrixForm& f, int64_t z, int64_t m) const { return z * f.out.z_stride + m * f.out.row_stride; }
+  };
   template <class A, class B>
-  FD_DEVICE MatrixRows begin(TilePlace& t, A& load_a, B& load_b, int thread) const {
+  FD_DEVICE Rows begin(TilePlace& t, int64_t m0, int64_t n0, A& load_a, B& load_b, int thread) const {
     int64_t offset_a, offset_b;
     batch_offsets(batch, t.z, offset_a, offset_b);
-    load_a.begin(a, offset_a, t.m0, tiling.m, t.k0, t.k1, thread);
-    load_b.begin(b, offset_b, t.n0, tiling.n, t.k0, t.k1, thread);
-    return {tiling.m, t.z * out.z_stride, out.row_stride};
+    load_a.begin(a, offset_a, m0, tiling.m, t.k0, t.k1, thread);
+    load_b.begin(b, offset_b, n0, tiling.n, t.k0, t.k1, thread);
+    return {};
   }
+  FD_DEVICE const S* any_a() const { return static_cast<const S*>(a.data); }
+  FD_DEVICE const S* any_b() const { return static_cast<const S*>(b.data); }
   FD_DEVICE int64_t part_offset(int64_t z, int64_t m, int64_t n) const { return z * out.z_stride + m * out.row_stride + n; }
 };
 
