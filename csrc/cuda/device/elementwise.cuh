@@ -2,9 +2,11 @@
 //
 // A formula of csrc/math is instantiated once per type it computes in: float (f32, f16, bf16 and bool in memory), double, int64 and
 // uint64 (integers of any size). A thread computes a group of elements: one or two chunks of 16 bytes in that type, or of four
-// floats. Each operand has a mode, the same for all threads: a number passed by value; runs, read by one access per chunk, at the
-// chunk's own place (dense operands) or one found by index arithmetic (slices, rows that repeat); or element by element, for all
-// other strides. The last group, if ragged, goes element by element too. All loads of a group are issued before the first is used.
+// floats. Each operand has a mode, the same for all threads: a number passed by value, or runs, read by one access per chunk at the
+// chunk's own place (dense operands) or at one found by index arithmetic (slices, rows that repeat), or one element for all of a
+// chunk (columns that repeat, 0-d tensors). All loads of a group are issued before the first is used. If an operand has none of
+// these modes, and in the last block if it is not full, elements go one by one, neighbouring threads at neighbouring elements of
+// the output.
 //
 // Inputs of other dtypes are first cast into the workspace, results of other dtypes cast out of it.
 #pragma once
@@ -21,7 +23,7 @@ enum class Mode : uint8_t {
   Value,   // one number, by value
   Linear,  // element i of the walk at i, in runs
   Run,     // runs within the rows of the walk
-  Each     // element by element
+  Repeat   // one element for each chunk: the rows of this operand repeat it
 };
 
 template <class C>
@@ -38,7 +40,8 @@ struct Elementwise {
   DType dtype[kOperands];
   uint8_t item[kOperands];
   Mode mode[kOperands];
-  bool any_run, any_each;
+  bool any_run;
+  bool strided;   // some operand has no mode: element by element
   bool adjacent;  // the chunks of a thread are neighbours: one access for both where that makes at most 16 bytes
 };
 
@@ -102,47 +105,56 @@ template <class F, class C, class R, int nin, int chunks>
 FD_KERNEL(kElementwiseThreads, 4)
 elementwise_kernel(const Elementwise<C, nin> job) {
   constexpr int W = kChunk<C>, N = W * chunks;
-  const uint32_t n = job.walk.n, step = job.adjacent ? W : W * kElementwiseThreads;
-  const uint32_t i0 = blockIdx.x * uint32_t(N * kElementwiseThreads) + threadIdx.x * (job.adjacent ? N : W);
-  const uint32_t i1 = chunks == 2 ? i0 + step : i0;
-  if (i0 >= n) return;
-  const bool whole = i1 + W <= n;
+  constexpr uint32_t kBlock = N * kElementwiseThreads;
+  const uint32_t n = job.walk.n, start = blockIdx.x * kBlock;
+  if (job.strided || n - start < kBlock) {
+#pragma unroll 4
+    for (int j = 0; j < N; j++) {
+      const uint32_t i = start + j * kElementwiseThreads + threadIdx.x;
+      if (i >= n) continue;
+      int32_t at[nin + 1];
+      locate(job.walk, i, at);
+      C v[nin];
+#pragma unroll
+      for (int k = 0; k < nin; k++) {
+        v[k] = job.value[k];
+        if (job.mode[k] != Mode::Value) {
+          C one[1];
+          load_elements(job.data[k] + int64_t(at[k]) * job.item[k], job.dtype[k], one);
+          v[k] = one[0];
+        }
+      }
+      const R y[1] = {apply<F>(v, job.params)};
+      store_elements(job.data[nin] + int64_t(at[nin]) * job.item[nin], job.dtype[nin], y);
+    }
+    return;
+  }
 
-  C x[nin][N];
+  const uint32_t i0 = start + threadIdx.x * (job.adjacent ? N : W);
+  const uint32_t i1 = i0 + (job.adjacent ? W : W * kElementwiseThreads);  // of the second chunk, if there is one
   int32_t at0[nin + 1] = {}, at1[nin + 1] = {};
-  if (whole && job.any_run) {
+  if (job.any_run) {
     locate(job.walk, i0, at0);
     if (chunks == 2) locate(job.walk, i1, at1);
   }
+  C x[nin][N];
 #pragma unroll
   for (int k = 0; k < nin; k++) {
     if (job.mode[k] == Mode::Value) {
 #pragma unroll
       for (int j = 0; j < N; j++) x[k][j] = job.value[k];
-    } else if (whole && job.mode[k] != Mode::Each) {
-      const bool linear = job.mode[k] == Mode::Linear;
-      load_group(job.data[k], job.dtype[k], job.item[k], job.adjacent, linear ? int64_t(i0) : at0[k], linear ? int64_t(i1) : at1[k],
+    } else if (job.mode[k] == Mode::Repeat) {
+      C low[1], high[1];
+      load_elements(job.data[k] + int64_t(at0[k]) * job.item[k], job.dtype[k], low);
+      load_elements(job.data[k] + int64_t(at1[k]) * job.item[k], job.dtype[k], high);
+#pragma unroll
+      for (int j = 0; j < N; j++) x[k][j] = j < W ? low[0] : high[0];
+    } else {
+      const bool run = job.mode[k] == Mode::Run;
+      load_group(job.data[k], job.dtype[k], job.item[k], job.adjacent, run ? at0[k] : int64_t(i0), run ? at1[k] : int64_t(i1),
                  x[k]);
     }
   }
-  if (!whole || job.any_each) {
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-      const uint32_t i = (j < W ? i0 : i1) + j % W;
-      if (i < n) {
-        int32_t at[nin + 1];
-        locate(job.walk, i, at);
-#pragma unroll
-        for (int k = 0; k < nin; k++)
-          if (job.mode[k] == Mode::Each || (!whole && job.mode[k] != Mode::Value)) {
-            C one[1];
-            load_elements(job.data[k] + int64_t(at[k]) * job.item[k], job.dtype[k], one);
-            x[k][j] = one[0];
-          }
-      }
-    }
-  }
-
   R y[N];
 #pragma unroll
   for (int j = 0; j < N; j++) {
@@ -151,23 +163,9 @@ elementwise_kernel(const Elementwise<C, nin> job) {
     for (int k = 0; k < nin; k++) v[k] = x[k][j];
     y[j] = apply<F>(v, job.params);
   }
-
-  if (whole && job.mode[nin] != Mode::Each) {
-    const bool linear = job.mode[nin] == Mode::Linear;
-    store_group<R, W>(job.data[nin], job.dtype[nin], job.item[nin], job.adjacent, linear ? int64_t(i0) : at0[nin],
-                      linear ? int64_t(i1) : at1[nin], y);
-  } else {
-#pragma unroll
-    for (int j = 0; j < N; j++) {
-      const uint32_t i = (j < W ? i0 : i1) + j % W;
-      if (i < n) {
-        int32_t at[nin + 1];
-        locate(job.walk, i, at);
-        const R one[1] = {y[j]};
-        store_elements(job.data[nin] + int64_t(at[nin]) * job.item[nin], job.dtype[nin], one);
-      }
-    }
-  }
+  const bool run = job.mode[nin] == Mode::Run;
+  store_group<R, W>(job.data[nin], job.dtype[nin], job.item[nin], job.adjacent, run ? at0[nin] : int64_t(i0),
+                    run ? at1[nin] : int64_t(i1), y);
 }
 
 // ---- host --------------------------------------------------------------------------------------------------------------------
@@ -235,7 +233,7 @@ void launch_elementwise(const Args& a, const View& out, const View* in, int chun
     job.adjacent = chunks == 2 && 2 * kChunk<C> * widest <= 16;
     const int64_t run = job.adjacent ? 2 * kChunk<C> : kChunk<C>;
     const bool rows = p.ndim == 1 || p.shape[0] % run == 0;  // no chunk crosses the end of a row
-    job.any_run = job.any_each = false;
+    job.any_run = job.strided = false;
     for (int k = 0; k < kOperands; k++) {
       const int64_t bytes = min_of(16, run * job.item[k]);
       bool fits = aligned(p.data[k], bytes);
@@ -245,10 +243,11 @@ void launch_elementwise(const Args& a, const View& out, const View* in, int chun
         job.mode[k] = Mode::Linear;
       } else {
         for (int d = 1; d < p.ndim; d++) fits &= p.stride[d][k] * job.item[k] % bytes == 0;
-        job.mode[k] = fits && rows && p.stride[0][k] == 1 ? Mode::Run : Mode::Each;
+        const bool repeats = k < nin && p.stride[0][k] == 0;
+        job.mode[k] = repeats ? Mode::Repeat : Mode::Run;
+        job.any_run = true;
+        job.strided |= !rows || !(repeats || (fits && p.stride[0][k] == 1));
       }
-      job.any_run |= job.mode[k] == Mode::Run;
-      job.any_each |= k < nin && job.mode[k] == Mode::Each;
       job.data[k] = p.data[k];
     }
     job.walk = make_walk(p);
