@@ -67,9 +67,8 @@ struct JoinStorage {
 template <class T>
 constexpr int kAhead = sizeof(T) == 2 ? 4 : 8;  // packs that a thread has in flight
 
-// ---- statistics
-// ----------------------------------------------------------------------------------------------------------------------- stats:
-// per chunk mean (C), M2 (C)
+// ---- statistics -------------------------------------------------------------------------------------------------------------
+// stats: per chunk mean (C), M2 (C)
 template <class T, int V>
 FD_KERNEL(kThreads, 2)
 moments_kernel(const T* x, WideOf<T>* stats, Cells cells, Chunks chunks, Convert<T> as) {
@@ -115,8 +114,7 @@ moments_kernel(const T* x, WideOf<T>* stats, Cells cells, Chunks chunks, Convert
   }
 }
 
-// ---- per channel: 32 channels per block, 8 threads share one
-// -----------------------------------------------------------------------
+// ---- per channel: 32 channels per block, 8 threads share one ----------------------------------------------------------------
 constexpr int kColumns = 32, kShare = 8;
 struct ChannelStorage {
   double values[kShare][kColumns];
@@ -206,9 +204,8 @@ backward_channels_kernel(BackwardChannels<W> f) {
   f.apply[c] = W(w * r), f.apply[C + c] = W(-w * r * r * dw * m), f.apply[2 * C + c] = W(-w * r * sum * m);
 }
 
-// ---- all elements
-// ------------------------------------------------------------------------------------------------------------------------ Channel
-// constants of a thread
+// ---- all elements -----------------------------------------------------------------------------------------------------------
+// Channel constants of a thread
 template <int V, class W>
 FD_DEVICE void load_channels(const W* from, int64_t channel, const Cells& cells, W (&v)[V]) {
 #pragma unroll
@@ -243,8 +240,7 @@ apply_kernel(const T* x, T* y, const WideOf<T>* constants, Cells cells, Chunks c
   }
 }
 
-// ---- gradient
-// ------------------------------------------------------------------------------------------------------------------------
+// ---- gradient ---------------------------------------------------------------------------------------------------------------
 template <class W>
 struct GradientSums {
   W sum, product;  // of g; of g (x - mean)
@@ -340,8 +336,7 @@ gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf<T>* 
   }
 }
 
-// ---- rows of the table
-// -----------------------------------------------------------------------------------------------------------------
+// ---- rows of the table ------------------------------------------------------------------------------------------------------
 struct Shape {
   int64_t channels, count, plane;
   bool planes;

@@ -202,9 +202,8 @@ void layer_norm_row(const Args& a) {
   });
 }
 
-// ---- gradient
-// ------------------------------------------------------------------------------------------------------------------------ What dx
-// of one row needs besides g, x and weight: with h = g * weight and c = x - mean,
+// ---- gradient ---------------------------------------------------------------------------------------------------------------
+// What dx of one row needs besides g, x and weight: with h = g * weight and c = x - mean,
 //   dx = h * rstd + c * slope + offset,   slope = -rstd^3 mean(h c),   offset = -rstd mean(h)
 template <class W>
 struct RowGradient {

@@ -26,8 +26,7 @@ FD_DEVICE W gradient_term(W g, W y, bool is_log) {
   return is_log ? g : g * y;
 }
 
-// ---- rows in registers
-// -----------------------------------------------------------------------------------------------------------
+// ---- rows in registers ------------------------------------------------------------------------------------------------------
 template <class T, int width, int packs>
 FD_DEVICE void softmax_row(const T* x, T* y, int64_t rows, int64_t n, bool vectors, bool is_log, Convert<T> as) {
   using W = WideOf<T>;
@@ -121,8 +120,7 @@ backward_block_kernel(const T* g, const T* y, T* dx, int64_t rows, int64_t n, bo
   backward_row<T, 0, packs>(g, y, dx, rows, n, vectors, is_log, as);
 }
 
-// ---- long rows: read twice
-// ---------------------------------------------------------------------------------------------------------
+// ---- long rows: read twice --------------------------------------------------------------------------------------------------
 template <class T>
 FD_KERNEL(1024, 1)
 softmax_long_kernel(const T* x, T* y, int64_t n, bool vectors, bool is_log, Convert<T> as) {
@@ -162,9 +160,8 @@ backward_long_kernel(const T* g, const T* y, T* dx, int64_t n, bool vectors, boo
   }
 }
 
-// ---- columns
-// ------------------------------------------------------------------------------------------------------------------------- A block
-// has 32 columns and 8 threads per column, each with every eighth group of 4 rows.
+// ---- columns ----------------------------------------------------------------------------------------------------------------
+// A block has 32 columns and 8 threads per column, each with every eighth group of 4 rows.
 constexpr int kColumns = 32, kShare = 8, kGroup = 4;
 
 struct Column {
@@ -241,8 +238,7 @@ backward_column_kernel(const T* g, const T* y, T* dx, int64_t columns, int64_t n
       }
 }
 
-// ---- rows of the table
-// ---------------------------------------------------------------------------------------------------------------
+// ---- rows of the table ------------------------------------------------------------------------------------------------------
 struct Lines {
   int64_t outer, n, inner;
 };

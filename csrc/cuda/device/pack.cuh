@@ -46,7 +46,7 @@ FD_DEVICE T narrow(WideOf<T> x) {
 }
 
 // Storage of float16 or bfloat16, told apart at run time, so that a memory-bound kernel is compiled once for both. Convert<T> knows
-// how to read and write one element of T: float, double or Half.
+// how to read and write one element of T: float, double, Half, or any type that is its own.
 struct Half {
   uint16_t bits;
 };
@@ -60,13 +60,13 @@ struct Convert {
   bool bfloat;
 
   FD_DEVICE WideOf<T> wide(T x) const {
-    if constexpr (sizeof(T) == 2)
+    if constexpr (std::is_same_v<T, Half>)
       return bfloat ? widen(bf16{x.bits}) : widen(f16{x.bits});
     else
       return x;
   }
   FD_DEVICE T narrow(WideOf<T> x) const {
-    if constexpr (sizeof(T) == 2)
+    if constexpr (std::is_same_v<T, Half>)
       return bfloat ? T{narrow_bf16(x).bits} : T{narrow_f16(x).bits};
     else
       return x;
