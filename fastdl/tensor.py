@@ -82,15 +82,16 @@ def __dlpack__(
     if self.requires_grad:
         raise GradError("__dlpack__: this tensor requires grad; use detach()")
     home = __dlpack_device__(self)
-    if home[0] != 1:
-        _C.cuda_ready_for(self, -1 if stream is None else stream)
-    elif stream is not None:
+    if home[0] == 1 and stream is not None:
         raise DeviceError("__dlpack__: CPU tensors have no stream")
     if dl_device is not None and tuple(dl_device) != home:
         if tuple(dl_device) != (1, 0) or copy is False:
             raise DeviceError(f"__dlpack__: device {tuple(dl_device)} asked; this tensor is on {self.device}, {home}")
         self, copy = self.cpu(), False
-    return _C.to_dlpack(self.clone() if copy else self, max_version is not None and max_version[0] >= 1)
+    t = self.clone() if copy else self
+    if t.device.type == "cuda":
+        _C.cuda_ready_for(t, 1 if stream is None else stream)  # None: the legacy default stream, says the array API
+    return _C.to_dlpack(t, max_version is not None and max_version[0] >= 1)
 
 
 def __dlpack_device__(self: Tensor) -> tuple[int, int]:

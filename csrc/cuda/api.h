@@ -96,7 +96,13 @@ struct CudaApi {
 };
 
 // Changes with the op table and the structs that cross the interface.
-constexpr uint64_t kCudaAbi = 1000003ull * uint64_t(kNumOps) + 31ull * sizeof(View) + 7ull * sizeof(Args) + sizeof(CudaApi);
+constexpr uint64_t mixed(uint64_t h) { return h; }
+template <class... Rest>
+constexpr uint64_t mixed(uint64_t h, uint64_t first, Rest... rest) {
+  return mixed((h ^ first) * 1099511628211ull, rest...);
+}
+constexpr uint64_t kCudaAbi = mixed(14695981039346656037ull, kNumOps, sizeof(View), sizeof(Args), sizeof(CudaApi), sizeof(CudaRow),
+                                    sizeof(DeviceContext), sizeof(CudaProperties), sizeof(CudaMemoryStats));
 
 }  // namespace fastdl
 

@@ -326,7 +326,10 @@ void bind_cuda(py::module_& m) {
       const CudaApi& api = need_cuda();
       void* ours = nullptr;
       cuda_check(api.get_stream(device.index, &ours));
-      return cuda_check(api.stream_wait(device.index, reinterpret_cast<void*>(stream), ours)), 0;
+      cuda_check(api.stream_wait(device.index, reinterpret_cast<void*>(stream), ours));
+      const Buffer* b = as_tensor(o.ptr())->buffer;  // and when it goes, its memory waits for the consumer
+      if (own_memory(b)) cuda_check(api.record_stream(b->context, reinterpret_cast<void*>(stream)));
+      return 0;
     });
   });
   m.def("cuda_stream", [](int index) {

@@ -179,10 +179,14 @@ def from_dlpack(x: Any, /, *, device: Any = None, copy: bool | None = None) -> T
     """
     if not hasattr(x, "__dlpack__"):
         raise TypeError_(f"from_dlpack: {type(x).__name__} has no __dlpack__")
+    options = {}
+    kind, index = x.__dlpack_device__() if hasattr(x, "__dlpack_device__") else (1, 0)
+    if kind == 2 and index < _C.cuda_device_count():  # the producer's work comes before what our stream gets next
+        options["stream"] = _C.cuda_stream(index)
     try:
-        capsule = x.__dlpack__(max_version=(1, 0))
+        capsule = x.__dlpack__(max_version=(1, 0), **options)
     except TypeError:
-        capsule = x.__dlpack__()
+        capsule = x.__dlpack__(**options)
     t = _C.from_dlpack(capsule)
     home = t
     if device is not None:
