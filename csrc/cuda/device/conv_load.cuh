@@ -7,7 +7,7 @@
 // One product per group. For dx with a stride, also one per phase: pixels of the same remainder modulo the stride see the same
 // taps, so each phase is a convolution of its own with stride 1 on every period-th tap, without a multiplication by zero.
 #pragma once
-#include "cuda/device/divide.cuh"
+#include "cuda/device/divider.cuh"
 #include "cuda/device/gemm_load.cuh"
 
 namespace fastdl {

@@ -4,7 +4,7 @@
 // Where the neighbours are together in memory, aligned to 16 bytes, a chunk is read whole; else its elements are gathered one by
 // one, along k, by threads that run along whichever dimension is dense, so that a warp reads neighbours.
 #pragma once
-#include "cuda/device/divide.cuh"
+#include "cuda/device/divider.cuh"
 #include "cuda/device/pack.cuh"
 #include "cuda/gemm.h"
 #include "cuda/tune.h"
