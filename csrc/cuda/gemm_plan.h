@@ -44,14 +44,14 @@ inline GemmSide side_of(const GemmOperand& o, int64_t lines, int64_t k, const Ge
   // A stride that is never taken is what suits.
   const bool along_k = k > 1 ? o.k_stride == 1 : lines == 1 || o.line_stride != 1;
   const bool along_lines = !along_k && (lines == 1 || o.line_stride == 1);
-  GemmSide s = {o.data, lines == 1 ? 0 : o.line_stride, k == 1 ? 0 : o.k_stride, Walk::AlongK, false};
+  GemmSide s = {o.data, lines == 1 ? 0 : o.line_stride, k == 1 ? 0 : o.k_stride, ChunkOrder::AlongK, false};
   if (along_k) s.k_stride = 1;
   if (along_lines) s.line_stride = 1;
   const int64_t across = along_k ? s.line_stride : s.k_stride;
   s.whole =
       (along_k || along_lines) && across % vector == 0 && is_aligned(o.data) && (can_cut || (along_k ? k : lines) % vector == 0);
   for (int d = 0; d < batch.ndim; d++) s.whole &= batch_strides[d] % vector == 0;
-  s.walk = along_k ? Walk::AlongK : s.whole ? Walk::AlongLines : Walk::AcrossLines;
+  s.walk = along_k ? ChunkOrder::AlongK : s.whole ? ChunkOrder::AlongLines : ChunkOrder::AcrossLines;
   return s;
 }
 
@@ -66,7 +66,7 @@ inline GemmPlan plan_matrix(const GemmProblem& p, const DeviceContext& device) {
 template <class S>
 MatrixForm<S> gathered(MatrixForm<S> form) {
   for (GemmSide* side : {&form.a, &form.b})
-    if (side->walk == Walk::AlongLines) side->walk = Walk::AcrossLines;
+    if (side->walk == ChunkOrder::AlongLines) side->walk = ChunkOrder::AcrossLines;
   return form;
 }
 
@@ -78,7 +78,7 @@ void by_load(const MatrixForm<S>& form, const F& f) {
   constexpr LoadConstant<Load::WholeAlongK> k{};
   constexpr LoadConstant<Load::WholeAlongLines> lines{};
   constexpr LoadConstant<Load::Gathered> gather{};
-  const bool a_k = form.a.walk == Walk::AlongK, b_k = form.b.walk == Walk::AlongK;
+  const bool a_k = form.a.walk == ChunkOrder::AlongK, b_k = form.b.walk == ChunkOrder::AlongK;
   if (!form.a.whole || !form.b.whole)
     f(gather, gather, gathered(form));
   else if (a_k && b_k)

@@ -7,12 +7,13 @@
 // One product per group. For dx with a stride, also one per phase: pixels of the same remainder modulo the stride see the same
 // taps, so each phase is a convolution of its own with stride 1 on every period-th tap, without a multiplication by zero.
 #pragma once
-#include "cuda/device/divider.cuh"
+#include "cuda/device/divisor.cuh"
 #include "cuda/device/gemm_load.cuh"
 
 namespace fastdl {
 
-// One axis. `source` positions are read, `out` positions are written; conv_axis() proves that no sum below overflows 31 bits.
+// One axis. `source` positions are read, `out` positions are written; fits_loaders() (conv_run.h) proves that no sum below
+// overflows.
 struct ConvAxis {
   int32_t source, out, stride, padding, dilation, taps, phases, period;
 };
@@ -24,7 +25,7 @@ struct ConvGeometry {
   int32_t columns;           // written, of one group
   int64_t pitch, out_pitch;  // channels of all groups
   // Pixels of an image and of a row, of phases that have all ceil(out / phases) positions along an axis [0] and one fewer [1].
-  Divider image[2][2], row[2];
+  Divisor image[2][2], row[2];
 };
 
 namespace {
@@ -57,7 +58,7 @@ FD_DEVICE AxisPhase phase_of(const ConvAxis& a, bool forward, int32_t remainder)
 // Rows of the product -> pixels of the image that is written.
 struct GatherRows {
   AxisPhase phase[2];
-  Divider image, row;
+  Divisor image, row;
   int64_t pixels, base;
   int32_t out[2];
 
@@ -88,14 +89,14 @@ struct GatherLoader : LoaderKind<Map, kLoad> {
 
   FD_DEVICE void begin(const S* source, const ConvGeometry& g, const GatherRows& rows, const TilePlace& t, int64_t m0, bool whole,
                        int thread) {
-    this->walk_ = Walk::AlongK;
+    this->walk_ = ChunkOrder::AlongK;
     this->whole_ = whole;
     pitch = g.pitch;
     channels = g.channels;
     taps_across = rows.phase[1].taps;
 #pragma unroll
     for (int a = 0; a < 2; a++) size[a] = g.axis[a].source, tap_step[a] = rows.phase[a].tap_step;
-    const int64_t line = m0 + Map::line(Walk::AlongK, thread), k = t.k0 + Map::k(Walk::AlongK, thread);
+    const int64_t line = m0 + Map::line(ChunkOrder::AlongK, thread), k = t.k0 + Map::k(ChunkOrder::AlongK, thread);
     ks = int32_t(t.k1 - k);
     tap[0] = tap[1] = channel = 0;
     if (ks > 0) {
@@ -106,7 +107,7 @@ struct GatherLoader : LoaderKind<Map, kLoad> {
     }
 #pragma unroll
     for (int i = 0; i < Map::kChunks; i++) {
-      const int64_t m = line + i * Map::line_step(Walk::AlongK);
+      const int64_t m = line + i * Map::line_step(ChunkOrder::AlongK);
       image[i] = source;
       at[i][0] = at[i][1] = kNowhere;
       if (m >= rows.pixels) continue;
@@ -154,6 +155,7 @@ struct GatherLoader : LoaderKind<Map, kLoad> {
 template <class S>
 struct GatherForm {
   using Element = S;
+  static constexpr Load kWhole = Load::WholeAlongK;
   GemmTiling tiling;
   ConvGeometry g;
   const S* source;
@@ -161,7 +163,7 @@ struct GatherForm {
   int64_t weight_taps;  // elements of one tap of a group: columns x channels
   GemmEpilogue out;
   void* partial;
-  bool vector_out, whole_source;
+  bool vector_out, whole;  // whole: both operands
 
   template <class Map, Load kLoad>
   using LoadA = GatherLoader<S, Map, kLoad>;
@@ -177,7 +179,7 @@ struct GatherForm {
     r.phase[1] = phase_of(g.axis[1], g.forward, phase - first * g.axis[1].phases);
     r.image = g.image[r.phase[0].one_fewer][r.phase[1].one_fewer];
     r.row = g.row[r.phase[1].one_fewer];
-    r.pixels = tiling.m / g.image[0][0].divisor * r.phase[0].count * r.phase[1].count;
+    r.pixels = tiling.m / g.image[0][0].value * r.phase[0].count * r.phase[1].count;
     r.base = group * g.columns;
     r.out[0] = g.axis[0].out;
     r.out[1] = g.axis[1].out;
@@ -193,7 +195,7 @@ struct GatherForm {
     const Rows r = {rows(t.z, group)};
     const int64_t k = int64_t(r.phase[0].taps) * r.phase[1].taps * g.channels;
     t.k1 = min_of(t.k1, k);
-    load_a.begin(source + group * g.channels, g, r, t, m0, whole_source, thread);
+    load_a.begin(source + group * g.channels, g, r, t, m0, whole, thread);
     const int64_t taps_before = int64_t(r.phase[0].before) * g.axis[1].taps + int64_t(r.phase[0].taps) * r.phase[1].before;
     GemmSide side = weights;
     if (side.k_stride == 1) side.line_stride = k;  // else: one tap, weights as they are
@@ -218,12 +220,12 @@ struct TapLoader : LoaderKind<Map, kLoad> {
   int32_t pixel, ks;
   int32_t size[2], stride[2];
   int64_t pitch;
-  Divider image, row;
+  Divisor image, row;
 
   FD_DEVICE void begin(const S* source, const ConvGeometry& g, const TilePlace& t, int64_t n0, int64_t columns, bool whole,
                        int thread) {
     this->whole_ = whole;
-    this->walk_ = this->whole() ? Walk::AlongLines : Walk::AcrossLines;
+    this->walk_ = this->whole() ? ChunkOrder::AlongLines : ChunkOrder::AcrossLines;
     p = source;
     pitch = g.pitch;
     image = g.image[0][0];
@@ -248,7 +250,7 @@ struct TapLoader : LoaderKind<Map, kLoad> {
     return p + ((int64_t(n) * size[0] + h) * size[1] + w) * pitch;
   }
   FD_DEVICE Chunk<S> chunk(int i, const S* nothing) const {
-    const int k = i * Map::k_step(Walk::AlongLines);
+    const int k = i * Map::k_step(ChunkOrder::AlongLines);
     const S* from = k < ks ? find(k) : nullptr;
     if (!from) return {nothing, 0};
     return {from, Map::kVector};
@@ -256,7 +258,7 @@ struct TapLoader : LoaderKind<Map, kLoad> {
   FD_DEVICE void gather(int i, S (&v)[Map::kVector]) const {
 #pragma unroll
     for (int e = 0; e < Map::kVector; e++) {
-      const int k = i * Map::k_step(Walk::AcrossLines) + e;
+      const int k = i * Map::k_step(ChunkOrder::AcrossLines) + e;
       const S* from = k < ks ? find(k) : nullptr;
       v[e] = from ? *from : S{};
     }
@@ -271,13 +273,14 @@ struct TapLoader : LoaderKind<Map, kLoad> {
 template <class S>
 struct WeightForm {
   using Element = S;
+  static constexpr Load kWhole = Load::WholeAlongLines;
   GemmTiling tiling;
   ConvGeometry g;  // axis: source = x, out = y; channels of x
   GemmSide grad;   // (output channel, pixel), of the first group
   const S* source;
   GemmEpilogue out;
   void* partial;
-  bool vector_out, whole_source;
+  bool vector_out, whole;  // whole: both operands
 
   template <class Map, Load kLoad>
   using LoadA = MatrixLoader<S, Map, kLoad>;
@@ -291,7 +294,7 @@ struct WeightForm {
   template <class A, class B>
   FD_DEVICE Rows begin(TilePlace& t, int64_t m0, int64_t n0, A& load_a, B& load_b, int thread) const {
     load_a.begin(grad, t.z * tiling.m, m0, tiling.m, t.k0, t.k1, thread);
-    load_b.begin(source + t.z * g.channels, g, t, n0, tiling.n, whole_source, thread);
+    load_b.begin(source + t.z * g.channels, g, t, n0, tiling.n, whole, thread);
     return {};
   }
   FD_DEVICE const S* any_a() const { return static_cast<const S*>(grad.data); }

@@ -83,7 +83,7 @@ struct NextTile {
     }
   }
   template <class Operand>
-  FD_DEVICE void finish(Operand& to, Walk walk, int thread) const {
+  FD_DEVICE void finish(Operand& to, ChunkOrder walk, int thread) const {
     if constexpr (!kCopied) {
       const int line = Map::line(walk, thread), k = Map::k(walk, thread);
 #pragma unroll
@@ -241,9 +241,9 @@ void launch_gemm(const Args& a, Form form) {
   using T = typename Math::Sum;
   GemmTiling& g = form.tiling;
   const int64_t per_product = g.tiles_m * g.tiles_n, most = max_of(1, kMaxGrid / (per_product * g.splits));
-  g.per_product = make_divider(per_product);
-  g.per_band = make_divider(kTileBand * g.tiles_n);
-  g.per_z = make_divider(g.splits);
+  g.per_product = make_divisor(per_product);
+  g.per_band = make_divisor(kTileBand * g.tiles_n);
+  g.per_z = make_divisor(g.splits);
   for (g.first_z = 0; g.first_z < g.z; g.first_z += most) {
     const int64_t blocks = min_of(most, g.z - g.first_z) * g.splits * per_product;
     FD_LAUNCH(a, (gemm<Math, Form>), uint32_t(blocks), Math::kThreads, sizeof(GemmStorage<Math>), form);

@@ -16,8 +16,8 @@ struct FfmaOperand {
 
   FD_DEVICE T* at(int k, int line) { return v + k * kLines + k / 4 * kPad + line; }
   FD_DEVICE T* slot(int line, int k) { return at(k, line); }
-  FD_DEVICE void put(int line, int k, Walk walk, const T (&x)[4]) {
-    if (walk == Walk::AlongLines) {
+  FD_DEVICE void put(int line, int k, ChunkOrder walk, const T (&x)[4]) {
+    if (walk == ChunkOrder::AlongLines) {
       T* p = at(k, line);
 #pragma unroll
       for (int i = 0; i < 4; i += kPack<T>) {
@@ -43,6 +43,8 @@ struct FfmaMath {
   static constexpr int kBandRows = kWarpM;
   static constexpr bool kAsync = false, kCopyA = LoadA == Load::WholeAlongLines, kCopyB = LoadB == Load::WholeAlongLines;
   static constexpr Load kLoadA = LoadA, kLoadB = LoadB;
+  // All of kDepth takes more registers than two blocks leave in one case.
+  static constexpr int kUnroll = kCopyA && kCopyB ? 8 : kDepth;
   using OperandA = FfmaOperand<T, M, kDepth>;
   using OperandB = FfmaOperand<T, N, kDepth>;
 
@@ -60,7 +62,7 @@ struct FfmaMath {
     }
   }
   FD_DEVICE void multiply(OperandA& from_a, OperandB& from_b) {
-#pragma unroll 8  // all 16 would take more registers than two blocks leave
+#pragma unroll kUnroll
     for (int k = 0; k < kDepth; k++) {
       T a[Rows], b[Columns];
 #pragma unroll

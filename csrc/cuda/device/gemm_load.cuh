@@ -4,7 +4,7 @@
 // Where the neighbours are together in memory, aligned to 16 bytes, a chunk is read whole; else its elements are gathered one by
 // one, along k, by threads that run along whichever dimension is dense, so that a warp reads neighbours.
 #pragma once
-#include "cuda/device/divider.cuh"
+#include "cuda/device/divisor.cuh"
 #include "cuda/device/pack.cuh"
 #include "cuda/gemm.h"
 #include "cuda/tune.h"
@@ -15,11 +15,11 @@ namespace fastdl {
 struct GemmTiling {
   int64_t z, m, n, k, depth, tiles_m, tiles_n, splits;
   int64_t first_z;  // of the launch
-  Divider per_product, per_band, per_z;
+  Divisor per_product, per_band, per_z;
   int64_t tiles() const { return z * splits * tiles_m * tiles_n; }
 };
 
-enum class Walk : uint8_t {
+enum class ChunkOrder : uint8_t {
   AlongK,       // chunks along k; the next thread has the next chunk of the line
   AcrossLines,  // chunks along k; the next thread has the same k's of the next line
   AlongLines,   // chunks along lines; the next thread has the next chunk of the same k
@@ -29,7 +29,7 @@ enum class Walk : uint8_t {
 struct GemmSide {
   const void* data;
   int64_t line_stride, k_stride;
-  Walk walk;
+  ChunkOrder walk;
   bool whole;
 };
 
@@ -75,19 +75,19 @@ template <int Lines, int Depth, int Threads, int Vector>
 struct ChunkMap {
   static constexpr int kVector = Vector, kDepth = Depth, kChunks = Lines * Depth / Vector / Threads;
   static_assert(kChunks * Vector * Threads == Lines * Depth && Threads % Lines == 0, "whole chunks, whole rows of threads");
-  static FD_DEVICE int line(Walk w, int thread) {
-    return w == Walk::AlongK        ? thread / (Depth / Vector)
-           : w == Walk::AcrossLines ? thread % Lines
-                                    : thread % (Lines / Vector) * Vector;
+  static FD_DEVICE int line(ChunkOrder w, int thread) {
+    return w == ChunkOrder::AlongK        ? thread / (Depth / Vector)
+           : w == ChunkOrder::AcrossLines ? thread % Lines
+                                          : thread % (Lines / Vector) * Vector;
   }
-  static FD_DEVICE int k(Walk w, int thread) {
-    return w == Walk::AlongK        ? thread % (Depth / Vector) * Vector
-           : w == Walk::AcrossLines ? thread / Lines * Vector
-                                    : thread / (Lines / Vector);
+  static FD_DEVICE int k(ChunkOrder w, int thread) {
+    return w == ChunkOrder::AlongK        ? thread % (Depth / Vector) * Vector
+           : w == ChunkOrder::AcrossLines ? thread / Lines * Vector
+                                          : thread / (Lines / Vector);
   }
-  static FD_DEVICE int line_step(Walk w) { return w == Walk::AlongK ? Threads / (Depth / Vector) : 0; }
-  static FD_DEVICE int k_step(Walk w) {
-    return w == Walk::AlongK ? 0 : w == Walk::AcrossLines ? Threads / Lines * Vector : Threads / (Lines / Vector);
+  static FD_DEVICE int line_step(ChunkOrder w) { return w == ChunkOrder::AlongK ? Threads / (Depth / Vector) : 0; }
+  static FD_DEVICE int k_step(ChunkOrder w) {
+    return w == ChunkOrder::AlongK ? 0 : w == ChunkOrder::AcrossLines ? Threads / Lines * Vector : Threads / (Lines / Vector);
   }
 };
 
@@ -101,10 +101,10 @@ struct Chunk {
 // What all loaders have: which kinds of chunks there are, at compile time where the kernel is for one kind.
 template <class Map, Load kLoad>
 struct LoaderKind {
-  Walk walk_;
+  ChunkOrder walk_;
   bool whole_;
-  FD_DEVICE Walk walk() const {
-    return kLoad == Load::WholeAlongK ? Walk::AlongK : kLoad == Load::WholeAlongLines ? Walk::AlongLines : walk_;
+  FD_DEVICE ChunkOrder walk() const {
+    return kLoad == Load::WholeAlongK ? ChunkOrder::AlongK : kLoad == Load::WholeAlongLines ? ChunkOrder::AlongLines : walk_;
   }
   FD_DEVICE bool whole() const { return kLoad == Load::Any ? whole_ : kLoad != Load::Gathered; }
 };
@@ -120,7 +120,7 @@ struct MatrixLoader : LoaderKind<Map, kLoad> {
   FD_DEVICE void begin(const GemmSide& side, int64_t offset, int64_t line0, int64_t line_end, int64_t k0, int64_t k1, int thread) {
     this->walk_ = side.walk;
     this->whole_ = side.whole;
-    const Walk walk = this->walk();
+    const ChunkOrder walk = this->walk();
     const int64_t line = line0 + Map::line(walk, thread), k = k0 + Map::k(walk, thread);
     p = static_cast<const S*>(side.data) + offset + line * side.line_stride + k * side.k_stride;
     lines = int32_t(min_of(line_end - line, 1 << 16));
@@ -129,12 +129,12 @@ struct MatrixLoader : LoaderKind<Map, kLoad> {
     line_stride = side.line_stride;
   }
   FD_DEVICE Chunk<S> chunk(int i, const S* nothing) const {
-    if (this->walk() == Walk::AlongK) {
-      if (i * Map::line_step(Walk::AlongK) >= lines || ks <= 0) return {nothing, 0};
-      return {p + i * Map::line_step(Walk::AlongK) * line_stride, ks < Map::kVector ? ks : Map::kVector};
+    if (this->walk() == ChunkOrder::AlongK) {
+      if (i * Map::line_step(ChunkOrder::AlongK) >= lines || ks <= 0) return {nothing, 0};
+      return {p + i * Map::line_step(ChunkOrder::AlongK) * line_stride, ks < Map::kVector ? ks : Map::kVector};
     }
-    if (i * Map::k_step(Walk::AlongLines) >= ks || lines <= 0) return {nothing, 0};
-    return {p + i * Map::k_step(Walk::AlongLines) * k_stride, lines < Map::kVector ? lines : Map::kVector};
+    if (i * Map::k_step(ChunkOrder::AlongLines) >= ks || lines <= 0) return {nothing, 0};
+    return {p + i * Map::k_step(ChunkOrder::AlongLines) * k_stride, lines < Map::kVector ? lines : Map::kVector};
   }
   FD_DEVICE void gather(int i, S (&v)[Map::kVector]) const {
     const bool exists = i * Map::line_step(this->walk()) < lines;

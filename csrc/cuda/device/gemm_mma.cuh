@@ -19,7 +19,7 @@ struct SlotOperand {
     return slots + k * (kLines / kVector) + (line / kVector ^ (k & 7));
   }
   FD_DEVICE S* at(int k, int line) { return slot(line, k)->v + (kAlongK ? k : line) % kVector; }
-  FD_DEVICE void put(int line, int k, Walk, const S (&x)[kVector]) {
+  FD_DEVICE void put(int line, int k, ChunkOrder, const S (&x)[kVector]) {
     Pack<S> pack;
 #pragma unroll
     for (int e = 0; e < kVector; e++) pack.v[e] = x[e];
@@ -103,7 +103,7 @@ struct MmaMath {
 template <class S, Load A, Load B>
 using MmaLarge = MmaMath<S, 128, 128, 64, A == Load::Gathered ? 32 : 64, A, B, A == Load::Gathered ? 1 : 2>;
 template <class S, Load A, Load B>
-using MmaSmall = MmaMath<S, 64, 64, 32, 32, A, B, 4>;
+using MmaSmall = MmaMath<S, 64, 64, 32, 32, A, B, A == Load::Gathered ? 3 : 4>;
 
 }  // namespace
 }  // namespace fastdl

@@ -2,28 +2,17 @@
 //
 // On the host a Plan turns views of one shape into loops: dims ordered by the output's memory and merged where all operands allow
 // it, so that most calls end with one dim. Calls that 32-bit indices cannot serve are cut into parts that they can. On the device a
-// Walk finds the operands' offsets for a linear index; division by the sizes is multiplication (T. Granlund, P. Montgomery,
-// "Division by invariant integers using multiplication", 1994, for indices below 2^31).
+// Walk finds the operands' offsets for a linear index.
 #pragma once
 #include <type_traits>
 
+#include "cuda/device/divisor.cuh"
 #include "cuda/kernel.h"
 
 namespace fastdl {
 namespace {
 
 // ---- device ------------------------------------------------------------------------------------------------------------------
-struct Divisor {
-  uint32_t value, multiplier, shift;
-};
-inline Divisor make_divisor(int64_t d) {  // d < 2^31; 0 counts as 1
-  if (d < 1) d = 1;
-  uint32_t shift = 0;
-  while ((int64_t(1) << shift) < d) shift++;
-  return {uint32_t(d), uint32_t((uint64_t(1) << 32) * ((uint64_t(1) << shift) - uint64_t(d)) / uint64_t(d) + 1), shift};
-}
-FD_HOST_DEVICE uint32_t divide(uint32_t n, const Divisor& d) { return (uint32_t(uint64_t(n) * d.multiplier >> 32) + n) >> d.shift; }
-
 template <int operands>
 struct Walk {
   int32_t ndim;
