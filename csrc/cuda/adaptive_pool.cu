@@ -37,7 +37,8 @@ AdaptivePool pool_of(const View& x, const View& y) {
 
 template <class T, int V>
 FD_KERNEL(kPoolThreads, 3)
-max_kernel(const T* x, T* y, int64_t* indices, Grid grid, AdaptiveWindows hs, AdaptiveWindows ws, int64_t channels, Convert<T> as) {
+adaptive_max_pool_kernel(const T* x, T* y, int64_t* indices, Grid grid, AdaptiveWindows hs, AdaptiveWindows ws, int64_t channels,
+                         Convert<T> as) {
   using W = WideOf<T>;
   int64_t n, oh, ow, c;
   if (!grid.locate(n, oh, ow, c)) return;
@@ -67,8 +68,8 @@ max_kernel(const T* x, T* y, int64_t* indices, Grid grid, AdaptiveWindows hs, Ad
 
 template <class T, int V>
 FD_KERNEL(kPoolThreads, 3)
-max_gradient_kernel(const T* g, const int64_t* indices, T* dx, Grid grid, AdaptiveWindows hs, AdaptiveWindows ws, int64_t channels,
-                    Convert<T> as) {
+adaptive_max_pool_gradient_kernel(const T* g, const int64_t* indices, T* dx, Grid grid, AdaptiveWindows hs, AdaptiveWindows ws,
+                                  int64_t channels, Convert<T> as) {
   using W = WideOf<T>;
   int64_t n, h, w, c;
   if (!grid.locate(n, h, w, c)) return;
@@ -104,17 +105,17 @@ void adaptive_pool_row(const Args& a) {
       const T* from = in.ptr<const T>();
       T* to = out.ptr<T>();
       if constexpr (max && backward)
-        FD_LAUNCH(a, (max_gradient_kernel<T, V>), grid.blocks(), kPoolThreads, 0, from, index.ptr<const int64_t>(), to, grid, p.h,
-                  p.w, p.images.c, as);
+        FD_LAUNCH(a, (adaptive_max_pool_gradient_kernel<T, V>), grid.blocks(), kPoolThreads, 0, from, index.ptr<const int64_t>(),
+                  to, grid, p.h, p.w, p.images.c, as);
       else if constexpr (max)
-        FD_LAUNCH(a, (max_kernel<T, V>), grid.blocks(), kPoolThreads, 0, from, to, index.ptr<int64_t>(), grid, p.h, p.w, p.images.c,
-                  as);
+        FD_LAUNCH(a, (adaptive_max_pool_kernel<T, V>), grid.blocks(), kPoolThreads, 0, from, to, index.ptr<int64_t>(), grid, p.h,
+                  p.w, p.images.c, as);
       else if constexpr (backward)
-        FD_LAUNCH(a, (mean_gradient_kernel<T, V, AdaptiveWindows>), grid.blocks(), kPoolThreads, 0, from, to, grid, p.h, p.w,
+        FD_LAUNCH(a, (mean_pool_gradient_kernel<T, V, AdaptiveWindows>), grid.blocks(), kPoolThreads, 0, from, to, grid, p.h, p.w,
                   p.images.c, as);
       else
-        FD_LAUNCH(a, (mean_kernel<T, V, AdaptiveWindows>), grid.blocks(), kPoolThreads, 0, from, to, grid, p.h, p.w, p.images.c,
-                  as);
+        FD_LAUNCH(a, (mean_pool_kernel<T, V, AdaptiveWindows>), grid.blocks(), kPoolThreads, 0, from, to, grid, p.h, p.w,
+                  p.images.c, as);
     });
   });
 }

@@ -71,7 +71,7 @@ constexpr int kAhead = sizeof(T) == 2 ? 4 : 8;  // packs that a thread has in fl
 // stats: per chunk mean (C), M2 (C)
 template <class T, int V>
 FD_KERNEL(kThreads, 2)
-moments_kernel(const T* x, WideOf<T>* stats, Cells cells, Chunks chunks, Convert<T> as) {
+batch_moments_kernel(const T* x, WideOf<T>* stats, Cells cells, Chunks chunks, Convert<T> as) {
   using W = WideOf<T>;
   constexpr int ahead = kAhead<T>;
   const int64_t channel = cells.first_channel(V);
@@ -150,7 +150,7 @@ struct ForwardChannels {
 };
 template <class W>
 FD_KERNEL(kColumns* kShare, 2)
-forward_channels_kernel(ForwardChannels<W> f) {
+batch_norm_channels_kernel(ForwardChannels<W> f) {
   ChannelStorage& s = shared_memory<ChannelStorage>();
   const int64_t c = blockIdx.x * int64_t(kColumns) + threadIdx.x % kColumns, C = f.channels;
   const bool exists = c < C;
@@ -189,7 +189,7 @@ struct BackwardChannels {
 };
 template <class W>
 FD_KERNEL(kColumns* kShare, 2)
-backward_channels_kernel(BackwardChannels<W> f) {
+batch_norm_gradient_channels_kernel(BackwardChannels<W> f) {
   ChannelStorage& s = shared_memory<ChannelStorage>();
   const int64_t c = blockIdx.x * int64_t(kColumns) + threadIdx.x % kColumns, C = f.channels;
   const bool exists = c < C;
@@ -214,7 +214,7 @@ FD_DEVICE void load_channels(const W* from, int64_t channel, const Cells& cells,
 
 template <class T, int V>
 FD_KERNEL(kThreads, 3)
-apply_kernel(const T* x, T* y, const WideOf<T>* constants, Cells cells, Chunks chunks, Convert<T> as) {
+batch_norm_apply_kernel(const T* x, T* y, const WideOf<T>* constants, Cells cells, Chunks chunks, Convert<T> as) {
   using W = WideOf<T>;
   constexpr int ahead = 4;
   const int64_t channel = cells.first_channel(V);
@@ -255,7 +255,7 @@ struct AddSums {
 // sums: per chunk sum (C), product (C)
 template <class T, int V>
 FD_KERNEL(kThreads, 2)
-sums_kernel(const T* g, const T* x, const WideOf<T>* mean, WideOf<T>* sums, Cells cells, Chunks chunks, Convert<T> as) {
+batch_sums_kernel(const T* g, const T* x, const WideOf<T>* mean, WideOf<T>* sums, Cells cells, Chunks chunks, Convert<T> as) {
   using W = WideOf<T>;
   constexpr int ahead = 4;
   const int64_t channel = cells.first_channel(V);
@@ -300,8 +300,8 @@ sums_kernel(const T* g, const T* x, const WideOf<T>* mean, WideOf<T>* sums, Cell
 // dx = g * scale + (x - mean) * slope + offset; in evaluation g * scale, without a look at x: 0 * inf is NaN.
 template <class T, int V>
 FD_KERNEL(kThreads, 2)
-gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf<T>* constants, T* dx, Cells cells, Chunks chunks,
-                bool training, Convert<T> as) {
+batch_norm_gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf<T>* constants, T* dx, Cells cells,
+                           Chunks chunks, bool training, Convert<T> as) {
   using W = WideOf<T>;
   constexpr int ahead = sizeof(T) == 2 ? 2 : 4;
   const int64_t channel = cells.first_channel(V);
@@ -408,8 +408,8 @@ void batch_norm_row(const Args& a) {
       const Cells cells = cells_of(s, V);
       const Chunks chunks = reduction_chunks(cells, V), elements = element_chunks(cells, V);
       if (training && s.count > 0)
-        FD_LAUNCH(a, (moments_kernel<T, V>), grid_of(cells, chunks, V), kThreads, (sizeof(JoinStorage<Moments<W>, V>)), x, stats,
-                  cells, chunks, as);
+        FD_LAUNCH(a, (batch_moments_kernel<T, V>), grid_of(cells, chunks, V), kThreads, (sizeof(JoinStorage<Moments<W>, V>)), x,
+                  stats, cells, chunks, as);
       const ForwardChannels<W> f{param_of(a.in[1]),
                                  param_of(a.in[2]),
                                  param_of(a.in[3]),
@@ -425,10 +425,10 @@ void batch_norm_row(const Args& a) {
                                  chunks,
                                  chunks.per_chunk * (s.planes ? V : 1),
                                  training};
-      FD_LAUNCH(a, forward_channels_kernel<W>, uint32_t(ceil_div(s.channels, kColumns)), kColumns * kShare, sizeof(ChannelStorage),
-                f);
+      FD_LAUNCH(a, batch_norm_channels_kernel<W>, uint32_t(ceil_div(s.channels, kColumns)), kColumns * kShare,
+                sizeof(ChannelStorage), f);
       if (s.count > 0)
-        FD_LAUNCH(a, (apply_kernel<T, V>), grid_of(cells, elements, V), kThreads, 0, x, y, apply, cells, elements, as);
+        FD_LAUNCH(a, (batch_norm_apply_kernel<T, V>), grid_of(cells, elements, V), kThreads, 0, x, y, apply, cells, elements, as);
     });
   });
 }
@@ -454,16 +454,16 @@ void batch_norm_backward_row(const Args& a) {
       const Cells cells = cells_of(s, V);
       const Chunks chunks = reduction_chunks(cells, V), elements = element_chunks(cells, V);
       if (s.count > 0)
-        FD_LAUNCH(a, (sums_kernel<T, V>), grid_of(cells, chunks, V), kThreads, (sizeof(JoinStorage<GradientSums<W>, V>)), g, x,
-                  mean, sums, cells, chunks, as);
+        FD_LAUNCH(a, (batch_sums_kernel<T, V>), grid_of(cells, chunks, V), kThreads, (sizeof(JoinStorage<GradientSums<W>, V>)), g,
+                  x, mean, sums, cells, chunks, as);
       const BackwardChannels<W> f{
           param_of(a.in[4]), param_of(a.out[1]), param_of(a.out[2]), mean, rstd, sums, apply, s.channels, s.count, chunks.count,
           training};
-      FD_LAUNCH(a, backward_channels_kernel<W>, uint32_t(ceil_div(s.channels, kColumns)), kColumns * kShare, sizeof(ChannelStorage),
-                f);
+      FD_LAUNCH(a, batch_norm_gradient_channels_kernel<W>, uint32_t(ceil_div(s.channels, kColumns)), kColumns * kShare,
+                sizeof(ChannelStorage), f);
       if (s.count > 0)
-        FD_LAUNCH(a, (gradient_kernel<T, V>), grid_of(cells, elements, V), kThreads, 0, g, x, mean, apply, dx, cells, elements,
-                  training, as);
+        FD_LAUNCH(a, (batch_norm_gradient_kernel<T, V>), grid_of(cells, elements, V), kThreads, 0, g, x, mean, apply, dx, cells,
+                  elements, training, as);
     });
   });
 }

@@ -48,7 +48,8 @@ Targets targets_of(const Args& a, const View& v, int64_t classes) {
 
 template <class T, int width>
 FD_KERNEL(width ? kRowThreads : 1024, 1)
-loss_kernel(const T* x, T* loss, WideOf<T>* lse, int64_t rows, bool vectors, Targets targets, WideOf<T> smoothing, Convert<T> as) {
+cross_entropy_kernel(const T* x, T* loss, WideOf<T>* lse, int64_t rows, bool vectors, Targets targets, WideOf<T> smoothing,
+                     Convert<T> as) {
   using W = WideOf<T>;
   RowStorage<Normalizer<W>>* s = width ? nullptr : &shared_memory<RowStorage<Normalizer<W>>>();
   const int64_t row = row_of_group<width>(), n = targets.classes, t = targets.at(row < rows ? row : 0);
@@ -82,8 +83,8 @@ loss_kernel(const T* x, T* loss, WideOf<T>* lse, int64_t rows, bool vectors, Tar
 
 template <class T, int width>
 FD_KERNEL(width ? kRowThreads : 1024, 1)
-gradient_kernel(const T* x, const T* g, int64_t g_stride, const WideOf<T>* lse, int64_t lse_stride, T* dx, int64_t rows,
-                bool vectors, Targets targets, WideOf<T> smoothing, Convert<T> as) {
+cross_entropy_gradient_kernel(const T* x, const T* g, int64_t g_stride, const WideOf<T>* lse, int64_t lse_stride, T* dx,
+                              int64_t rows, bool vectors, Targets targets, WideOf<T> smoothing, Convert<T> as) {
   using W = WideOf<T>;
   const int64_t row = row_of_group<width>(), n = targets.classes;
   if (row >= rows) return;
@@ -125,7 +126,7 @@ void cross_entropy_row(const Args& a) {
     using T = typename decltype(as)::Type;
     using W = WideOf<T>;
     by_length<T>(rows, n, [&](auto width, uint32_t blocks, int threads) {
-      FD_LAUNCH(a, (loss_kernel<T, width.value>), blocks, threads, width.value ? 0 : sizeof(RowStorage<Normalizer<W>>),
+      FD_LAUNCH(a, (cross_entropy_kernel<T, width.value>), blocks, threads, width.value ? 0 : sizeof(RowStorage<Normalizer<W>>),
                 logits.ptr<const T>(), a.out[0].ptr<T>(), a.out[1].ptr<W>(), rows, row_vectors<T>(logits.data, n),
                 targets_of(a, target, n), W(a.attrs->f[0]), as);
     });
@@ -140,8 +141,8 @@ void cross_entropy_backward_row(const Args& a) {
     using T = typename decltype(as)::Type;
     using W = WideOf<T>;
     by_length<T>(rows, n, [&](auto width, uint32_t blocks, int threads) {
-      FD_LAUNCH(a, (gradient_kernel<T, width.value>), blocks, threads, 0, logits.ptr<const T>(), g.ptr<const T>(), g.strides[0],
-                lse.ptr<const W>(), lse.strides[0], out.ptr<T>(), rows,
+      FD_LAUNCH(a, (cross_entropy_gradient_kernel<T, width.value>), blocks, threads, 0, logits.ptr<const T>(), g.ptr<const T>(),
+                g.strides[0], lse.ptr<const W>(), lse.strides[0], out.ptr<T>(), rows,
                 row_vectors<T>(logits.data, n) && row_vectors<T>(out.data, n), targets_of(a, target, n), W(a.attrs->f[0]), as);
     });
   });

@@ -94,7 +94,7 @@ struct Along {
 };
 template <class U>
 FD_KERNEL(kThreads, 4)
-along_kernel(const U* x, const int64_t* idx, U* out, Along a) {
+take_along_kernel(const U* x, const int64_t* idx, U* out, Along a) {
   const int64_t at = blockIdx.x * int64_t(kThreads) + threadIdx.x;
   if (at >= a.n) return;
   const int64_t index = idx[a.idx.offset(at)], i = wrap_index(index, a.size);
@@ -114,8 +114,8 @@ void take_along_axis_row(const Args& args) {
   const Along a{along.dims(), indices.dims(), out.numel(), x.shape[axis], x.strides[axis], args.device->error};
   by_bytes(itemsize(x.dtype), [&](auto u) {
     using U = decltype(u);
-    FD_LAUNCH(args, along_kernel<U>, uint32_t(ceil_div(a.n, kThreads)), kThreads, 0, x.ptr<const U>(), idx.ptr<const int64_t>(),
-              out.ptr<U>(), a);
+    FD_LAUNCH(args, take_along_kernel<U>, uint32_t(ceil_div(a.n, kThreads)), kThreads, 0, x.ptr<const U>(),
+              idx.ptr<const int64_t>(), out.ptr<U>(), a);
   });
 }
 

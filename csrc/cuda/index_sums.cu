@@ -60,7 +60,7 @@ index_keys_kernel(Indexer indices, K* keys, int64_t n, int64_t bound) {
 
 // ---- take_backward ----------------------------------------------------------------------------------------------------------
 // starts[r] = the first place of a key >= r, for r = 0 .. bound
-FD_KERNEL(kThreads, 4) starts_kernel(Sorted sorted, int64_t n, int64_t bound, int64_t* starts) {
+FD_KERNEL(kThreads, 4) run_starts_kernel(Sorted sorted, int64_t n, int64_t bound, int64_t* starts) {
   const int64_t r = blockIdx.x * int64_t(kThreads) + threadIdx.x;
   if (r > bound) return;
   int64_t low = 0, high = n;
@@ -77,8 +77,8 @@ FD_KERNEL(kThreads, 4) starts_kernel(Sorted sorted, int64_t n, int64_t bound, in
 // out[outer, r, c] = sum of g[outer, i, c] over the positions i of destination r. V: elements of a row per thread.
 template <class T, int V>
 FD_KERNEL(kThreads, 4)
-sum_rows_kernel(const T* g, T* out, const int64_t* starts, Sorted sorted, int64_t cells, Division by_row, Division by_size,
-                int64_t n, Convert<T> as) {
+take_sums_kernel(const T* g, T* out, const int64_t* starts, Sorted sorted, int64_t cells, Division by_row, Division by_size,
+                 int64_t n, Convert<T> as) {
   using W = WideOf<T>;
   constexpr int ahead = 4;
   const int64_t at = blockIdx.x * int64_t(kThreads) + threadIdx.x;
@@ -126,14 +126,14 @@ void take_backward_row(const Args& a) {
     using K = std::remove_pointer_t<decltype(keys)>;
     FD_LAUNCH(a, index_keys_kernel<K>, uint32_t(ceil_div(n, kThreads)), kThreads, 0, indices, keys, n, size);
   });
-  FD_LAUNCH(a, starts_kernel, uint32_t(ceil_div(size + 1, kThreads)), kThreads, 0, sorted, n, size, starts);
+  FD_LAUNCH(a, run_starts_kernel, uint32_t(ceil_div(size + 1, kThreads)), kThreads, 0, sorted, n, size, starts);
   const DType d = out.dtype == DType::complex64 ? DType::float32 : out.dtype == DType::complex128 ? DType::float64 : out.dtype;
   by_real(d, [&](auto as) {
     using T = typename decltype(as)::Type;
     const auto launch = [&](auto v) {
       constexpr int V = v.value;
       const int64_t cells = outer * size * (row / V);
-      FD_LAUNCH(a, (sum_rows_kernel<T, V>), uint32_t(ceil_div(cells, kThreads)), kThreads, 0, g.ptr<const T>(), out.ptr<T>(),
+      FD_LAUNCH(a, (take_sums_kernel<T, V>), uint32_t(ceil_div(cells, kThreads)), kThreads, 0, g.ptr<const T>(), out.ptr<T>(),
                 starts, sorted, cells, division(row / V, cells), division(size, cells), n, as);
     };
     if (sizeof(T) > 1 && row % kPack<T> == 0 && is_aligned(g.data) && is_aligned(out.data))
@@ -158,7 +158,7 @@ scatter_keys_kernel(const int64_t* idx, K* keys, int64_t total, Division by_row,
   keys[at] = K(i == kInvalid ? bound : (o * size + i) * by_row.by + s);
 }
 
-FD_KERNEL(kThreads, 8) copy_kernel(const uint8_t* x, uint8_t* out, int64_t bytes, bool vectors) {
+FD_KERNEL(kThreads, 8) copy_bytes_kernel(const uint8_t* x, uint8_t* out, int64_t bytes, bool vectors) {
   const int64_t at = (blockIdx.x * int64_t(kThreads) + threadIdx.x) * 16;
   if (at < bytes) store_pack(out + at, load_pack(x + at, bytes - at, vectors), bytes - at, vectors);
 }
@@ -186,8 +186,8 @@ void scatter_add_row(const Args& a) {
   int64_t row = 1;
   for (int d = axis + 1; d < out.ndim; d++) row *= out.shape[d];
   if (bytes > 0)
-    FD_LAUNCH(a, copy_kernel, uint32_t(ceil_div(bytes, kThreads * 16)), kThreads, 0, x.ptr<const uint8_t>(), out.ptr<uint8_t>(),
-              bytes, is_aligned(x.data) && is_aligned(out.data));
+    FD_LAUNCH(a, copy_bytes_kernel, uint32_t(ceil_div(bytes, kThreads * 16)), kThreads, 0, x.ptr<const uint8_t>(),
+              out.ptr<uint8_t>(), bytes, is_aligned(x.data) && is_aligned(out.data));
   if (total == 0) return;
   const uint32_t blocks = uint32_t(ceil_div(total, kThreads));
   const Sorted sorted = sort_keys(a, a.workspace, total, bound, [&](auto* keys) {
@@ -213,7 +213,7 @@ struct Put {
 
 template <class T>
 FD_KERNEL(kThreads, 4)
-put_kernel(Sorted sorted, const T* values, T* x, Put put) {
+index_put_kernel(Sorted sorted, const T* values, T* x, Put put) {
   const int64_t at = blockIdx.x * int64_t(kThreads) + threadIdx.x;
   if (at >= put.cells) return;
   int64_t p = at;
@@ -224,7 +224,7 @@ put_kernel(Sorted sorted, const T* values, T* x, Put put) {
 }
 template <class T>
 FD_KERNEL(kThreads, 4)
-put_sums_kernel(Sorted sorted, const T* values, T* x, Put put, Convert<T> as) {
+index_add_kernel(Sorted sorted, const T* values, T* x, Put put, Convert<T> as) {
   const int64_t at = blockIdx.x * int64_t(kThreads) + threadIdx.x;
   if (at >= put.cells) return;
   int64_t p = at;
@@ -283,12 +283,12 @@ void index_put_row(const Args& a) {
   if (a.attrs->i[0])
     by_number(x.dtype, [&](auto as) {
       using T = typename decltype(as)::Type;
-      FD_LAUNCH(a, put_sums_kernel<T>, blocks, kThreads, 0, sorted, values.ptr<const T>(), x.ptr<T>(), put, as);
+      FD_LAUNCH(a, index_add_kernel<T>, blocks, kThreads, 0, sorted, values.ptr<const T>(), x.ptr<T>(), put, as);
     });
   else
     by_bytes(itemsize(x.dtype), [&](auto u) {
       using U = decltype(u);
-      FD_LAUNCH(a, put_kernel<U>, blocks, kThreads, 0, sorted, values.ptr<const U>(), x.ptr<U>(), put);
+      FD_LAUNCH(a, index_put_kernel<U>, blocks, kThreads, 0, sorted, values.ptr<const U>(), x.ptr<U>(), put);
     });
 }
 

@@ -47,7 +47,7 @@ struct RowParam {
 
 template <class W>
 FD_KERNEL(256, 4)
-convert_kernel(Param from, W* to, int64_t n) {
+convert_param_kernel(Param from, W* to, int64_t n) {
   const int64_t i = blockIdx.x * int64_t(256) + threadIdx.x;
   if (i < n) to[i] = from.read(i, W(0));
 }
@@ -60,7 +60,7 @@ RowParam<T> row_param(const Args& a, const View& v, void* space, int64_t n) {
   using W = WideOf<T>;
   if (!v.given()) return {nullptr, false};
   if (!converted(v, a.out[0].dtype)) return {v.data, itemsize(v.dtype) == 2};
-  if (n > 0) FD_LAUNCH(a, convert_kernel<W>, uint32_t(ceil_div(n, 256)), 256, 0, param_of(v), static_cast<W*>(space), n);
+  if (n > 0) FD_LAUNCH(a, convert_param_kernel<W>, uint32_t(ceil_div(n, 256)), 256, 0, param_of(v), static_cast<W*>(space), n);
   return {space, false};
 }
 
@@ -93,8 +93,8 @@ FD_DEVICE void normalise(const RowLayout<T, Index>& layout, Index p, const Pack<
 
 template <class T, int width, int packs>
 FD_KERNEL(width ? kRowThreads : kBlockThreads, 1)
-row_kernel(const T* x, T* y, WideOf<T>* mean, WideOf<T>* rstd, int64_t rows, int64_t n, bool vectors, RowParam<T> weight,
-           RowParam<T> bias, WideOf<T> eps, Convert<T> as) {
+layer_norm_kernel(const T* x, T* y, WideOf<T>* mean, WideOf<T>* rstd, int64_t rows, int64_t n, bool vectors, RowParam<T> weight,
+                  RowParam<T> bias, WideOf<T> eps, Convert<T> as) {
   using W = WideOf<T>;
   W* storage = width ? nullptr : shared_memory<RowStorage<W>>().values;
   const int64_t row = row_of_group<width>(), at = (row < rows ? row : 0) * n;
@@ -136,8 +136,8 @@ row_kernel(const T* x, T* y, WideOf<T>* mean, WideOf<T>* rstd, int64_t rows, int
 
 template <class T>
 FD_KERNEL(1024, 1)
-long_row_kernel(const T* x, T* y, WideOf<T>* mean, WideOf<T>* rstd, int64_t n, bool vectors, RowParam<T> weight, RowParam<T> bias,
-                WideOf<T> eps, Convert<T> as) {
+layer_norm_long_kernel(const T* x, T* y, WideOf<T>* mean, WideOf<T>* rstd, int64_t n, bool vectors, RowParam<T> weight,
+                       RowParam<T> bias, WideOf<T> eps, Convert<T> as) {
   using W = WideOf<T>;
   W* storage = shared_memory<RowStorage<W>>().values;
   x += blockIdx.x * n, y += blockIdx.x * n;
@@ -191,14 +191,14 @@ void layer_norm_row(const Args& a) {
     const RowParam<T> bias = row_param<T>(a, a.in[2], space + aligned_length(n), n);
     const bool vectors = row_vectors<T>(x, n) && row_vectors<T>(y, n) && is_aligned(weight.data) && is_aligned(bias.data);
     if (n <= kWarp * most * kPack<T>)
-      FD_LAUNCH(a, (row_kernel<T, kWarp, most>), uint32_t(ceil_div(rows, kRowThreads / kWarp)), kRowThreads, 0, x, y, mean, rstd,
-                rows, n, vectors, weight, bias, eps, as);
+      FD_LAUNCH(a, (layer_norm_kernel<T, kWarp, most>), uint32_t(ceil_div(rows, kRowThreads / kWarp)), kRowThreads, 0, x, y, mean,
+                rstd, rows, n, vectors, weight, bias, eps, as);
     else if (n <= kBlockThreads * most * kPack<T>)
-      FD_LAUNCH(a, (row_kernel<T, 0, most>), uint32_t(rows), row_threads<T>(n, most), sizeof(RowStorage<W>), x, y, mean, rstd, rows,
-                n, vectors, weight, bias, eps, as);
+      FD_LAUNCH(a, (layer_norm_kernel<T, 0, most>), uint32_t(rows), row_threads<T>(n, most), sizeof(RowStorage<W>), x, y, mean,
+                rstd, rows, n, vectors, weight, bias, eps, as);
     else
-      FD_LAUNCH(a, long_row_kernel<T>, uint32_t(rows), 1024, sizeof(RowStorage<W>), x, y, mean, rstd, n, vectors, weight, bias, eps,
-                as);
+      FD_LAUNCH(a, layer_norm_long_kernel<T>, uint32_t(rows), 1024, sizeof(RowStorage<W>), x, y, mean, rstd, n, vectors, weight,
+                bias, eps, as);
   });
 }
 
@@ -227,8 +227,8 @@ constexpr int kGradientThreads = sizeof(T) == 2 ? 1024 : 512;
 // Group `i` of `groups` takes rows i, i + groups ...; partial: per group dweight (n), dbias (n).
 template <class T, int width, int packs>
 FD_KERNEL(width ? kRowThreads : kGradientThreads<T>, 1)
-gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf<T>* rstd, T* dx, WideOf<T>* partial, int64_t rows,
-                int64_t n, int64_t groups, bool vectors, RowParam<T> weight, Convert<T> as) {
+layer_norm_gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf<T>* rstd, T* dx, WideOf<T>* partial,
+                           int64_t rows, int64_t n, int64_t groups, bool vectors, RowParam<T> weight, Convert<T> as) {
   using W = WideOf<T>;
   W* storage = width ? nullptr : shared_memory<RowStorage<W>>().values;
   const int64_t group = row_of_group<width>();
@@ -282,8 +282,8 @@ gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf<T>* 
 // Long rows: dx by a block per row, the shares of dweight and dbias by a thread per column and group of rows.
 template <class T>
 FD_KERNEL(1024, 1)
-long_gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf<T>* rstd, T* dx, int64_t n, bool vectors,
-                     RowParam<T> weight, Convert<T> as) {
+layer_norm_gradient_long_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf<T>* rstd, T* dx, int64_t n,
+                                bool vectors, RowParam<T> weight, Convert<T> as) {
   using W = WideOf<T>;
   W* storage = shared_memory<RowStorage<W>>().values;
   g += blockIdx.x * n, x += blockIdx.x * n, dx += blockIdx.x * n;
@@ -317,8 +317,8 @@ long_gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf
 }
 template <class T>
 FD_KERNEL(256, 4)
-long_partial_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf<T>* rstd, WideOf<T>* partial, int64_t rows,
-                    int64_t n, int64_t groups, Convert<T> as) {
+layer_norm_partial_kernel(const T* g, const T* x, const WideOf<T>* mean, const WideOf<T>* rstd, WideOf<T>* partial, int64_t rows,
+                          int64_t n, int64_t groups, Convert<T> as) {
   using W = WideOf<T>;
   const int64_t c = blockIdx.x * int64_t(256) + threadIdx.x;
   if (c >= n) return;
@@ -342,7 +342,7 @@ struct SumStorage {
 };
 template <class W>
 FD_KERNEL(kSumColumns* kSumShare, 4)
-sum_kernel(const W* partial, int64_t groups, int64_t n, Param dweight, Param dbias) {
+layer_norm_sum_kernel(const W* partial, int64_t groups, int64_t n, Param dweight, Param dbias) {
   auto& values = shared_memory<SumStorage<W>>().values;
   const int column = threadIdx.x % kSumColumns, share = threadIdx.x / kSumColumns;
   const int64_t c = blockIdx.x * int64_t(kSumColumns) + column;
@@ -383,19 +383,19 @@ void layer_norm_backward_row(const Args& a) {
     const bool vectors = row_vectors<T>(g, n) && row_vectors<T>(x, n) && row_vectors<T>(dx, n) && is_aligned(weight.data);
     if (rows == 0) {
     } else if (n <= kWarp * most * kPack<T>) {
-      FD_LAUNCH(a, (gradient_kernel<T, kWarp, most>), uint32_t(ceil_div(groups, kRowThreads / kWarp)), kRowThreads, 0, g, x, mean,
-                rstd, dx, partial, rows, n, groups, vectors, weight, as);
-    } else if (n <= kGradientThreads<T> * block_most * kPack<T>) {
-      FD_LAUNCH(a, (gradient_kernel<T, 0, block_most>), uint32_t(groups), row_threads<T>(n, block_most), sizeof(RowStorage<W>), g,
+      FD_LAUNCH(a, (layer_norm_gradient_kernel<T, kWarp, most>), uint32_t(ceil_div(groups, kRowThreads / kWarp)), kRowThreads, 0, g,
                 x, mean, rstd, dx, partial, rows, n, groups, vectors, weight, as);
+    } else if (n <= kGradientThreads<T> * block_most * kPack<T>) {
+      FD_LAUNCH(a, (layer_norm_gradient_kernel<T, 0, block_most>), uint32_t(groups), row_threads<T>(n, block_most),
+                sizeof(RowStorage<W>), g, x, mean, rstd, dx, partial, rows, n, groups, vectors, weight, as);
     } else {
-      FD_LAUNCH(a, long_gradient_kernel<T>, uint32_t(rows), 1024, sizeof(RowStorage<W>), g, x, mean, rstd, dx, n, vectors, weight,
-                as);
-      FD_LAUNCH(a, long_partial_kernel<T>, dim3(uint32_t(ceil_div(n, 256)), uint32_t(groups)), 256, 0, g, x, mean, rstd, partial,
-                rows, n, groups, as);
+      FD_LAUNCH(a, layer_norm_gradient_long_kernel<T>, uint32_t(rows), 1024, sizeof(RowStorage<W>), g, x, mean, rstd, dx, n,
+                vectors, weight, as);
+      FD_LAUNCH(a, layer_norm_partial_kernel<T>, dim3(uint32_t(ceil_div(n, 256)), uint32_t(groups)), 256, 0, g, x, mean, rstd,
+                partial, rows, n, groups, as);
     }
-    FD_LAUNCH(a, sum_kernel<W>, uint32_t(ceil_div(2 * n, kSumColumns)), kSumColumns * kSumShare, sizeof(SumStorage<W>), partial,
-              groups, n, param_of(a.out[1]), param_of(a.out[2]));
+    FD_LAUNCH(a, layer_norm_sum_kernel<W>, uint32_t(ceil_div(2 * n, kSumColumns)), kSumColumns * kSumShare, sizeof(SumStorage<W>),
+              partial, groups, n, param_of(a.out[1]), param_of(a.out[2]));
   });
 }
 

@@ -44,7 +44,7 @@ Pool pool_of(const View& x, const View& y, const Attrs& a) {
 
 template <class T, int V>
 FD_KERNEL(kPoolThreads, 3)
-max_kernel(const T* x, T* y, uint8_t* taps, Grid grid, Windows hs, Windows ws, int64_t channels, Convert<T> as) {
+max_pool_kernel(const T* x, T* y, uint8_t* taps, Grid grid, Windows hs, Windows ws, int64_t channels, Convert<T> as) {
   using W = WideOf<T>;
   int64_t n, oh, ow, c;
   if (!grid.locate(n, oh, ow, c)) return;
@@ -77,7 +77,8 @@ max_kernel(const T* x, T* y, uint8_t* taps, Grid grid, Windows hs, Windows ws, i
 
 template <class T, int V>
 FD_KERNEL(kPoolThreads, 3)
-max_gradient_kernel(const T* g, const uint8_t* taps, T* dx, Grid grid, Windows hs, Windows ws, int64_t channels, Convert<T> as) {
+max_pool_gradient_kernel(const T* g, const uint8_t* taps, T* dx, Grid grid, Windows hs, Windows ws, int64_t channels,
+                         Convert<T> as) {
   using W = WideOf<T>;
   int64_t n, h, w, c;
   if (!grid.locate(n, h, w, c)) return;
@@ -111,7 +112,7 @@ void max_pool_row(const Args& a) {
     by_channels<T>(p.images.c, {a.in[0].data, a.out[0].data, a.out[1].data}, [&](auto v) {
       constexpr int V = v.value;
       const Grid grid = grid_over(p.images.n, p.h.axis.out, p.w.axis.out, p.images.c / V);
-      FD_LAUNCH(a, (max_kernel<T, V>), grid.blocks(), kPoolThreads, 0, a.in[0].ptr<const T>(), a.out[0].ptr<T>(),
+      FD_LAUNCH(a, (max_pool_kernel<T, V>), grid.blocks(), kPoolThreads, 0, a.in[0].ptr<const T>(), a.out[0].ptr<T>(),
                 a.out[1].ptr<uint8_t>(), grid, p.h, p.w, p.images.c, as);
     });
   });
@@ -125,7 +126,7 @@ void max_pool_backward_row(const Args& a) {
     by_channels<T>(p.images.c, {a.in[0].data, a.in[1].data, a.out[0].data}, [&](auto v) {
       constexpr int V = v.value;
       const Grid grid = grid_over(p.images.n, p.h.axis.in, p.w.axis.in, p.images.c / V);
-      FD_LAUNCH(a, (max_gradient_kernel<T, V>), grid.blocks(), kPoolThreads, 0, a.in[0].ptr<const T>(),
+      FD_LAUNCH(a, (max_pool_gradient_kernel<T, V>), grid.blocks(), kPoolThreads, 0, a.in[0].ptr<const T>(),
                 a.in[1].ptr<const uint8_t>(), a.out[0].ptr<T>(), grid, p.h, p.w, p.images.c, as);
     });
   });
@@ -142,12 +143,12 @@ void avg_pool_row(const Args& a) {
       constexpr int V = v.value;
       if constexpr (backward) {
         const Grid grid = grid_over(p.images.n, p.h.axis.in, p.w.axis.in, p.images.c / V);
-        FD_LAUNCH(a, (mean_gradient_kernel<T, V, Windows>), grid.blocks(), kPoolThreads, 0, in.ptr<const T>(), out.ptr<T>(), grid,
-                  p.h, p.w, p.images.c, as);
+        FD_LAUNCH(a, (mean_pool_gradient_kernel<T, V, Windows>), grid.blocks(), kPoolThreads, 0, in.ptr<const T>(), out.ptr<T>(),
+                  grid, p.h, p.w, p.images.c, as);
       } else {
         const Grid grid = grid_over(p.images.n, p.h.axis.out, p.w.axis.out, p.images.c / V);
-        FD_LAUNCH(a, (mean_kernel<T, V, Windows>), grid.blocks(), kPoolThreads, 0, in.ptr<const T>(), out.ptr<T>(), grid, p.h, p.w,
-                  p.images.c, as);
+        FD_LAUNCH(a, (mean_pool_kernel<T, V, Windows>), grid.blocks(), kPoolThreads, 0, in.ptr<const T>(), out.ptr<T>(), grid, p.h,
+                  p.w, p.images.c, as);
       }
     });
   });

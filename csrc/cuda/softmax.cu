@@ -71,7 +71,7 @@ FD_DEVICE void softmax_row(const T* x, T* y, int64_t rows, int64_t n, bool vecto
 }
 
 template <class T, int width, int packs>
-FD_DEVICE void backward_row(const T* g, const T* y, T* dx, int64_t rows, int64_t n, bool vectors, bool is_log, Convert<T> as) {
+FD_DEVICE void gradient_row(const T* g, const T* y, T* dx, int64_t rows, int64_t n, bool vectors, bool is_log, Convert<T> as) {
   using W = WideOf<T>;
   W* storage = width ? nullptr : shared_memory<RowStorage<W>>().values;
   const int64_t row = row_of_group<width>(), at = (row < rows ? row : 0) * n;
@@ -111,13 +111,13 @@ softmax_block_kernel(const T* x, T* y, int64_t rows, int64_t n, bool vectors, bo
 }
 template <class T, int width, int packs>
 FD_KERNEL(kRowThreads, 4)
-backward_warp_kernel(const T* g, const T* y, T* dx, int64_t rows, int64_t n, bool vectors, bool is_log, Convert<T> as) {
-  backward_row<T, width, packs>(g, y, dx, rows, n, vectors, is_log, as);
+softmax_gradient_warp_kernel(const T* g, const T* y, T* dx, int64_t rows, int64_t n, bool vectors, bool is_log, Convert<T> as) {
+  gradient_row<T, width, packs>(g, y, dx, rows, n, vectors, is_log, as);
 }
 template <class T, int packs>
 FD_KERNEL(kBlockThreads, 1)
-backward_block_kernel(const T* g, const T* y, T* dx, int64_t rows, int64_t n, bool vectors, bool is_log, Convert<T> as) {
-  backward_row<T, 0, packs>(g, y, dx, rows, n, vectors, is_log, as);
+softmax_gradient_block_kernel(const T* g, const T* y, T* dx, int64_t rows, int64_t n, bool vectors, bool is_log, Convert<T> as) {
+  gradient_row<T, 0, packs>(g, y, dx, rows, n, vectors, is_log, as);
 }
 
 // ---- long rows: read twice --------------------------------------------------------------------------------------------------
@@ -140,7 +140,7 @@ softmax_long_kernel(const T* x, T* y, int64_t n, bool vectors, bool is_log, Conv
 
 template <class T>
 FD_KERNEL(1024, 1)
-backward_long_kernel(const T* g, const T* y, T* dx, int64_t n, bool vectors, bool is_log, Convert<T> as) {
+softmax_gradient_long_kernel(const T* g, const T* y, T* dx, int64_t n, bool vectors, bool is_log, Convert<T> as) {
   using W = WideOf<T>;
   g += blockIdx.x * n, y += blockIdx.x * n, dx += blockIdx.x * n;
   const auto layout = layout_of_group<T, 0>(n, vectors);
@@ -212,7 +212,8 @@ softmax_column_kernel(const T* x, T* y, int64_t columns, int64_t n, int64_t inne
 
 template <class T>
 FD_KERNEL(kColumns* kShare, 3)
-backward_column_kernel(const T* g, const T* y, T* dx, int64_t columns, int64_t n, int64_t inner, bool is_log, Convert<T> as) {
+softmax_gradient_column_kernel(const T* g, const T* y, T* dx, int64_t columns, int64_t n, int64_t inner, bool is_log,
+                               Convert<T> as) {
   using W = WideOf<T>;
   auto& values = shared_memory<ColumnStorage<W>>().values;
   const Column c = column_of_thread(columns, n, inner);
@@ -309,22 +310,24 @@ void softmax_backward(const Args& a) {
     T* dx = out.ptr<T>();
     if (l.inner > 1) {
       const int64_t columns = l.outer * l.inner;
-      return FD_LAUNCH(a, backward_column_kernel<T>, uint32_t(ceil_div(columns, kColumns)), kColumns * kShare,
+      return FD_LAUNCH(a, softmax_gradient_column_kernel<T>, uint32_t(ceil_div(columns, kColumns)), kColumns * kShare,
                        sizeof(ColumnStorage<W>), g, y, dx, columns, l.n, l.inner, is_log, as);
     }
     const bool vectors = row_vectors<T>(g, l.n) && row_vectors<T>(y, l.n) && row_vectors<T>(dx, l.n);
     by_length<T, most>(
         l.n,
         [&](auto width, auto packs) {
-          FD_LAUNCH(a, (backward_warp_kernel<T, width.value, packs.value>), uint32_t(ceil_div(l.outer, kRowThreads / width.value)),
-                    kRowThreads, 0, g, y, dx, l.outer, l.n, vectors, is_log, as);
+          FD_LAUNCH(a, (softmax_gradient_warp_kernel<T, width.value, packs.value>),
+                    uint32_t(ceil_div(l.outer, kRowThreads / width.value)), kRowThreads, 0, g, y, dx, l.outer, l.n, vectors, is_log,
+                    as);
         },
         [&](int threads, auto packs) {
-          FD_LAUNCH(a, (backward_block_kernel<T, packs.value>), uint32_t(l.outer), threads, sizeof(RowStorage<W>), g, y, dx,
+          FD_LAUNCH(a, (softmax_gradient_block_kernel<T, packs.value>), uint32_t(l.outer), threads, sizeof(RowStorage<W>), g, y, dx,
                     l.outer, l.n, vectors, is_log, as);
         },
         [&] {
-          FD_LAUNCH(a, backward_long_kernel<T>, uint32_t(l.outer), 1024, sizeof(RowStorage<W>), g, y, dx, l.n, vectors, is_log, as);
+          FD_LAUNCH(a, softmax_gradient_long_kernel<T>, uint32_t(l.outer), 1024, sizeof(RowStorage<W>), g, y, dx, l.n, vectors,
+                    is_log, as);
         });
   });
 }

@@ -62,7 +62,7 @@ FD_DEVICE bool wins(W v, W best) {
 // Windows: first_input(o), end_input(o), divisor(o) per axis.
 template <class T, int V, class Windows>
 FD_KERNEL(kPoolThreads, 3)
-mean_kernel(const T* x, T* y, Grid grid, Windows hs, Windows ws, int64_t channels, Convert<T> as) {
+mean_pool_kernel(const T* x, T* y, Grid grid, Windows hs, Windows ws, int64_t channels, Convert<T> as) {
   using W = WideOf<T>;
   int64_t n, oh, ow, c;
   if (!grid.locate(n, oh, ow, c)) return;
@@ -90,7 +90,7 @@ mean_kernel(const T* x, T* y, Grid grid, Windows hs, Windows ws, int64_t channel
 // dx = sum over the windows that hold the input of g / divisor.
 template <class T, int V, class Windows>
 FD_KERNEL(kPoolThreads, 3)
-mean_gradient_kernel(const T* g, T* dx, Grid grid, Windows hs, Windows ws, int64_t channels, Convert<T> as) {
+mean_pool_gradient_kernel(const T* g, T* dx, Grid grid, Windows hs, Windows ws, int64_t channels, Convert<T> as) {
   using W = WideOf<T>;
   int64_t n, h, w, c;
   if (!grid.locate(n, h, w, c)) return;
