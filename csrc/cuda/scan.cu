@@ -23,6 +23,7 @@ struct Scan {
   int32_t in_item, out_item;
   int32_t in_step, out_step;  // along the axis
   uint32_t n, piece;          // elements per line and per piece
+  bool in_runs, out_runs;     // lines: four neighbours at one access
   bool find_totals;           // the first launch
 };
 
@@ -88,18 +89,33 @@ scan_lines(const Scan s) {
 #pragma unroll 1
   for (uint32_t tile = begin; tile < end; tile += kTile) {
     const uint32_t first = tile + threadIdx.x * kRun;
+    const bool whole = first + kRun <= end;
     A v[kRun];
+    if (s.in_runs && whole) {
+      C c[kRun];
+      load_elements(s.in + (at[0] + int64_t(first)) * s.in_item, s.in_dtype, c);
 #pragma unroll
-    for (int j = 0; j < kRun; j++) v[j] = first + j < end ? load_one<C, A>(s, at[0], first + j) : Op::template identity<A>();
+      for (int j = 0; j < kRun; j++) v[j] = A(c[j]);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kRun; j++) v[j] = first + j < end ? load_one<C, A>(s, at[0], first + j) : Op::template identity<A>();
+    }
 #pragma unroll
     for (int j = 1; j < kRun; j++) v[j] = Op::of(v[j - 1], v[j]);
     A total;
     const A before = Op::of(carry, block_exclusive<Op>(v[kRun - 1], storage.warps, total));
     carry = Op::of(carry, total);
     if (s.find_totals) continue;
+    if (s.out_runs && whole) {
+      C c[kRun];
 #pragma unroll
-    for (int j = 0; j < kRun; j++)
-      if (first + j < end) store_one<C>(s, at[1], first + j, Op::of(before, v[j]));
+      for (int j = 0; j < kRun; j++) c[j] = C(Op::of(before, v[j]));
+      store_elements(s.out + (at[1] + int64_t(first)) * s.out_item, s.out_dtype, c);
+    } else {
+#pragma unroll
+      for (int j = 0; j < kRun; j++)
+        if (first + j < end) store_one<C>(s, at[1], first + j, Op::of(before, v[j]));
+    }
   }
   if (s.find_totals && threadIdx.x == 0) totals[int64_t(blockIdx.y) * lines + blockIdx.x] = carry;
 }
@@ -181,6 +197,13 @@ void scan_row(const Args& a) {
     s.in_item = int32_t(part.item[0]), s.out_item = int32_t(part.item[1]);
     s.in_step = int32_t(p.in_step), s.out_step = int32_t(p.out_step);
     s.n = uint32_t(p.n), s.piece = uint32_t(p.piece);
+    const auto runs = [&](int k, int64_t step) {
+      bool fits = step == 1 && aligned(part.data[k], min_of(16, kRun * part.item[k]));
+      for (int d = 0; d < part.ndim; d++) fits &= part.shape[d] == 1 || part.stride[d][k] % kRun == 0;
+      return fits;
+    };
+    s.in_runs = runs(0, p.in_step);
+    s.out_runs = runs(1, p.out_step) && s.out_dtype != DType::bool_;
     const dim3 grid(unsigned(p.columns ? ceil_div(s.lines.n, kThreads) : s.lines.n), unsigned(p.pieces));
     for (int pass = p.pieces > 1 ? 0 : 1; pass < 2; pass++) {
       s.find_totals = pass == 0;
