@@ -11,12 +11,15 @@ bool on_tensor_cores(const GemmProblem& p) { return itemsize(p.a.dtype) == 2; }
 
 int64_t gemm_workspace(const GemmProblem& p, const DeviceContext& device, Precision) {
   if (nothing_to_do(p)) return 0;
+  if (is_skinny(p)) return gemm_skinny_workspace(p, device);
   return plan_matrix(p, device).partial_bytes;
 }
 
 void run_gemm(const Args& a, const GemmProblem& p, Precision) {
   if (nothing_to_do(p)) return;
-  if (on_tensor_cores(p))
+  if (is_skinny(p))
+    run_gemm_skinny(a, p);
+  else if (on_tensor_cores(p))
     run_gemm_mma(a, p);
   else
     run_gemm_ffma(a, p);

@@ -48,5 +48,8 @@ void run_gemm(const Args& a, const GemmProblem& p, Precision precision = Precisi
 // The kernels: each takes every shape and stride of its dtypes.
 void run_gemm_ffma(const Args& a, const GemmProblem& p);  // float, double
 void run_gemm_mma(const Args& a, const GemmProblem& p);   // float16, bfloat16
+bool is_skinny(const GemmProblem& p);
+int64_t gemm_skinny_workspace(const GemmProblem& p, const DeviceContext& device);
+void run_gemm_skinny(const Args& a, const GemmProblem& p);  // all four, where is_skinny
 
 }  // namespace fastdl

@@ -37,6 +37,21 @@ inline GemmPlan plan_gemm(int64_t z, int64_t m, int64_t n, int64_t k, int64_t it
   return plan;
 }
 
+inline bool is_tiny(const GemmProblem& p) { return p.k <= kTinyDepth || (max_of(p.m, p.n) <= kTinyLines && p.k <= 4 * kTinyLines); }
+
+// `blocks` without splitting k; parts of k are multiples of `step`.
+inline GemmPlan plan_skinny(const GemmProblem& p, int64_t item, int64_t blocks, int64_t step, int64_t multiprocessors) {
+  GemmPlan plan = {};
+  GemmTiling& g = plan.tiling;
+  g.z = p.z, g.m = p.m, g.n = p.n, g.k = p.k;
+  const int64_t wanted = ceil_div(4 * multiprocessors, max_of(blocks, 1));
+  const int64_t splits = max_of(1, min_of(min_of(wanted, p.k / step), kMaxSplits));
+  g.depth = max_of(step, ceil_div(ceil_div(p.k, splits), step) * step);
+  g.splits = max_of(1, ceil_div(p.k, g.depth));
+  if (g.splits > 1) plan.partial_bytes = g.splits * p.z * p.m * p.n * item;
+  return plan;
+}
+
 // Whole chunks of `vector` elements need neighbours in memory, aligned, and everything else in multiples of a chunk: also the
 // number of neighbours, unless copies can be cut short.
 inline GemmSide side_of(const GemmOperand& o, int64_t lines, int64_t k, const GemmBatch& batch, const int64_t* batch_strides,

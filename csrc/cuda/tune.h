@@ -13,6 +13,14 @@ constexpr int64_t kTilesPerSm = 2;
 constexpr int64_t kSplitDepth = 256;
 constexpr int64_t kMaxSplits = 64;
 
+// Products of at most so many rows or columns go to the kernels that are bound by memory (gemm_skinny.cu); with 16-bit floats,
+// tensor cores read as fast from 5 on.
+constexpr int kSkinnyLines = 8;
+constexpr int kSkinnyLines16 = 4;
+// One thread per result: up to this length of k, and for matrices of up to kTinyLines squared.
+constexpr int64_t kTinyDepth = 2;
+constexpr int64_t kTinyLines = 16;
+
 // Tiles are visited in bands of this many rows of tiles, so that the tiles under way at a time share operands in the L2 cache.
 constexpr int32_t kTileBand = 8;
 
