@@ -162,6 +162,6 @@ def test_shapes_are_never_broadcast() -> None:
     with pytest.raises(fd.ShapeError):
         F.cross_entropy(fd.ones((4, 3)), fd.array([0, 1, 2]))
     with pytest.raises(IndexError):
-        F.cross_entropy(fd.ones((2, 3)), fd.array([0, 3]))
+        F.cross_entropy(fd.ones((2, 3)), fd.array([0, 3])).item()
     with pytest.raises(ValueError):
         F.mse_loss(fd.ones(2), fd.ones(2), reduction="average")

@@ -149,7 +149,7 @@ def test_embedding(padding_idx: int | None) -> None:
 
 def test_embedding_out_of_range() -> None:
     with pytest.raises(IndexError):
-        nn.Embedding(7, 3)(fd.array([7]))
+        nn.Embedding(7, 3)(fd.array([7])).tolist()  # on a device, indices are checked by the kernel
 
 
 @needs_torch

@@ -15,6 +15,6 @@ FD_COSTLY_UNARY(FD_FORMULA)
 // clang-format off
 #define CHEAP(name, nin, params) FD_FLOAT_ROWS(name, name##_formula, nin, 2)
 #define COSTLY(name, nin, params) FD_FLOAT_ROWS(name, name##_formula, nin, 1)
-FD_CUDA_TABLE(unary) = {FD_CHEAP_UNARY(CHEAP) FD_COSTLY_UNARY(COSTLY) {OpId::conj, kF32ish, map_row<positive_formula, float, float, 1>, elementwise_workspace<float, float, 1>}, {}};
+FD_CUDA_TABLE(unary) = {FD_CHEAP_UNARY(CHEAP) FD_COSTLY_UNARY(COSTLY) FD_FLOAT_ROWS(conj, positive_formula, 1, 2) {}};
 // clang-format on
 }  // namespace fastdl

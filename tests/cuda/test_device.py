@@ -30,7 +30,7 @@ TESTS = Path(__file__).resolve().parents[1]
 def run_there(files: list[str], *options: str, **env: str) -> int:
     """The named test files with the CUDA device as the default one, in a process of their own; the number of tests passed."""
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *options, *(str(TESTS / f) for f in files)],
+        [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", *options, *(str(TESTS / f) for f in files)],
         env={**os.environ, "FASTDL_DEVICE": "cuda", **env},
         capture_output=True,
         text=True,
