@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +27,10 @@ pytestmark = [
 ]
 
 
-def compile_all(folder: Path, check: bool) -> Path:
+def compile_all(folder: Path, check: bool, sanitize: tuple = ()) -> Path:
     """The emulator and all mutants as one shared library."""
-    common = "-std=c++17 -O1 -g1 -fPIC -fvisibility=hidden -ffp-contract=fast -DFASTDL_EMULATE -Wall -Wextra -Werror -Wno-unknown-pragmas"
-    flags = [*common.split(), f"-I{ROOT / 'csrc'}"]
+    common = "-std=c++17 -O1 -g1 -fPIC -fvisibility=hidden -ffp-contract=fast -DFASTDL_EMULATE -Wall -Wextra -Wno-unknown-pragmas"
+    flags = [*common.split(), f"-I{ROOT / 'csrc'}", *(sanitize or ["-Werror"])]
     if os.uname().machine == "x86_64":
         flags.append("-march=x86-64-v3")
     if check:
@@ -47,7 +48,7 @@ def compile_all(folder: Path, check: bool) -> Path:
     with concurrent.futures.ThreadPoolExecutor(2) as pool:
         objects = list(pool.map(compile_one, sources))
     library = folder / f"libmutants{int(check)}.so"
-    subprocess.run([COMPILER, "-shared", "-pthread", "-Wl,-z,now", "-o", library, *objects, "-ldl"], check=True)
+    subprocess.run([COMPILER, "-shared", *sanitize, "-pthread", "-Wl,-z,now", "-o", library, *objects, "-ldl"], check=True)
     return library
 
 
@@ -91,6 +92,8 @@ class Emulator:
 
 @pytest.fixture(scope="session")
 def plain(tmp_path_factory) -> Emulator:
+    if built := os.environ.get("FASTDL_TEST_EMULATOR"):
+        return Emulator(Path(built))
     return Emulator(compile_all(tmp_path_factory.mktemp("plain"), check=False))
 
 
@@ -281,6 +284,27 @@ def test_many_faults_leave_the_emulator_usable(checked: Emulator, plain: Emulato
             for name in ("missing_lane", "named_barrier", "misaligned_load"):
                 assert run(emulator, name, fault=True)[0]
                 assert run(emulator, name, fault=False)[0] == ""
+
+
+@pytest.mark.slow
+def test_address_sanitizer_knows_the_fibers(tmp_path: Path) -> None:
+    """The right twins and the vocabulary pass under AddressSanitizer and UBSan; a store beyond an allocation is caught in the act."""
+    library = compile_all(tmp_path, check=False, sanitize=("-fsanitize=address,undefined", "-fno-omit-frame-pointer"))
+    runtimes = [subprocess.check_output([COMPILER, f"-print-file-name=lib{n}.so"], text=True).strip() for n in ("asan", "ubsan")]
+    if not all(map(os.path.isabs, runtimes)):
+        pytest.skip("the compiler has no sanitizers")
+    env = {
+        **os.environ,
+        "LD_PRELOAD": ":".join(runtimes),
+        "ASAN_OPTIONS": "detect_leaks=0",
+        "UBSAN_OPTIONS": "halt_on_error=1",
+        "FASTDL_TEST_EMULATOR": str(library),
+    }
+    command = [sys.executable, "-m", "pytest", __file__, "-x", "-p", "no:cacheprovider", "-k"]
+    done = subprocess.run([*command, "plain"], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    done = subprocess.run([*command, "without_checker and beyond_global", "-s"], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert "use-after-poison" in done.stdout + done.stderr and "beyond_global_kernel" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize(
