@@ -40,6 +40,7 @@ from gpu_engines import Engines, measure, nvidia_smi  # noqa: E402
 
 PHASES = {"identity": 30, "build": 150, "calibration": 40, "correctness": 110, "sanitizer": 50, "bench": 200}  # seconds at most
 CAPABILITY = "90a"
+LOST = 3  # exit status of a worker whose CUDA context is lost
 
 
 class Run:
@@ -262,38 +263,46 @@ def compare(exact: bool, expected: bytes, found: bytes) -> dict[str, Any]:
 
 # ---- correctness -------------------------------------------------------------------------------------------------------------------------
 def correctness(run: Run, limit: float) -> None:
-    """The table tests of tests/test_ops.py with CUDA as default device, a process per group of ops: a lost context ends one group."""
+    """The tests with CUDA as default device, side by side in many processes: a lost context ends one of them."""
     end = time.monotonic() + limit
     env = {**run.env(), "FASTDL_DEVICE": "cuda", "PYTHONSAFEPATH": "1"}
     names = op_names()
     if run.args.cases:
         names = [n for n in names if any(c in n for c in run.args.cases.split(","))]
+    workers = 1 if run.args.dry_run else min(12, os.cpu_count() or 1)
     if run.args.dry_run:
         names = names[:2]
-    workers = min(12, os.cpu_count() or 1) if not run.args.dry_run else 1
-    size = 1 if run.args.dry_run else max(1, len(names) // (4 * workers))
-    groups = [names[k : k + size] for k in range(0, len(names), size)]
+    # The op table in groups of ops: ids begin with the op, as test_op[add-float32-contiguous-7]
+    size = max(1, len(names) // (4 * workers))
+    jobs = [
+        (g, ["tests/test_ops.py", "-k", " or ".join(f"[{n}-" for n in g)])
+        for g in (names[k : k + size] for k in range(0, len(names), size))
+    ]
+    whole = (
+        ["cuda/test_runtime.py"]
+        if run.args.dry_run
+        else ["cuda/test_runtime.py", "test_nn.py", "test_gradients.py", "test_losses.py", "test_optim.py"]
+    )
+    jobs = [([name], [f"tests/{name}"]) for name in whole] + jobs
+    if not run.args.dry_run:
+        others = "not table and not layers and not every_access and not other_thread"  # those that start processes of their own
+        jobs.insert(0, (["cuda/test_device.py"], ["tests/cuda/test_device.py", "-k", others]))
 
-    def test(group: list[str]) -> None:
+    def test(job: tuple[list[str], list[str]]) -> None:
+        what, options = job
         if time.monotonic() > end - 5:
-            return run.write(kind="correctness", ops=group, status="no time")
-        # Ids begin with the op: test_op[add-float32-contiguous-7]
-        pattern = " or ".join(f"[{name}-" for name in group)
+            return run.write(kind="correctness", ops=what, status="no time")
         status, text = run.command(
-            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--maxfail=20", f"--rootdir={ROOT}",
-            ROOT / "tests/test_ops.py", "-k", pattern, limit=min(90, end - time.monotonic()), env=env,
+            sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", "--maxfail=20", f"--rootdir={ROOT}", *options,
+            limit=end - time.monotonic(), env=env,
         )  # fmt: skip
         lines = text.strip().splitlines()
-        failed = [line for line in lines if line.startswith(("FAILED", "ERROR", "E  "))]
-        run.write(kind="correctness", ops=group, status={0: "passed", 5: "no tests", 124: "out of time"}.get(status, "failed"),
-                  summary=lines[-1][:200] if lines else "", failed=[line[:300] for line in failed[:10]])  # fmt: skip
+        failed = [line[:300] for line in lines if line.startswith(("FAILED", "ERROR"))][:10]
+        outcome = {0: "passed", 5: "no tests", 124: "out of time"}.get(status, "failed")
+        run.write(kind="correctness", ops=what, status=outcome, summary=lines[-1][:200] if lines else "", failed=failed)
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        list(pool.map(test, groups))
-    status, text = run.command(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=line", f"--rootdir={ROOT}",
-                               ROOT / "tests/cuda/test_runtime.py", limit=max(5, end - time.monotonic()), env=env)  # fmt: skip
-    run.write(kind="correctness", ops=["runtime"], status="passed" if status == 0 else "failed", summary=text.strip().splitlines()[-1][:200],
-              failed=[line[:300] for line in text.splitlines() if line.startswith(("FAILED", "ERROR"))][:10])  # fmt: skip
+        list(pool.map(test, jobs))
 
 
 def op_names() -> list[str]:
@@ -332,9 +341,8 @@ def tiny_worker(args: argparse.Namespace) -> None:
     engines = Engines(peers=False)
     for case in selected(args):
         if case.family != "training step":
-            prepared = engines.prepare(case, shrink=True, sets=1)
             try:
-                engines.call(prepared, "fd", 0)
+                engines.call(engines.prepare(case, shrink=True, sets=1), "fd", 0)
                 engines.synchronize()
             except Exception as e:
                 print(f"{case.name}: {e}")
@@ -367,23 +375,17 @@ def bench(run: Run, limit: float) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        before = len(done)
-        done = {r["case"] for r in run.read("case")}
+        done |= {r["case"] for r in run.read("case")}
         remaining = [n for n in todo if n not in done]
         if process.returncode == 0:
             break
-        if remaining and time.monotonic() < end - 8:
-            # The case in work when the worker went: not again
-            what = (
-                f"hung for {stall:.0f} s"
-                if process.returncode == -signal.SIGKILL
-                else f"ended the worker (status {process.returncode})"
-            )
-            run.write(kind="case", case=remaining[0], error=what)
+        if process.returncode == LOST:  # its row says why
+            continue
+        if remaining and time.monotonic() < end - 8:  # the case in work when the worker went: not again
+            hung = process.returncode == -signal.SIGKILL
+            error = f"hung for {stall:.0f} s" if hung else f"ended the worker (status {process.returncode})"
+            run.write(kind="case", case=remaining[0], error=error)
             done.add(remaining[0])
-        elif len(done) == before:
-            break
-        listing.unlink(missing_ok=True)
     (run.out / "todo.json").unlink(missing_ok=True)
 
 
@@ -416,7 +418,7 @@ def bench_worker(args: argparse.Namespace) -> None:
             row["error"] = f"{type(e).__name__}: {e}"[:500]
             if "context" in row["error"] or "CUDA error" in row["error"]:
                 run.write(**row)
-                sys.exit(3)  # the context is lost: the next worker goes on
+                sys.exit(LOST)  # the next worker goes on
         row["seconds"] = round(time.monotonic() - start, 2)
         run.write(**row)
 

@@ -15,6 +15,9 @@ import fastdl as fd
 
 ROOT = Path(__file__).resolve().parents[2]
 PHASES = ("identity", "build", "correctness", "sanitizer", "bench")  # calibration has tests of its own
+needs_emulator = pytest.mark.skipif(
+    not fd.cuda.is_available() or not fd.cuda.get_device_properties().emulated, reason="no emulated CUDA device"
+)
 pytestmark = pytest.mark.skipif(not (ROOT / "bench/gpu_run.py").exists(), reason="not in a source checkout")
 
 
@@ -91,7 +94,7 @@ def test_calibration_program_compiles_for_the_device(tmp_path):
     subprocess.run(["nvcc", "-std=c++17", code, f"-I{ROOT / 'csrc'}", "-c", ROOT / "tests/cuda/calibrate.cu", "-o", tmp_path / "o"], check=True)
 
 
-@pytest.mark.skipif(not fd.cuda.is_available() or not fd.cuda.get_device_properties().emulated, reason="no emulated CUDA device")
+@needs_emulator
 def test_dry_run(tmp_path):
     command = [sys.executable, ROOT / "bench/gpu_run.py", "--dry-run", "--out", tmp_path, "--budget", "240", "--phases", ",".join(PHASES)]
     command += ["--cases", "matmul 512,softmax,max_pool2d,100 M"]
@@ -107,3 +110,21 @@ def test_dry_run(tmp_path):
     for r in cases:
         assert "error" not in r and len(r["ours_us"]) == 3 and r.get("ok", True), r
     assert (tmp_path / "table.txt").read_text().strip() in done.stdout
+
+
+@needs_emulator
+@pytest.mark.parametrize("fault", ["import os; os._exit(9)", "raise RuntimeError('CUDA error 700')"])
+def test_a_case_that_ends_its_process(fault, tmp_path, bench, monkeypatch):
+    """costs that case, not the ones after it."""
+    cases, _, run = bench
+    keys = ["add 16 floats, float32", "softmax 8192x1024, float32", "relu 64 Mi, float32"]
+    folder = tmp_path / "bench"
+    shutil.copytree(ROOT / "bench", folder, ignore=shutil.ignore_patterns("results"))
+    with (folder / "gpu_cases.py").open("a") as f:
+        f.write(f"CASES = [c for c in CASES if f'{{c.name}}, {{c.dtype}}' in {keys}]\n")
+        f.write(f"CASES[0].setup = {{'fd': {fault!r}}}\n")
+    command = [sys.executable, folder / "gpu_run.py", "--dry-run", "--out", tmp_path / "out", "--budget", "120", "--phases", "bench"]
+    subprocess.run(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, check=True, timeout=150)
+    rows = [json.loads(line) for line in (tmp_path / "out/run.jsonl").read_text().splitlines()]
+    found = {r["case"]: "error" in r for r in rows if r["kind"] == "case"}
+    assert len(found) == 3 and list(found.values()) == [True, False, False]
