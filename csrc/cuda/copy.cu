@@ -1,4 +1,4 @@
-// copy, concat, pad, flip: moves of memory between any two layouts. Casts are in cast.cu, fills in fill.cu.
+// copy, concat, flip: moves of memory between any two layouts. Casts are in cast.cu, fills in fill.cu.
 //
 // Three kernels. Dense to dense: 16 bytes per access, four independent ones per thread. Transpositions (the innermost dim of the
 // output is not that of the input): square tiles through shared memory, padded against bank conflicts, so that both sides are read
