@@ -93,7 +93,7 @@ struct alignas(16) Pack {
 
 // V elements that lie one behind the other, at a multiple of their size (of 16 bytes, if that is less).
 template <class T, int V>
-struct Cell {
+struct alignas(V * sizeof(T) < 16 ? V * sizeof(T) : 16) Cell {
   T v[V];
 };
 template <int V, class T>
@@ -124,14 +124,14 @@ template <int V, class T>
 FD_DEVICE void store_cell(T* p, const Cell<T, V>& x) {
   constexpr int bytes = V * int(sizeof(T));
   if constexpr (bytes == 16) {
-    store_16(p, x);
+    store_16_global(p, x);
   } else if constexpr (bytes > 16) {
 #pragma unroll
     for (int i = 0; i < V; i += kPack<T>) {
       Pack<T> pack;
 #pragma unroll
       for (int k = 0; k < kPack<T>; k++) pack.v[k] = x.v[i + k];
-      store_16(p + i, pack);
+      store_16_global(p + i, pack);
     }
   } else if constexpr (V == 1) {
     *p = x.v[0];
@@ -156,7 +156,7 @@ FD_DEVICE Pack<T> load_pack(const T* p, int64_t count, bool aligned, T rest = T{
 }
 template <class T>
 FD_DEVICE void store_pack(T* p, const Pack<T>& x, int64_t count, bool aligned) {
-  if (aligned && count >= kPack<T>) return store_16(p, x);
+  if (aligned && count >= kPack<T>) return store_16_global(p, x);
 #pragma unroll
   for (int k = 0; k < kPack<T>; k++)
     if (k < count) p[k] = x.v[k];

@@ -76,6 +76,14 @@ FD_DEVICE void store_16(void* p, const T& x) {
   memcpy(&v, &x, 16);
   *static_cast<uint4*>(p) = v;
 }
+// To global memory, as one instruction: of store_16 the compiler may make four when the value comes out of an array in registers.
+template <class T>
+FD_DEVICE void store_16_global(void* p, const T& x) {
+  static_assert(sizeof(T) == 16, "16 bytes");
+  uint4 v;
+  memcpy(&v, &x, 16);
+  __stwb(static_cast<uint4*>(p), v);
+}
 template <class T>
 FD_DEVICE void store_16_streaming(void* p, const T& x) {
   static_assert(sizeof(T) == 16, "16 bytes");

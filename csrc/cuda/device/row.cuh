@@ -40,7 +40,7 @@ struct RowLayout {
   FD_DEVICE void store(T* row, Index p, const Pack<T>& x) const {
     if (vectors) {
       const Index first = at(p, 0);
-      if (first < n) store_16(row + first, x);
+      if (first < n) store_16_global(row + first, x);
     } else {
 #pragma unroll
       for (int k = 0; k < kPack<T>; k++)

@@ -145,6 +145,10 @@ FD_DEVICE void store_16(void* p, const T& x) {
   emu::store_16(p, &x);
 }
 template <class T>
+FD_DEVICE void store_16_global(void* p, const T& x) {
+  store_16(p, x);
+}
+template <class T>
 FD_DEVICE void store_16_streaming(void* p, const T& x) {
   store_16(p, x);
 }
