@@ -468,7 +468,7 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
         cuda_row(call.op, call.out[0].dtype))
       call.compute = call.out[0].dtype;
     const KernelFn fn = info.cpu[int(call.compute)];
-    if (!fn) {
+    if (!fn && (device.kind == Device::CPU || !cuda_row(call.op, call.compute))) {
       std::string have;
       for (int d = 0; d < kNumDTypes; d++)
         if (info.cpu[d]) have += std::string(have.empty() ? "" : ", ") + dtype_name(DType(d));
