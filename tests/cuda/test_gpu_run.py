@@ -114,9 +114,8 @@ def test_dry_run(tmp_path):
 
 @needs_emulator
 @pytest.mark.parametrize("fault", ["import os; os._exit(9)", "raise RuntimeError('CUDA error 700')"])
-def test_a_case_that_ends_its_process(fault, tmp_path, bench, monkeypatch):
+def test_a_case_that_ends_its_process(fault, tmp_path):
     """costs that case, not the ones after it."""
-    cases, _, run = bench
     keys = ["add 16 floats, float32", "softmax 8192x1024, float32", "relu 64 Mi, float32"]
     folder = tmp_path / "bench"
     shutil.copytree(ROOT / "bench", folder, ignore=shutil.ignore_patterns("results"))
