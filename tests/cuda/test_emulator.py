@@ -131,6 +131,7 @@ def reversed_rows(width):
 FAULTS = {
     "missing_barrier": (64, reverse, "race: .*barriers.cu:"),
     "missing_second_barrier": (256, reversed_rows(64), "race: .* which thread .* read without a barrier between"),
+    "returned_threads": (64, lambda x: np.append(x[31::-1], np.zeros(32, x.dtype)), "race: .*barriers.cu:"),
     "divergent_barrier": (64, lambda x: x, "reaches sync_block at .*barriers.cu:", "reaches sync_block at .*barriers.cu:"),
     "barrier_in_branch": (
         64,

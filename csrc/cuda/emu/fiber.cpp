@@ -11,7 +11,7 @@
 #include <sanitizer/common_interface_defs.h>
 #endif
 
-#if defined(__x86_64__)
+#if defined(FD_EMU_OWN_SWITCH)
 extern "C" __attribute__((visibility("hidden"))) void fastdl_emu_switch(void** save, void* load);
 asm(R"(
 .text
@@ -69,7 +69,7 @@ void reset_fiber(Fiber* fiber, int color, void (*entry)()) {
   __asan_unpoison_memory_region(fiber->stack, fiber->bytes);  // frames of a discarded run
   fiber->fake_stack = nullptr;
 #endif
-#if defined(__x86_64__)
+#if defined(FD_EMU_OWN_SWITCH)
   auto* sp = reinterpret_cast<uint64_t*>(top);  // 16-byte aligned; entry starts with 8 bytes pushed, as after a call
   *--sp = 0;
   *--sp = reinterpret_cast<uint64_t>(entry);
@@ -88,7 +88,7 @@ void switch_fiber(Fiber* from, Fiber* to) {
 #if defined(FD_EMU_ASAN)
   __sanitizer_start_switch_fiber(&from->fake_stack, to->stack, to->bytes);
 #endif
-#if defined(__x86_64__)
+#if defined(FD_EMU_OWN_SWITCH)
   fastdl_emu_switch(&from->sp, to->sp);
 #else
   swapcontext(&from->context, &to->context);

@@ -6,7 +6,9 @@
 #if defined(__SANITIZE_ADDRESS__)
 #define FD_EMU_ASAN 1
 #endif
-#if !defined(__x86_64__)
+#if defined(__x86_64__) && !defined(FASTDL_EMU_UCONTEXT)
+#define FD_EMU_OWN_SWITCH 1
+#else
 #include <ucontext.h>
 #endif
 
@@ -16,7 +18,7 @@ namespace emu {
 struct Fiber {
   char* stack = nullptr;  // lowest address; the page below is a guard
   size_t bytes = 0;
-#if defined(__x86_64__)
+#if defined(FD_EMU_OWN_SWITCH)
   void* sp = nullptr;
 #else
   ucontext_t context;

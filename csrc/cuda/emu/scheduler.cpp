@@ -121,6 +121,10 @@ void set_current(int t) {
 
 // ---- what every fiber does ---------------------------------------------------------------------------------------------------
 void release_barrier(Barrier& barrier) {
+  if (&barrier == block.barriers)
+    checker_block_barrier();
+  else
+    checker_named_barrier(barrier.lanes);
   for (int w = 0; w < block.warps; w++) {
     if (!barrier.lanes[w]) continue;
     for (uint32_t lanes = barrier.lanes[w]; lanes; lanes &= lanes - 1) block.thread[w * kWarp + lowest(lanes)].wait = Wait::None;
@@ -286,7 +290,7 @@ void prepare_block(const Launch& launch) {
   const int full = block.threads / kWarp, rest = block.threads % kWarp;
   for (int w = 0; w < block.warps; w++) {
     const uint32_t lanes = w < full ? kFullMask : (1u << rest) - 1;
-    block.warp[w] = {lanes, 0, lanes, 0};
+    block.warp[w] = {lanes, lanes, 0};
   }
   block.ready_warps = block.warps == kMaxWarps ? kFullMask : (1u << block.warps) - 1;
   block.live = block.threads;
@@ -368,10 +372,7 @@ void sync_block(Site site) {
   t.barrier = 0;
   t.site = barrier.site = site;
   barrier.lanes[block.current / kWarp] |= 1u << block.lane();
-  if (++barrier.arrived == block.live) {
-    checker_block_barrier();
-    release_barrier(barrier);
-  }
+  if (++barrier.arrived == block.live) release_barrier(barrier);
   wait();
 }
 
@@ -391,10 +392,7 @@ void sync_named(int id, int threads, Site site) {
   t.site = barrier.site = site;
   barrier.expected = threads;
   barrier.lanes[block.current / kWarp] |= 1u << block.lane();
-  if (++barrier.arrived == threads) {
-    checker_named_barrier(barrier.lanes);
-    release_barrier(barrier);
-  }
+  if (++barrier.arrived == threads) release_barrier(barrier);
   wait();
 }
 

@@ -44,9 +44,8 @@ struct Thread {
 };
 
 struct Warp {
-  uint32_t ready;  // may run, or not yet started
-  uint32_t started;
-  uint32_t live;
+  uint32_t ready;    // may run, or not yet started
+  uint32_t live;     // have not returned
   uint32_t waiting;  // in a warp operation
 };
 

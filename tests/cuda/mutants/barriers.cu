@@ -124,8 +124,21 @@ returned_lane_kernel(const float* in, float* out, int) {  // its value is undefi
   out[t] = in[t] + shuffle(in[t], 31);
 }
 
+// Half of the threads return; the last of them to do so completes the barrier that the others wait at.
+template <bool kFault>
+FD_KERNEL(1024, 1)
+returned_threads_kernel(const float* in, float* out, int) {
+  Row& s = shared_memory<Row>();
+  const int t = int(threadIdx.x);
+  s.x[t] = in[t];
+  if (t >= 32) return;
+  if (!kFault) sync_block();
+  out[t] = s.x[31 - t];
+}
+
 }  // namespace
 
+FD_MUTANT(returned_threads, 1, 64, sizeof(Row))
 FD_MUTANT(missing_barrier, 1, 64, sizeof(Row))
 FD_MUTANT(missing_second_barrier, 1, 64, sizeof(Row))
 FD_MUTANT(divergent_barrier, 1, 64, 0)
