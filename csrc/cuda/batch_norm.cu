@@ -7,6 +7,8 @@
 // channel, chunks are joined in order, in double; running statistics are updated. 3: y = (x - center) * scale + offset. The
 // gradient likewise, with the sums of g and of g * (x - mean). Chunks depend on the shape alone, so results are the same in every
 // run.
+#include <initializer_list>
+
 #include "cuda/device/divide.cuh"
 #include "cuda/device/param.cuh"
 #include "cuda/device/reduce.cuh"
@@ -109,8 +111,10 @@ batch_moments_kernel(const T* x, WideOf<T>* stats, Cells cells, Chunks chunks, C
     for (int k = 1; k < V; k++) m[0] = MomentsOp::of(m[0], m[k]);
     stats[0] = m[0].mean, stats[cells.channels] = m[0].m2;
   } else {
+    Cell<W, V> mean, m2;
 #pragma unroll
-    for (int k = 0; k < V; k++) stats[k] = m[k].mean, stats[cells.channels + k] = m[k].m2;
+    for (int k = 0; k < V; k++) mean.v[k] = m[k].mean, m2.v[k] = m[k].m2;
+    store_cell(stats, mean), store_cell(stats + cells.channels, m2);
   }
 }
 
@@ -205,11 +209,14 @@ batch_norm_gradient_channels_kernel(BackwardChannels<W> f) {
 }
 
 // ---- all elements -----------------------------------------------------------------------------------------------------------
-// Channel constants of a thread
+// Channel constants of a thread; aligned like the channels' packs.
 template <int V, class W>
-FD_DEVICE void load_channels(const W* from, int64_t channel, const Cells& cells, W (&v)[V]) {
+FD_DEVICE Cell<W, V> load_channels(const W* from, int64_t channel, const Cells& cells) {
+  if (!cells.planes) return load_cell<V>(from + channel);
+  Cell<W, V> r;
 #pragma unroll
-  for (int k = 0; k < V; k++) v[k] = from[channel + (cells.planes ? 0 : k)];
+  for (int k = 0; k < V; k++) r.v[k] = from[channel];
+  return r;
 }
 
 template <class T, int V>
@@ -219,10 +226,9 @@ batch_norm_apply_kernel(const T* x, T* y, const WideOf<T>* constants, Cells cell
   constexpr int ahead = 4;
   const int64_t channel = cells.first_channel(V);
   if (channel >= cells.channels) return;
-  W center[V], scale[V], offset[V];
-  load_channels<V>(constants, channel, cells, center);
-  load_channels<V>(constants + cells.channels, channel, cells, scale);
-  load_channels<V>(constants + 2 * cells.channels, channel, cells, offset);
+  const Cell<W, V> center = load_channels<V>(constants, channel, cells);
+  const Cell<W, V> scale = load_channels<V>(constants + cells.channels, channel, cells);
+  const Cell<W, V> offset = load_channels<V>(constants + 2 * cells.channels, channel, cells);
   const int64_t begin = blockIdx.y * chunks.per_chunk, end = min_of(begin + chunks.per_chunk, cells.steps);
   const int together = cells.rows_at_once();
   for (int64_t i = begin + threadIdx.x / cells.lanes; i < end; i += together * ahead) {
@@ -234,7 +240,7 @@ batch_norm_apply_kernel(const T* x, T* y, const WideOf<T>* constants, Cells cell
     for (int j = 0; j < ahead; j++)
       if (i + j * together < end) {
 #pragma unroll
-        for (int k = 0; k < V; k++) cell[j].v[k] = as.narrow(fma(as.wide(cell[j].v[k]) - center[k], scale[k], offset[k]));
+        for (int k = 0; k < V; k++) cell[j].v[k] = as.narrow(fma(as.wide(cell[j].v[k]) - center.v[k], scale.v[k], offset.v[k]));
         store_cell(y + cells.at(i + j * together, channel, V), cell[j]);
       }
   }
@@ -263,8 +269,7 @@ batch_sums_kernel(const T* g, const T* x, const WideOf<T>* mean, WideOf<T>* sums
   const int together = cells.rows_at_once();
   GradientSums<W> s[V] = {};
   if (channel < cells.channels) {
-    W center[V];
-    load_channels<V>(mean, channel, cells, center);
+    const Cell<W, V> center = load_channels<V>(mean, channel, cells);
     for (int64_t i = begin + threadIdx.x / cells.lanes; i < end; i += together * ahead) {
       Cell<T, V> gc[ahead], xc[ahead];
 #pragma unroll
@@ -279,7 +284,7 @@ batch_sums_kernel(const T* g, const T* x, const WideOf<T>* mean, WideOf<T>* sums
 #pragma unroll
           for (int k = 0; k < V; k++) {
             const W d = as.wide(gc[j].v[k]);
-            s[k] = {s[k].sum + d, fma(d, as.wide(xc[j].v[k]) - center[k], s[k].product)};
+            s[k] = {s[k].sum + d, fma(d, as.wide(xc[j].v[k]) - center.v[k], s[k].product)};
           }
         }
     }
@@ -292,8 +297,10 @@ batch_sums_kernel(const T* g, const T* x, const WideOf<T>* mean, WideOf<T>* sums
     for (int k = 1; k < V; k++) s[0] = AddSums::of(s[0], s[k]);
     sums[0] = s[0].sum, sums[cells.channels] = s[0].product;
   } else {
+    Cell<W, V> sum, product;
 #pragma unroll
-    for (int k = 0; k < V; k++) sums[k] = s[k].sum, sums[cells.channels + k] = s[k].product;
+    for (int k = 0; k < V; k++) sum.v[k] = s[k].sum, product.v[k] = s[k].product;
+    store_cell(sums, sum), store_cell(sums + cells.channels, product);
   }
 }
 
@@ -306,11 +313,10 @@ batch_norm_gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const 
   constexpr int ahead = sizeof(T) == 2 ? 2 : 4;
   const int64_t channel = cells.first_channel(V);
   if (channel >= cells.channels) return;
-  W center[V], scale[V], slope[V], offset[V];
-  load_channels<V>(mean, channel, cells, center);
-  load_channels<V>(constants, channel, cells, scale);
-  load_channels<V>(constants + cells.channels, channel, cells, slope);
-  load_channels<V>(constants + 2 * cells.channels, channel, cells, offset);
+  const Cell<W, V> center = load_channels<V>(mean, channel, cells);
+  const Cell<W, V> scale = load_channels<V>(constants, channel, cells);
+  const Cell<W, V> slope = load_channels<V>(constants + cells.channels, channel, cells);
+  const Cell<W, V> offset = load_channels<V>(constants + 2 * cells.channels, channel, cells);
   const int64_t begin = blockIdx.y * chunks.per_chunk, end = min_of(begin + chunks.per_chunk, cells.steps);
   const int together = cells.rows_at_once();
   for (int64_t i = begin + threadIdx.x / cells.lanes; i < end; i += together * ahead) {
@@ -328,8 +334,8 @@ batch_norm_gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const 
 #pragma unroll
         for (int k = 0; k < V; k++) {
           const W d = as.wide(gc[j].v[k]);
-          gc[j].v[k] =
-              as.narrow(training ? fma(d, scale[k], fma(as.wide(xc[j].v[k]) - center[k], slope[k], offset[k])) : d * scale[k]);
+          gc[j].v[k] = as.narrow(training ? fma(d, scale.v[k], fma(as.wide(xc[j].v[k]) - center.v[k], slope.v[k], offset.v[k]))
+                                          : d * scale.v[k]);
         }
         store_cell(dx + cells.at(i + j * together, channel, V), gc[j]);
       }
@@ -376,8 +382,10 @@ int64_t most_chunks(const Shape& s, DType dtype) {
   return max_of(reduction_chunks(one, 1).count, reduction_chunks(whole, pack).count);
 }
 template <class T>
-bool cells_are_packs(const Shape& s, const void* a, const void* b, const void* c) {
-  return (s.planes ? s.plane : s.channels) % kPack<T> == 0 && is_aligned(a) && is_aligned(b) && is_aligned(c);
+bool cells_are_packs(const Shape& s, std::initializer_list<const void*> addresses) {
+  bool r = (s.planes ? s.plane : s.channels) % kPack<T> == 0;
+  for (const void* p : addresses) r &= is_aligned(p);
+  return r;
 }
 template <class T, class F>
 void by_cell(bool packs, const F& f) {
@@ -403,7 +411,7 @@ void batch_norm_row(const Args& a) {
     const T* x = in.ptr<const T>();
     T* y = a.out[0].ptr<T>();
     W *apply = static_cast<W*>(a.workspace), *stats = apply + 3 * s.channels;
-    by_cell<T>(cells_are_packs<T>(s, x, y, y), [&](auto v) {
+    by_cell<T>(cells_are_packs<T>(s, {x, y}), [&](auto v) {
       constexpr int V = v.value;
       const Cells cells = cells_of(s, V);
       const Chunks chunks = reduction_chunks(cells, V), elements = element_chunks(cells, V);
@@ -449,7 +457,7 @@ void batch_norm_backward_row(const Args& a) {
     T* dx = a.out[0].ptr<T>();
     const W *mean = a.in[2].ptr<const W>(), *rstd = a.in[3].ptr<const W>();
     W *apply = static_cast<W*>(a.workspace), *sums = apply + 3 * s.channels;
-    by_cell<T>(cells_are_packs<T>(s, g, x, dx), [&](auto v) {
+    by_cell<T>(cells_are_packs<T>(s, {g, x, dx, mean}), [&](auto v) {
       constexpr int V = v.value;
       const Cells cells = cells_of(s, V);
       const Chunks chunks = reduction_chunks(cells, V), elements = element_chunks(cells, V);

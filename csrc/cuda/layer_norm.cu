@@ -273,10 +273,18 @@ layer_norm_gradient_kernel(const T* g, const T* x, const WideOf<T>* mean, const 
   }
   partial += group * 2 * n;
 #pragma unroll
-  for (int p = 0; p < packs; p++)
+  for (int p = 0; p < packs; p++) {
+    if (layout.vectors && layout.holds(p, 0)) {
+      Cell<W, kPack<T>> w, b;
 #pragma unroll
-    for (int k = 0; k < kPack<T>; k++)
-      if (layout.holds(p, k)) partial[layout.at(p, k)] = dw[p][k], partial[n + layout.at(p, k)] = db[p][k];
+      for (int k = 0; k < kPack<T>; k++) w.v[k] = dw[p][k], b.v[k] = db[p][k];
+      store_cell(partial + layout.at(p, 0), w), store_cell(partial + n + layout.at(p, 0), b);
+    } else if (!layout.vectors) {
+#pragma unroll
+      for (int k = 0; k < kPack<T>; k++)
+        if (layout.holds(p, k)) partial[layout.at(p, k)] = dw[p][k], partial[n + layout.at(p, k)] = db[p][k];
+    }
+  }
 }
 
 // Long rows: dx by a block per row, the shares of dweight and dbias by a thread per column and group of rows.

@@ -2,6 +2,8 @@
 // channel. A thread has one position of the array that it writes and V neighbouring channels: 16 bytes of them where C allows it.
 // Forward kernels walk the window of an output; gradients gather: an input sums, in a fixed order, over the windows that hold it.
 #pragma once
+#include <initializer_list>
+
 #include "cuda/device/divide.cuh"
 #include "cuda/device/pack.cuh"
 #include "math/window.h"
