@@ -182,7 +182,7 @@ struct ColumnStorage {
 };
 
 template <class T>
-FD_KERNEL(kColumns* kShare, 4)
+FD_KERNEL(kColumns* kShare, 3)
 softmax_column_kernel(const T* x, T* y, int64_t columns, int64_t n, int64_t inner, bool is_log, Convert<T> as) {
   using W = WideOf<T>;
   auto& values = shared_memory<ColumnStorage<W>>().values;

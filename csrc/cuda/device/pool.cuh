@@ -101,7 +101,7 @@ mean_pool_gradient_kernel(const T* g, T* dx, Grid grid, Windows hs, Windows ws, 
   for (int64_t oh = h0; oh < h1; oh++) {
     const T* p = g + ((n * hs.out() + oh) * ws.out() + w0) * channels + c * V;
     const W rows = W(hs.divisor(oh));
-#pragma unroll 2
+#pragma unroll 1
     for (int64_t ow = w0; ow < w1; ow++, p += channels) {
       const W scale = W(1) / (rows * W(ws.divisor(ow)));
       const Cell<T, V> v = load_cell<V>(p);
