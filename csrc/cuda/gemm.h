@@ -45,9 +45,14 @@ enum class Precision : int8_t { Highest, High };
 int64_t gemm_workspace(const GemmProblem& p, const DeviceContext& device, Precision precision = Precision::Highest);
 void run_gemm(const Args& a, const GemmProblem& p, Precision precision = Precision::Highest);
 
+// Whether float goes to tensor cores for this precision, and with what arithmetic.
+bool float_on_tensor_cores(Precision precision, Precision* unit);
+
 // The kernels: each takes every shape and stride of its dtypes.
 void run_gemm_ffma(const Args& a, const GemmProblem& p);  // float, double
 void run_gemm_mma(const Args& a, const GemmProblem& p);   // float16, bfloat16
+// float on tensor cores; false, and nothing done, where memory is not aligned to 16 bytes.
+bool run_gemm_float(const Args& a, const GemmProblem& p, Precision precision);
 bool is_skinny(const GemmProblem& p);
 int64_t gemm_skinny_workspace(const GemmProblem& p, const DeviceContext& device);
 void run_gemm_skinny(const Args& a, const GemmProblem& p);  // all four, where is_skinny

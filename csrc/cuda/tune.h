@@ -21,6 +21,9 @@ constexpr int kSkinnyLines16 = 4;
 constexpr int64_t kTinyDepth = 2;
 constexpr int64_t kTinyLines = 16;
 
+// float at float's accuracy: on tensor cores, by splitting (device/gemm_split.cuh), or by plain multiply-adds.
+constexpr bool kSplitFloat = false;
+
 // Tiles are visited in bands of this many rows of tiles, so that the tiles under way at a time share operands in the L2 cache.
 constexpr int32_t kTileBand = 8;
 

@@ -59,7 +59,7 @@ FD_DEVICE AxisPhase phase_of(const ConvAxis& a, bool forward, int32_t remainder)
 struct GatherRows {
   AxisPhase phase[2];
   Divisor image, row;
-  int64_t pixels, base;
+  int64_t group, pixels, base, k;
   int32_t out[2];
 
   FD_DEVICE void pixel(int64_t m, int32_t& n, int32_t& i, int32_t& j) const {
@@ -131,10 +131,9 @@ struct GatherLoader : LoaderKind<Map, kLoad> {
     if (uint32_t(h) >= uint32_t(size[0]) || uint32_t(w) >= uint32_t(size[1])) return nullptr;
     return image[chunk] + (int64_t(h) * size[1] + w) * pitch + c;
   }
-  FD_DEVICE Chunk<S> chunk(int i, const S* nothing) const {
+  FD_DEVICE Chunk<S> chunk(int i) const {
     const S* p = ks > 0 ? find(i, tap[0], tap[1], channel) : nullptr;
-    if (!p) return {nothing, 0};
-    return {p, Map::kVector};
+    return {p, p ? Map::kVector : 0};
   }
   FD_DEVICE void gather(int chunk, S (&v)[Map::kVector]) const {
     int32_t i = tap[0], j = tap[1], c = channel;
@@ -170,45 +169,45 @@ struct GatherForm {
   template <class Map, Load kLoad>
   using LoadB = MatrixLoader<S, Map, kLoad>;
 
-  FD_DEVICE GatherRows rows(int64_t z, int64_t& group) const {
-    GatherRows r;
+  struct Rows : GatherRows {
+    FD_DEVICE int64_t count(const GatherForm&) const { return this->pixels; }
+    FD_DEVICE int64_t offset(const GatherForm& f, int64_t, int64_t m) const { return GatherRows::offset(m, f.g.out_pitch); }
+  };
+  FD_DEVICE Rows rows_of(int64_t z) const {
+    Rows r;
     const int32_t phases = g.axis[0].phases * g.axis[1].phases;
-    group = z / phases;
-    const int32_t phase = int32_t(z - group * phases), first = phase / g.axis[1].phases;
+    r.group = z / phases;
+    const int32_t phase = int32_t(z - r.group * phases), first = phase / g.axis[1].phases;
     r.phase[0] = phase_of(g.axis[0], g.forward, first);
     r.phase[1] = phase_of(g.axis[1], g.forward, phase - first * g.axis[1].phases);
     r.image = g.image[r.phase[0].one_fewer][r.phase[1].one_fewer];
     r.row = g.row[r.phase[1].one_fewer];
     r.pixels = tiling.m / g.image[0][0].value * r.phase[0].count * r.phase[1].count;
-    r.base = group * g.columns;
     r.out[0] = g.axis[0].out;
     r.out[1] = g.axis[1].out;
+    r.base = r.group * g.columns;
+    r.k = int64_t(r.phase[0].taps) * r.phase[1].taps * g.channels;
     return r;
   }
-  struct Rows : GatherRows {
-    FD_DEVICE int64_t count(const GatherForm&) const { return this->pixels; }
-    FD_DEVICE int64_t offset(const GatherForm& f, int64_t, int64_t m) const { return GatherRows::offset(m, f.g.out_pitch); }
-  };
+  FD_DEVICE Rows find_rows(TilePlace& t) const {
+    const Rows r = rows_of(t.z);
+    t.k1 = min_of(t.k1, r.k);
+    return r;
+  }
   template <class A, class B>
-  FD_DEVICE Rows begin(TilePlace& t, int64_t m0, int64_t n0, A& load_a, B& load_b, int thread) const {
-    int64_t group;
-    const Rows r = {rows(t.z, group)};
-    const int64_t k = int64_t(r.phase[0].taps) * r.phase[1].taps * g.channels;
-    t.k1 = min_of(t.k1, k);
-    load_a.begin(source + group * g.channels, g, r, t, m0, whole, thread);
+  FD_DEVICE void begin(const TilePlace& t, const Rows& r, int64_t m0, int64_t n0, A& load_a, B& load_b, int thread) const {
+    load_a.begin(source + r.group * g.channels, g, r, t, m0, whole, thread);
     const int64_t taps_before = int64_t(r.phase[0].before) * g.axis[1].taps + int64_t(r.phase[0].taps) * r.phase[1].before;
     GemmSide side = weights;
-    if (side.k_stride == 1) side.line_stride = k;  // else: one tap, weights as they are
-    const int64_t offset = (group * g.axis[0].taps * g.axis[1].taps + taps_before) * weight_taps;
+    side.line_stride = r.k;
+    const int64_t offset = (r.group * g.axis[0].taps * g.axis[1].taps + taps_before) * weight_taps;
     load_b.begin(side, offset, n0, tiling.n, t.k0, t.k1, thread);
-    return r;
   }
   FD_DEVICE const S* any_a() const { return source; }
   FD_DEVICE const S* any_b() const { return static_cast<const S*>(weights.data); }
   FD_DEVICE int64_t part_offset(int64_t z, int64_t m, int64_t n) const {
-    int64_t group;
-    const GatherRows r = rows(z, group);
-    return m < r.pixels ? r.offset(m, g.out_pitch) + n : -1;
+    const Rows r = rows_of(z);
+    return m < r.pixels ? r.offset(*this, z, m) + n : -1;
   }
 };
 
@@ -249,11 +248,10 @@ struct TapLoader : LoaderKind<Map, kLoad> {
     if (uint32_t(h) >= uint32_t(size[0]) || uint32_t(w) >= uint32_t(size[1])) return nullptr;
     return p + ((int64_t(n) * size[0] + h) * size[1] + w) * pitch;
   }
-  FD_DEVICE Chunk<S> chunk(int i, const S* nothing) const {
+  FD_DEVICE Chunk<S> chunk(int i) const {
     const int k = i * Map::k_step(ChunkOrder::AlongLines);
     const S* from = k < ks ? find(k) : nullptr;
-    if (!from) return {nothing, 0};
-    return {from, Map::kVector};
+    return {from, from ? Map::kVector : 0};
   }
   FD_DEVICE void gather(int i, S (&v)[Map::kVector]) const {
 #pragma unroll
@@ -291,11 +289,11 @@ struct WeightForm {
     FD_DEVICE int64_t count(const WeightForm& f) const { return f.tiling.m; }
     FD_DEVICE int64_t offset(const WeightForm& f, int64_t z, int64_t m) const { return (z * f.tiling.m + m) * f.tiling.n; }
   };
+  FD_DEVICE Rows find_rows(TilePlace&) const { return {}; }
   template <class A, class B>
-  FD_DEVICE Rows begin(TilePlace& t, int64_t m0, int64_t n0, A& load_a, B& load_b, int thread) const {
+  FD_DEVICE void begin(const TilePlace& t, const Rows&, int64_t m0, int64_t n0, A& load_a, B& load_b, int thread) const {
     load_a.begin(grad, t.z * tiling.m, m0, tiling.m, t.k0, t.k1, thread);
     load_b.begin(source + t.z * g.channels, g, t, n0, tiling.n, whole, thread);
-    return {};
   }
   FD_DEVICE const S* any_a() const { return static_cast<const S*>(grad.data); }
   FD_DEVICE const S* any_b() const { return source; }

@@ -20,13 +20,20 @@ struct ResultBand {
   static constexpr int kPitch = Math::kN + 32 / sizeof(T);
   T v[Math::kBandRows * kPitch];
 };
-template <class Math>
-union GemmStorage {
+template <class Math, class Form>
+struct GemmStorage {
   struct Stage {
     typename Math::OperandA a;
     typename Math::OperandB b;
-  } stage[Math::kStages];
-  ResultBand<Math> band;
+  };
+  union {
+    Stage stage[Math::kStages];
+    ResultBand<Math> band;
+  };
+  // What all threads need at the beginning and at the end; registers are dear in between.
+  TilePlace place;
+  typename Form::Rows rows;
+  int32_t failed;
 };
 
 template <class T>
@@ -56,8 +63,9 @@ FD_DEVICE void copy_tile(Loader& from, const S* any, Operand& to, int thread) {
   const int line = Map::line(from.walk(), thread), k = Map::k(from.walk(), thread);
 #pragma unroll
   for (int i = 0; i < Map::kChunks; i++) {
-    const Chunk<S> c = from.chunk(i, any);
-    copy_async_16(to.slot(line + i * Map::line_step(from.walk()), k + i * Map::k_step(from.walk())), c.p, c.count * int(sizeof(S)));
+    const Chunk<S> c = from.chunk(i);
+    copy_async_16(to.slot(line + i * Map::line_step(from.walk()), k + i * Map::k_step(from.walk())), c.count > 0 ? c.p : any,
+                  c.count * int(sizeof(S)));
   }
   from.advance();
 }
@@ -75,7 +83,7 @@ struct NextTile {
 #pragma unroll
       for (int i = 0; i < Map::kChunks; i++) {
         if (from.whole())
-          read_chunk(v[i], from.chunk(i, any));
+          read_chunk(v[i], from.chunk(i));
         else
           from.gather(i, v[i]);
       }
@@ -92,35 +100,15 @@ struct NextTile {
   }
 };
 
-template <class Math, class Form>
-FD_KERNEL(Math::kThreads, Math::kBlocksPerSm)
-gemm(const Form form) {
-  auto& s = shared_memory<GemmStorage<Math>>();
+// All tiles along k through the stages; multiply(stage) is called for each.
+template <class Math, class MapA, class MapB, class Form, class LoadA, class LoadB, class F>
+FD_DEVICE void go_along_k(const Form& form, GemmStorage<Math, Form>& s, LoadA& load_a, LoadB& load_b, int32_t steps,
+                          const F& multiply) {
   using S = typename Form::Element;
-  using T = typename Math::Sum;
-  using MapA = ChunkMap<Math::kM, Math::kDepth, Math::kThreads, Math::kVector>;
-  using MapB = ChunkMap<Math::kN, Math::kDepth, Math::kThreads, Math::kVector>;
   const int thread = threadIdx.x;
-  const GemmTiling& g = form.tiling;
-  TilePlace t = place_of(g, int32_t(blockIdx.x));
-  typename Form::template LoadA<MapA, Math::kLoadA> load_a;
-  typename Form::template LoadB<MapB, Math::kLoadB> load_b;
-  const auto rows = form.begin(t, int64_t(t.row) * Math::kM, int64_t(t.column) * Math::kN, load_a, load_b, thread);
-  if (int64_t(t.row) * Math::kM >= rows.count(form)) return;
-
-  Math math(thread);
-  T line_sum = T(0);
-  const bool sums_lines = form.out.line_sums && t.column == 0 && thread < Math::kM;
-  const auto multiply = [&](auto& stage) {
-    math.multiply(stage.a, stage.b);
-    if (sums_lines) {
-#pragma unroll 1
-      for (int k = 0; k < Math::kDepth; k++) line_sum += T(wide(*stage.a.at(k, thread)));
-    }
-  };
-  const int32_t steps = int32_t(ceil_div(max_of(t.k1 - t.k0, 0), Math::kDepth));
   if constexpr (Math::kAsync) {
     constexpr int kAhead = Math::kStages - 1;
+    static_assert((Math::kStages & kAhead) == 0, "a power of two");
 #pragma unroll
     for (int i = 0; i < kAhead; i++) {
       if (i < steps) {
@@ -129,18 +117,16 @@ gemm(const Form form) {
       }
       copy_async_commit();
     }
-    int now = 0, next = kAhead;  // stages
     for (int32_t step = 0; step < steps; step++) {
       copy_async_wait<kAhead - 1>();
       sync_block();  // the tile is here for all, and everyone has left the stage of the tile before
       if (step + kAhead < steps) {
-        copy_tile<MapA>(load_a, form.any_a(), s.stage[next].a, thread);
-        copy_tile<MapB>(load_b, form.any_b(), s.stage[next].b, thread);
+        auto& next = s.stage[(step + kAhead) % Math::kStages];
+        copy_tile<MapA>(load_a, form.any_a(), next.a, thread);
+        copy_tile<MapB>(load_b, form.any_b(), next.b, thread);
       }
       copy_async_commit();
-      multiply(s.stage[now]);
-      now = now + 1 == Math::kStages ? 0 : now + 1;
-      next = next + 1 == Math::kStages ? 0 : next + 1;
+      multiply(s.stage[step % Math::kStages]);
     }
     copy_async_wait<0>();
   } else {
@@ -165,6 +151,58 @@ gemm(const Form form) {
       }
       multiply(stage);
     }
+  }
+}
+
+template <class Math, class Form>
+FD_KERNEL(Math::kThreads, Math::kBlocksPerSm)
+gemm(const Form form) {
+  auto& s = shared_memory<GemmStorage<Math, Form>>();
+  using T = typename Math::Sum;
+  using MapA = ChunkMap<Math::kM, Math::kDepth, Math::kThreads, Math::kVector>;
+  using MapB = ChunkMap<Math::kN, Math::kDepth, Math::kThreads, Math::kVector>;
+  const int thread = threadIdx.x;
+  const GemmTiling& g = form.tiling;
+  const TilePlace& t = s.place;
+  const auto& rows = s.rows;
+  if (thread == 0) {
+    s.place = place_of(g, int32_t(blockIdx.x));
+    s.rows = form.find_rows(s.place);
+    s.failed = 0;
+  }
+  sync_block();
+  if (int64_t(t.row) * Math::kM >= rows.count(form)) return;
+
+  Math math(thread);
+  T line_sum = T(0);
+  const bool sums_lines = form.out.line_sums && t.column == 0 && thread < Math::kM;
+  // Once; and once more, with the plain arithmetic, where the fast one could not do with the numbers it met.
+#pragma unroll 1
+  for (bool plain = false;; plain = true) {
+    typename Form::template LoadA<MapA, Math::kLoadA> load_a;
+    typename Form::template LoadB<MapB, Math::kLoadB> load_b;
+    form.begin(t, rows, int64_t(t.row) * Math::kM, int64_t(t.column) * Math::kN, load_a, load_b, thread);
+    const int32_t steps = int32_t(ceil_div(max_of(t.k1 - t.k0, 0), Math::kDepth));
+    go_along_k<Math, MapA, MapB>(form, s, load_a, load_b, steps, [&](auto& stage) {
+      math.multiply(stage.a, stage.b, plain);
+      if (sums_lines) {
+#pragma unroll 1
+        for (int k = 0; k < Math::kDepth; k++) line_sum += T(wide(*stage.a.at(k, thread)));
+      }
+    });
+    if constexpr (Math::kMayFail) {
+      if (!plain) {
+        if (math.failed()) atomic_max(&s.failed, 1);
+        sync_block();
+        if (s.failed) {
+          math.clear();
+          line_sum = T(0);
+          sync_block();
+          continue;
+        }
+      }
+    }
+    break;
   }
 
   const int64_t part = t.split * g.z + t.z, m0 = int64_t(t.row) * Math::kM, n0 = int64_t(t.column) * Math::kN;
@@ -246,7 +284,7 @@ void launch_gemm(const Args& a, Form form) {
   g.per_z = make_divisor(g.splits);
   for (g.first_z = 0; g.first_z < g.z; g.first_z += most) {
     const int64_t blocks = min_of(most, g.z - g.first_z) * g.splits * per_product;
-    FD_LAUNCH(a, (gemm<Math, Form>), uint32_t(blocks), Math::kThreads, sizeof(GemmStorage<Math>), form);
+    FD_LAUNCH(a, (gemm<Math, Form>), uint32_t(blocks), Math::kThreads, sizeof(GemmStorage<Math, Form>), form);
   }
   if (form.partial) FD_LAUNCH(a, (gemm_add_parts<T, Form>), stride_grid(a.device, g.z * g.m * (g.n + 1), 256), 256, 0, form);
 }

@@ -41,7 +41,8 @@ struct FfmaMath {
   static constexpr int kM = M, kN = N, kDepth = kFfmaDepth, kVector = 4, kStages = 2, kBlocksPerSm = BlocksPerSm;
   static constexpr int kWarpM = 4 * Rows, kWarpN = 8 * Columns, kWarpsM = M / kWarpM, kThreads = 32 * kWarpsM * (N / kWarpN);
   static constexpr int kBandRows = kWarpM;
-  static constexpr bool kAsync = false, kCopyA = LoadA == Load::WholeAlongLines, kCopyB = LoadB == Load::WholeAlongLines;
+  static constexpr bool kMayFail = false, kAsync = false, kCopyA = LoadA == Load::WholeAlongLines,
+                        kCopyB = LoadB == Load::WholeAlongLines;
   static constexpr Load kLoadA = LoadA, kLoadB = LoadB;
   // All of kDepth takes more registers than two blocks leave in one case.
   static constexpr int kUnroll = kCopyA && kCopyB ? 8 : kDepth;
@@ -55,13 +56,16 @@ struct FfmaMath {
     const int lane = thread % 32, warp = thread / 32;
     row0 = warp % kWarpsM * kWarpM + lane / 8 * 4;
     column0 = warp / kWarpsM * kWarpN + lane % 8 * 4;
+    clear();
+  }
+  FD_DEVICE void clear() {
 #pragma unroll
     for (int i = 0; i < Rows; i++) {
 #pragma unroll
       for (int j = 0; j < Columns; j++) c[i][j] = T(0);
     }
   }
-  FD_DEVICE void multiply(OperandA& from_a, OperandB& from_b) {
+  FD_DEVICE void multiply(OperandA& from_a, OperandB& from_b, bool) {
 #pragma unroll kUnroll
     for (int k = 0; k < kDepth; k++) {
       T a[Rows], b[Columns];

@@ -91,7 +91,7 @@ struct ChunkMap {
   }
 };
 
-// A chunk in memory: `count` of its elements exist.
+// A chunk in memory: `count` of its elements exist; if none, p is anything.
 template <class S>
 struct Chunk {
   const S* p;
@@ -128,12 +128,12 @@ struct MatrixLoader : LoaderKind<Map, kLoad> {
     k_stride = side.k_stride;
     line_stride = side.line_stride;
   }
-  FD_DEVICE Chunk<S> chunk(int i, const S* nothing) const {
+  FD_DEVICE Chunk<S> chunk(int i) const {
     if (this->walk() == ChunkOrder::AlongK) {
-      if (i * Map::line_step(ChunkOrder::AlongK) >= lines || ks <= 0) return {nothing, 0};
+      if (i * Map::line_step(ChunkOrder::AlongK) >= lines || ks <= 0) return {p, 0};
       return {p + i * Map::line_step(ChunkOrder::AlongK) * line_stride, ks < Map::kVector ? ks : Map::kVector};
     }
-    if (i * Map::k_step(ChunkOrder::AlongLines) >= ks || lines <= 0) return {nothing, 0};
+    if (i * Map::k_step(ChunkOrder::AlongLines) >= ks || lines <= 0) return {p, 0};
     return {p + i * Map::k_step(ChunkOrder::AlongLines) * k_stride, lines < Map::kVector ? lines : Map::kVector};
   }
   FD_DEVICE void gather(int i, S (&v)[Map::kVector]) const {
@@ -144,7 +144,7 @@ struct MatrixLoader : LoaderKind<Map, kLoad> {
     for (int e = 0; e < Map::kVector; e++) v[e] = exists && e < left ? from[e * k_stride] : S{};
   }
   FD_DEVICE void advance() {
-    p += Map::kDepth * k_stride;
+    p += kLoad == Load::WholeAlongK ? Map::kDepth : Map::kDepth * k_stride;
     ks -= Map::kDepth;
   }
 };
@@ -167,16 +167,19 @@ struct MatrixForm {
   using LoadB = MatrixLoader<S, Map, kLoad>;
 
   struct Rows {
+    int64_t offset_a, offset_b;  // of the product
     FD_DEVICE int64_t count(const MatrixForm& f) const { return f.tiling.m; }
     FD_DEVICE int64_t offset(const MatrixForm& f, int64_t z, int64_t m) const { return z * f.out.z_stride + m * f.out.row_stride; }
   };
+  FD_DEVICE Rows find_rows(TilePlace& t) const {
+    Rows r;
+    batch_offsets(batch, t.z, r.offset_a, r.offset_b);
+    return r;
+  }
   template <class A, class B>
-  FD_DEVICE Rows begin(TilePlace& t, int64_t m0, int64_t n0, A& load_a, B& load_b, int thread) const {
-    int64_t offset_a, offset_b;
-    batch_offsets(batch, t.z, offset_a, offset_b);
-    load_a.begin(a, offset_a, m0, tiling.m, t.k0, t.k1, thread);
-    load_b.begin(b, offset_b, n0, tiling.n, t.k0, t.k1, thread);
-    return {};
+  FD_DEVICE void begin(const TilePlace& t, const Rows& r, int64_t m0, int64_t n0, A& load_a, B& load_b, int thread) const {
+    load_a.begin(a, r.offset_a, m0, tiling.m, t.k0, t.k1, thread);
+    load_b.begin(b, r.offset_b, n0, tiling.n, t.k0, t.k1, thread);
   }
   FD_DEVICE const S* any_a() const { return static_cast<const S*>(a.data); }
   FD_DEVICE const S* any_b() const { return static_cast<const S*>(b.data); }

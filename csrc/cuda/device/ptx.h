@@ -137,6 +137,14 @@ FD_DEVICE bf16 narrow_bf16(double x) {
   return r;
 }
 
+// Both in one register, `low` in bits 0 to 15.
+FD_DEVICE uint32_t narrow_bf16_pair(float low, float high) {
+  const __nv_bfloat162 v = __floats2bfloat162_rn(low, high);
+  uint32_t r;
+  memcpy(&r, &v, 4);
+  return r;
+}
+
 // ---- asynchronous copies to shared memory (cp.async, sm_80) -------------------------------------------------------------------
 // Copies 16 bytes, of which the first `bytes` (0 to 16) come from `from` and the rest are zeros. Both addresses: multiples of 16
 // (also where bytes is 0: pass any valid aligned pointer).
