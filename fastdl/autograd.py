@@ -8,7 +8,7 @@ from typing import Any
 
 from . import _C
 from ._C import Tensor
-from .errors import GradError, ShapeError, TypeError_
+from .errors import DeviceError, GradError, ShapeError, TypeError_
 from .ops.creation import asarray, ones_like, zeros_like
 
 
@@ -91,7 +91,11 @@ def _seed(root: Tensor, grad: Any, what: str) -> Tensor:
         if root.size != 1:
             raise GradError(f"{what}: a gradient is needed for an output of shape {root.shape}; only scalars have a default")
         return ones_like(root)
-    grad = asarray(grad)
+    if isinstance(grad, Tensor):
+        if grad.device != root.device:
+            raise DeviceError(f"{what}: gradient on {grad.device} for an output on {root.device}; move it with .to(device)")
+    else:
+        grad = asarray(grad, device=root.device)
     if grad.shape != root.shape:
         raise ShapeError(f"{what}: gradient of shape {grad.shape} for an output of shape {root.shape}")
     return grad if grad.dtype == root.dtype else grad.astype(root.dtype)

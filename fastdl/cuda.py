@@ -11,6 +11,7 @@ device can be used, `is_available` is False, `device_count` 0, and everything el
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -72,6 +73,9 @@ def synchronize(device: Any = None) -> None:
 
 
 # ---- streams and events -----------------------------------------------------------------------------------------------------------
+_entered = threading.local()  # before: the streams that `with` blocks of this thread will go back to, innermost last
+
+
 class Stream:
     """A queue of work for one device. What is put into one stream runs in order; streams run side by side.
 
@@ -86,11 +90,10 @@ class Stream:
         Lower goes first; 0 is the default, -1 or less more urgent.
     """
 
-    __slots__ = ("_before", "_own", "cuda_stream", "device_index")
+    __slots__ = ("_own", "cuda_stream", "device_index")
 
     def __init__(self, device: Any = None, priority: int = 0):
         self._own = False
-        self._before: list[int] = []
         self.device_index = _index(device)
         self.cuda_stream = _C.cuda_create_stream(self.device_index, priority)
         self._own = True
@@ -129,12 +132,12 @@ class Stream:
         _C.cuda_record_stream(t, self.cuda_stream)
 
     def __enter__(self) -> Stream:
-        self._before.append(_C.cuda_stream(self.device_index))
+        _entered.before = [*getattr(_entered, "before", ()), _C.cuda_stream(self.device_index)]
         _C.cuda_set_stream(self.device_index, self.cuda_stream)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _C.cuda_set_stream(self.device_index, self._before.pop())
+        _C.cuda_set_stream(self.device_index, _entered.before.pop())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Stream):
@@ -155,7 +158,6 @@ class ExternalStream(Stream):
 
     def __init__(self, stream: int, device: Any = None):
         self._own = False
-        self._before = []
         self.device_index = _index(device)
         self.cuda_stream = int(stream) or 1  # 0 is the legacy default stream, whose handle is 1
 

@@ -108,6 +108,7 @@ def _cuda_array_interface(self: Tensor) -> dict[str, Any]:
         raise GradError("__cuda_array_interface__: this tensor requires grad; use detach()")
     if self.dtype.name == "bfloat16":
         raise AttributeError("__cuda_array_interface__: bfloat16 has no type string; use DLPack")
+    _C.cuda_record_stream(self, 1)  # the consumer's work is on the legacy default stream, or on one that synchronises with it
     return {
         "shape": self.shape,
         "typestr": np.dtype(self.dtype.name).str,

@@ -124,7 +124,7 @@ void run_on_host(const Call& inferred, const Args& args, int device) {
   release(scratch);
   for (int k = 0; k < args.nout; k++)
     if (args.out[k].given() && args.out[k].data) copies.give_back(args.out[k]);
-  if (inferred.op == OpId::batch_norm)  // running statistics are inputs that training updates
+  if (inferred.op == OpId::batch_norm && inferred.attrs.i[0])  // running statistics are inputs that training updates
     for (int k : {3, 4})
       if (args.in[k].given()) copies.give_back(args.in[k]);
 }
@@ -155,7 +155,12 @@ int cuda_device_count() {
 Buffer* alloc_cuda_buffer(int64_t bytes, int device) {
   void *data = nullptr, *block = nullptr;
   cuda_check(need_cuda().allocate(device, bytes, &data, &block));
-  return wrap_buffer(data, bytes, Device{Device::CUDA, uint8_t(device)}, free_cuda, block);
+  try {
+    return wrap_buffer(data, bytes, Device{Device::CUDA, uint8_t(device)}, free_cuda, block);
+  } catch (...) {
+    api->free(block);
+    throw;
+  }
 }
 
 bool own_memory(const Buffer* b) { return !b->release_fn || b->release_fn == free_cuda; }
@@ -182,11 +187,13 @@ void extent(const View& v, const char** lo, const char** hi) {
 const CudaRow* cuda_row(OpId op, DType compute) { return cuda_api() ? rows[int(op)][int(compute)] : nullptr; }
 
 void launch_cuda(const Call& call, const Args& given, Device device) {
+  if (recording()) fail(ErrorCode::Capture, "%s: ops on a CUDA device cannot be captured yet", op_table[int(call.op)].name);
   const CudaRow* row = cuda_row(call.op, call.compute);
   if (!row) return run_on_host(call, given, device.index);
   Args args = given;
   cuda_check(api->context(device.index, &args.device));
   const int64_t bytes = row->workspace ? row->workspace(args) : 0;
+  if (bytes < 0) return run_on_host(call, given, device.index);
   Buffer* scratch = bytes > 0 ? alloc_cuda_buffer(bytes, device.index) : nullptr;
   args.workspace = scratch ? scratch->data : nullptr;
   const OpInfo& info = op_table[int(call.op)];
@@ -196,6 +203,7 @@ void launch_cuda(const Call& call, const Args& given, Device device) {
 }
 
 void launch_cuda_many(const Call* calls, const Args* given, int n, Device device) {
+  if (recording()) fail(ErrorCode::Capture, "%s: ops on a CUDA device cannot be captured yet", op_table[int(calls[0].op)].name);
   int done = 0;
   while (done < n) {
     const CudaRow* row = cuda_row(calls[done].op, calls[done].compute);

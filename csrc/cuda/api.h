@@ -26,7 +26,8 @@ struct DeviceContext {
 };
 
 // One row of a kernel file's table, ended by fn == nullptr. workspace (or nullptr: none) gives the bytes of device memory that
-// fn needs in Args::workspace for a call with these arguments; its pointers are not read.
+// fn needs in Args::workspace for a call with these arguments; its pointers are not read. -1: there is no kernel for these sizes,
+// and the call runs on the host.
 struct CudaRow {
   OpId op;
   DTypeMask dtypes;

@@ -204,6 +204,7 @@ void run_gather(const Args& a, const ConvCall& c, const View& source, const View
 }
 template <class S>
 int64_t gather_workspace(const Args& a, const ConvCall& c, const View& source) {
+  if (!fits_loaders(c)) return -1;
   if (a.out[0].numel() == 0) return 0;
   if (c.plain()) return gemm_workspace(plain_problem(c, nullptr, nullptr, source.dtype, {}, false), *a.device);
   const GatherPlan p = plan_gather<S>(c, geometry_of(c), *a.device);
@@ -266,6 +267,7 @@ template <class S>
 int64_t weight_workspace(const Args& a) {
   const ConvCall c = backward_weight_call(a);
   if (c.out_channels == 0) return 0;
+  if (!fits_loaders(c)) return -1;
   if (c.plain())
     return gemm_workspace(plain_problem(c, nullptr, nullptr, a.in[0].dtype, backward_weight_epilogue(a), true), *a.device);
   return plan_weight<S>(c, *a.device).partial_bytes;

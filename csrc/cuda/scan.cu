@@ -181,6 +181,8 @@ ScanPlan plan_of(const Args& a) {
 template <class A>
 int64_t workspace(const Args& a) {
   const ScanPlan p = plan_of(a);
+  constexpr int64_t kLimit = int64_t(1) << 30;  // kernels count along the axis in 32 bits
+  if (p.n >= kLimit || p.in_step >= kLimit || p.in_step <= -kLimit || p.out_step >= kLimit) return -1;
   return p.pieces > 1 ? p.pieces * p.count * int64_t(sizeof(A)) : 0;
 }
 

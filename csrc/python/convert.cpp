@@ -514,6 +514,8 @@ bool copy_view(const View& dst, const View& src, Device device) {
     release(scratch);
   } catch (const Error& e) {
     return raise(e), false;
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory(), false;
   }
   return true;
 }
@@ -576,6 +578,8 @@ bool fill_view(const View& dst, PyObject* scalar, Device device) {
     launch_cuda(call, Args{&out, &dst, &call.attrs, nullptr, 1, 1}, device);
   } catch (const Error& e) {
     return raise(e), false;
+  } catch (const std::bad_alloc&) {
+    return PyErr_NoMemory(), false;
   }
   return true;
 }

@@ -53,6 +53,7 @@ bool move_operand(Operands* in, int k, Device device) {
   in->objects[k] = as_object(moved);
   in->owned[k] = true;
   in->views[k] = moved->view;
+  in->moved |= uint64_t(1) << (k & 63);
   return true;
 }
 
@@ -75,6 +76,9 @@ TensorObject* to_device(TensorObject* t, Device device) {
     if (r) copy_bytes(buffer->data, device, lo, device_of(dense), hi - lo);
   } catch (const Error& e) {
     raise(e);
+    Py_CLEAR(r);
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
     Py_CLEAR(r);
   }
   Py_DECREF(as_object(dense));
@@ -119,8 +123,11 @@ bool copy_between(const View& dst, Device to, TensorObject* src, const View& wid
 bool place_operands(OpObject* op, Operands* in, const TensorObject* out, uint32_t movable, Device* device, uint32_t* host_inputs) {
   const char* name = op_table[op->op].name;
   Device on = out ? device_of(out) : Device{};
+  const bool optimiser = std::strcmp(op_table[op->op].family, "optim") == 0;
+  // Operands that can be moved do not decide; an optimiser's hyper-parameters neither.
+  const auto decides = [&](int k) { return !(k < 32 && movable >> k & 1) && !(optimiser && k == in->n - 1); };
   for (int k = 0; k < in->n; k++)
-    if (in->views[k].given() && is_tensor(in->objects[k]) && device_of(as_tensor(in->objects[k])).kind != Device::CPU) {
+    if (decides(k) && in->views[k].given() && is_tensor(in->objects[k]) && device_of(as_tensor(in->objects[k])).kind != Device::CPU) {
       const Device d = device_of(as_tensor(in->objects[k]));
       if (on.kind != Device::CPU && on != d) {
         raise(ErrorCode::Device, "%s: tensors on %s and on %s; move one with .to(device)", name, device_text(on).c_str(), device_text(d).c_str());
@@ -133,8 +140,13 @@ bool place_operands(OpObject* op, Operands* in, const TensorObject* out, uint32_
       on = d;
     }
   *device = on;
-  if (on.kind == Device::CPU) return true;
-  const bool optimiser = std::strcmp(op_table[op->op].family, "optim") == 0;
+  if (on.kind == Device::CPU) {  // indices in a device's memory come to values on the CPU
+    for (int k = 0; k < in->n; k++)
+      if (!decides(k) && in->views[k].given() && is_tensor(in->objects[k]) && device_of(as_tensor(in->objects[k])) != on &&
+          !move_operand(in, k, on))
+        return false;
+    return true;
+  }
   for (int k = 0; k < in->n; k++) {
     if (!in->views[k].given()) continue;
     const uint32_t bit = k < 32 ? 1u << k : 0;
@@ -189,7 +201,7 @@ bool collect(OpObject* op, PyObject* tuple, Device device, Step* s) {
       s->in[k].ndim = -1;
       continue;
     }
-    if (!is_tensor(o)) return false;
+    if (!is_tensor(o) || !check_version(as_tensor(o), op_table[op->op].name)) return PyErr_Clear(), false;
     s->in[k] = as_tensor(o)->view;
     if (device_of(as_tensor(o)) == device) continue;
     if (k < n - 1 || device_of(as_tensor(o)).kind != Device::CPU) return false;
@@ -211,6 +223,7 @@ bool collect(OpObject* op, PyObject* tuple, Device device, Step* s) {
 bool step_many(OpObject* op, PyObject* list) {
   const Running running;
   std::vector<Step> steps;
+  std::vector<PyObject*> alone;  // on the CPU, strided, ...
   steps.reserve(size_t(PyList_GET_SIZE(list)));
   Device device;
   for (Py_ssize_t k = 0; k < PyList_GET_SIZE(list); k++) {
@@ -223,18 +236,20 @@ bool step_many(OpObject* op, PyObject* list) {
       if (collect(op, tuple, device, &steps.back())) continue;
       steps.pop_back();
     }
+    alone.push_back(tuple);
+  }
+  std::vector<Call> calls;
+  std::vector<Args> args;
+  for (Step& s : steps) calls.push_back(s.call), args.push_back(s.args);
+  if (!steps.empty()) launch_cuda_many(calls.data(), args.data(), int(steps.size()), device);
+  for (Step& s : steps)
+    for (int k = 0; k < s.call.nout; k++)
+      if (s.written[k]) bump_version(s.written[k]);
+  for (PyObject* tuple : alone) {
     PyObject* r = PyObject_Call(reinterpret_cast<PyObject*>(op), tuple, nullptr);
     if (!r) return false;
     Py_DECREF(r);
   }
-  if (steps.empty()) return true;
-  std::vector<Call> calls;
-  std::vector<Args> args;
-  for (Step& s : steps) calls.push_back(s.call), args.push_back(s.args);
-  launch_cuda_many(calls.data(), args.data(), int(steps.size()), device);
-  for (Step& s : steps)
-    for (int k = 0; k < s.call.nout; k++)
-      if (s.written[k]) bump_version(s.written[k]);
   return true;
 }
 

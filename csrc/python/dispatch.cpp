@@ -32,6 +32,18 @@ uint32_t uncast_inputs(OpId op) {
   }
 }
 
+// Indices and numbers of taps: they may lie on the CPU and are moved to the device of the values. Never what a kernel updates in place.
+uint32_t index_inputs(OpId op) {
+  switch (op) {
+    case OpId::take: case OpId::take_backward: case OpId::take_along_axis: case OpId::scatter_add: case OpId::cross_entropy:
+      return 2;
+    case OpId::cross_entropy_backward: return 4;
+    case OpId::index_get: return ~1u;
+    case OpId::index_put: return ~3u;
+    default: return 0;
+  }
+}
+
 bool channels_last(const View& v) {
   if (v.ndim < 3) return true;
   int64_t want = 1;
@@ -336,7 +348,14 @@ int64_t bytes_of(const View& v) { return v.given() ? v.numel() * itemsize(v.dtyp
 void run(const Call& call, KernelFn fn, const Args& args, Device device) {
   const OpInfo& info = op_table[int(call.op)];
   const int64_t workspace = call.workspace;
-  if (device.kind != Device::CPU) return launch_cuda(call, args, device);
+  if (device.kind != Device::CPU) {
+    if (cuda_row(call.op, call.compute)) return launch_cuda(call, args, device);
+    struct Unlock {  // on the host: copies wait for the device
+      PyThreadState* state = PyEval_SaveThread();
+      ~Unlock() { PyEval_RestoreThread(state); }
+    } unlock;
+    return launch_cuda(call, args, device);
+  }
   int64_t bytes = 0;
   for (int k = 0; k < args.nin; k++) bytes += bytes_of(args.in[k]);
   for (int k = 0; k < args.nout; k++) bytes += bytes_of(args.out[k]);
@@ -434,7 +453,7 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
   const OpInfo& info = op_table[op->op];
   Device device;
   uint32_t host_inputs = 0;
-  if (!place_operands(op, &in, out, uncast_inputs(OpId(op->op)), &device, &host_inputs)) return nullptr;
+  if (!place_operands(op, &in, out, index_inputs(OpId(op->op)), &device, &host_inputs)) return nullptr;
   Call call;
   call.op = OpId(op->op);
   call.nin = in.n;
@@ -513,6 +532,9 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
         const OutSpec& spec = call.out[k];
         TensorObject* t;
         if (spec.alias >= 0) {
+          if (in.moved >> (spec.alias & 63) & 1)
+            fail(ErrorCode::Device, "%s: input %d is updated in place and must be on %s, as the others are", info.name, spec.alias,
+                 device_text(device).c_str());
           if (!is_tensor(in.objects[spec.alias]) || in.views[spec.alias].data != as_tensor(in.objects[spec.alias])->view.data) {
             if (in.views[spec.alias].given())
               fail(ErrorCode::Type, "%s: input %d is updated in place and must be a tensor of the right dtype", info.name, spec.alias);

@@ -48,6 +48,22 @@ int dtype_of_dl(DLDataType t) {
   return -1;
 }
 
+// Another library's device memory: what we have queued on it comes first when its owner uses it again. Owners work on the legacy default
+// stream, or on one that synchronises with it.
+struct Foreign {
+  void (*deleter)(void*);
+  void* managed;
+  int device;
+};
+void release_foreign(void* context) {
+  auto* f = static_cast<Foreign*>(context);
+  void* ours = nullptr;
+  const CudaApi* api = cuda_api();
+  if (api && api->get_stream(f->device, &ours) == CudaStatus::Ok) api->stream_wait(f->device, reinterpret_cast<void*>(1), ours);
+  f->deleter(f->managed);
+  delete f;
+}
+
 void capsule_destructor(PyObject* capsule) {  // only if nobody consumed it
   if (PyCapsule_IsValid(capsule, "dltensor")) {
     auto* m = static_cast<DLManagedTensor*>(PyCapsule_GetPointer(capsule, "dltensor"));
@@ -145,7 +161,10 @@ PyObject* from_dlpack(PyObject* capsule) {
     auto* t = static_cast<DLManagedTensorVersioned*>(m);
     if (t->deleter) t->deleter(t);
   };
-  TensorObject* t = new_tensor(wrap_buffer(lo, hi - lo, device, versioned ? +versioned_deleter : +deleter, p), v);
+  auto* foreign = cuda ? new Foreign{versioned ? +versioned_deleter : +deleter, p, device.index} : nullptr;
+  Buffer* buffer = cuda ? wrap_buffer(lo, hi - lo, device, release_foreign, foreign)
+                        : wrap_buffer(lo, hi - lo, device, versioned ? +versioned_deleter : +deleter, p);
+  TensorObject* t = new_tensor(buffer, v);
   if (!t || !read_only) return as_object(t);
   TensorObject* copy = materialise(t, Layout::Contiguous, v.dtype);  // read-only memory is never exposed to writes
   Py_DECREF(as_object(t));

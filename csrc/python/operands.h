@@ -10,6 +10,7 @@ struct Operands {
   PyObject** objects = fixed_objects;  // what the caller passed or what it was converted to
   bool* owned = fixed_owned;
   uint64_t converted = 0;  // bit k: operand k was no tensor and became one (k modulo 64)
+  uint64_t moved = 0;      // bit k: operand k came from another device (k modulo 64)
   View fixed_views[kMaxIn];
   PyObject* fixed_objects[kMaxIn];
   bool fixed_owned[kMaxIn];

@@ -282,7 +282,7 @@ def multi_margin_loss(
     gap = gap if p == 1 else fd.square(gap)
     if weight is not None:
         gap = gap * fd.take(weight, own, axis=0)
-    others = fd.not_equal(fd.arange(input.shape[1]), own)
+    others = fd.not_equal(fd.arange(input.shape[1], device=input.device), own)
     return _reduce(fd.where(others, gap, 0.0).sum(axis=1) / input.shape[1], reduction)
 
 

@@ -121,7 +121,7 @@ class MultiheadAttention(Module):
         n, length, source = query.shape[0], query.shape[1], key.shape[1]
         scores = fd.matmul(q * (1 / math.sqrt(self.head_dim)), fd.swapaxes(k, -1, -2))
         if is_causal and attn_mask is None:
-            attn_mask = fd.triu(fd.ones((length, source), dtype=scores.dtype), 1) > 0
+            attn_mask = fd.triu(fd.ones((length, source), dtype=scores.dtype, device=scores.device), 1) > 0
         if attn_mask is not None:
             mask = attn_mask if attn_mask.ndim == 2 else fd.reshape(attn_mask, (n, self.num_heads, length, source))
             scores = _masked(scores, mask)

@@ -547,7 +547,7 @@ def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: boo
     _check_probability(p)
     if not training or p == 0:
         return input
-    mask = fd.ones((*input.shape[:2],) + (1,) * (input.ndim - 2), dtype=input.dtype)
+    mask = fd.ones((*input.shape[:2],) + (1,) * (input.ndim - 2), dtype=input.dtype, device=input.device)
     return input * fd.dropout(mask, p, *fd.random.as_generator(rng).take(mask.size))
 
 

@@ -103,7 +103,8 @@ def _index_tensor(k: Any, own: bool = False) -> Tensor:
         raise IndexError_(f"index: a list used as an index must be rectangular ({e})") from None
     if a.dtype.kind not in "biufc" and not (a.size == 0 and isinstance(k, (list, tuple))):
         raise IndexError_(f"index: {type(k).__name__} is no index; need ints, slices, None, ..., integer or boolean arrays")
-    return asarray(a.astype(np.int64) if a.size == 0 and isinstance(k, (list, tuple)) else a, copy=True if own else None)
+    a = a.astype(np.int64) if a.size == 0 and isinstance(k, (list, tuple)) else a
+    return asarray(a, copy=True if own else None, device="cpu")  # dispatch moves it to the indexed tensor
 
 
 def _normalise(x: Tensor, key: Any) -> tuple[tuple, list, list[int], bool]:
@@ -164,7 +165,7 @@ def _normalise(x: Tensor, key: Any) -> tuple[tuple, list, list[int], bool]:
                 raise IndexError_(f"index: a mask of shape {mask.shape} does not fit axes {axis}.. of shape {x.shape}")
             if mask.ndim == 0:  # a new axis of size 0 or 1
                 basic.append(None)
-                index.append(asarray(np.zeros(int(bool(mask)), np.int64)))
+                index.append(asarray(np.zeros(int(bool(mask)), np.int64), device="cpu"))
                 places.append(out)
                 out += 1
                 continue
@@ -178,7 +179,7 @@ def _normalise(x: Tensor, key: Any) -> tuple[tuple, list, list[int], bool]:
             if isinstance(p, np.int64) and not -x.shape[axis] <= p < x.shape[axis]:
                 raise IndexError_(f"index: {p} is out of range for axis {axis} of size {x.shape[axis]}")
             basic.append(slice(None))
-            index.append(asarray(np.asarray(p)) if isinstance(p, np.int64) else p)
+            index.append(asarray(np.asarray(p), device="cpu") if isinstance(p, np.int64) else p)
             places.append(out)
             axis += 1
             out += 1

@@ -39,8 +39,8 @@ def _max_backward_vjp(g: Tensor, taps: Tensor, kernel_size: Any, stride: Any, pa
     (kh, kw), (ph, pw), (dh, dw) = _pair(kernel_size), _pair(padding), _pair(dilation)
     sh, sw = (kh, kw) if stride is None else _pair(stride)
     t = taps.astype("int64")
-    rows = (arange(t.shape[2]) * sh - ph)[:, None] + (t // kw) * dh
-    cols = (arange(t.shape[3]) * sw - pw) + (t % kw) * dw
+    rows = (arange(t.shape[2], device=t.device) * sh - ph)[:, None] + (t // kw) * dh
+    cols = (arange(t.shape[3], device=t.device) * sw - pw) + (t % kw) * dw
     n, c = g.shape[:2]
     flat = (rows * g.shape[3] + cols).reshape((n, c, -1))
     return take_along_axis(g.reshape((n, c, -1)), flat, 2).reshape(taps.shape), None

@@ -45,7 +45,7 @@ def mean(x: Tensor, axis: Axes = None, keepdims: bool = False) -> Tensor:
 def _others(x: Tensor) -> Tensor:
     """y[..., i, j] = x[..., j], with 1 where i == j: products along j then leave x_i out."""
     n = x.shape[-1]
-    i = arange(n)
+    i = arange(n, device=x.device)
     return where(equal(i[:, None], i[None, :]), 1.0, x[..., None, :])
 
 
@@ -122,7 +122,7 @@ def _cumprod_vjp(g: Tensor, y: Tensor, x: Tensor, axis: int) -> Tensor:
     a = axis % g.ndim if g.ndim else 0
     gx, xs = moveaxis(g, a, -1), moveaxis(x, a, -1)
     n = xs.shape[-1]
-    i = arange(n)
+    i = arange(n, device=x.device)
     partial = cumprod(_others(xs), -1)
     masked = where(i[:, None] <= i[None, :], partial, 0.0)
     return moveaxis(sum(masked * gx[..., None, :], axis=-1), -1, a)

@@ -36,8 +36,8 @@ def _winners(shape: tuple, key: Any, gv: Tensor) -> Tensor:
         return gv
     from .creation import arange
 
-    writer = zeros(shape, dtype="int64")
-    number = arange(gv.size).reshape(gv.shape)
+    writer = zeros(shape, dtype="int64", device=gv.device)
+    number = arange(gv.size, device=gv.device).reshape(gv.shape)
     writer[key] = number
     return gv * (writer[key] == number).astype(gv.dtype)
 
@@ -442,7 +442,7 @@ def real(x: Any) -> Tensor:
 def imag(x: Any) -> Tensor:
     """Imaginary part: a view of complex memory; zeros for real tensors."""
     x = asarray(x)
-    return _part(x, 1) if x.dtype.kind == "c" else zeros(x.shape, dtype=x.dtype)
+    return _part(x, 1) if x.dtype.kind == "c" else zeros(x.shape, dtype=x.dtype, device=x.device)
 
 
 def _part(x: Tensor, which: int) -> Tensor:

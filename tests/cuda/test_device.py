@@ -338,3 +338,57 @@ def test_many_parameters_step_together(make):
     version = together[3]._version
     joint.step()
     assert together[3]._version > version
+
+
+# ---- one device per call, whatever the default device is --------------------------------------------------------------------------
+def test_what_is_updated_in_place_is_never_moved():
+    """Parameters on two devices in one optimiser both train, in either order; running statistics elsewhere are an error."""
+    for order in ("cpu", "cuda"), ("cuda", "cpu"):
+        params = [fd.ones(3, device=d).requires_grad_() for d in order]
+        opt = optim.Adam(params, lr=0.1)
+        for _ in range(2):
+            for p in params:
+                p.grad = fd.full((3,), 0.5, device=p.device)
+            opt.step()
+        np.testing.assert_allclose(params[0].detach().cpu().numpy(), params[1].detach().cpu().numpy(), rtol=1e-6)
+        assert params[0].detach().cpu().numpy()[0] < 0.9
+    x, mean, var = fd.ones((4, 3), device="cuda"), fd.zeros(3), fd.ones(3)
+    with pytest.raises(fd.DeviceError, match="batch_norm"):
+        F.batch_norm(x, mean, var, training=True)
+
+
+def test_gradient_rules_stay_on_the_tensors_device():
+    """With the CPU as default device: rules and layers that make tensors of their own make them where their inputs are."""
+    assert fd.get_default_device() == "cpu"
+    index = fd.array([0, 2, 0])
+
+    def put(x):
+        y = x * 1.0
+        y[index] = x[:3] * 2.0
+        return (y * y).sum()
+
+    functions = {
+        "setitem": put,
+        "getitem": lambda x: (x[[0, 1]] * x[fd.array([1, 1])]).sum(),
+        "prod": lambda x: fd.prod(x * fd.array(np.array([1.0, 0.0, 1.0, 1.0], np.float32), device=x.device)),
+        "cumprod": lambda x: fd.cumprod(x).sum(),
+        "sort of loss": lambda x: F.multi_margin_loss(x.reshape(1, 4), fd.array([1], device=x.device)),
+        "dropout2d": lambda x: F.dropout2d(x.reshape(1, 4, 1), 0.5, rng=1).sum(),
+        "pad": lambda x: F.pad(x.reshape(1, 4), (1, 1)).sum() if hasattr(F, "pad") else x.sum(),
+    }
+    x = fd.array([0.5, 2.0, -1.0, 3.0])
+    for name, f in functions.items():
+        here, there = fd.grad(f)(x), fd.grad(f)(x.cuda())
+        assert there.device == "cuda", name
+        np.testing.assert_allclose(there.cpu().numpy(), here.numpy(), rtol=1e-5, err_msg=name)
+    attention = nn.MultiheadAttention(4, 2).cuda()
+    q = fd.random.normal((3, 1, 4), rng=0, device="cuda")
+    assert attention(q, q, q, is_causal=True, need_weights=False)[0].device == "cuda"
+
+
+def test_seed_gradient_is_on_the_outputs_device():
+    w = fd.ones(3, device="cuda").requires_grad_()
+    (w + 1).backward(np.ones(3, np.float32))
+    assert w.grad.device == "cuda"
+    with pytest.raises(fd.DeviceError, match="gradient on cpu"):
+        (w + 1).backward(fd.ones(3))

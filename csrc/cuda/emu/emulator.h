@@ -197,7 +197,9 @@ FD_DEVICE bf16 narrow_bf16(float x) {
   return {uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
 }
 FD_DEVICE bf16 narrow_bf16(double x) { return narrow_bf16(emu_round_to_odd(x)); }
-FD_DEVICE uint32_t narrow_bf16_pair(float low, float high) { return narrow_bf16(low).bits | uint32_t(narrow_bf16(high).bits) << 16; }
+FD_DEVICE uint32_t narrow_bf16_pair(float low, float high) {
+  return narrow_bf16(low).bits | uint32_t(narrow_bf16(high).bits) << 16;
+}
 #if defined(__F16C__)
 FD_DEVICE float widen(f16 h) { return _cvtsh_ss(h.bits); }
 FD_DEVICE f16 narrow_f16(float x) {

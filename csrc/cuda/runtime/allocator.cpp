@@ -114,8 +114,18 @@ class Allocator {
     Waiting w{b, {}};
     for (cudaStream_t user : b->users) {
       cudaEvent_t event = new_event();
-      if (!event || cudaEventRecord(event, user) != cudaSuccess) return;
-      w.events.push_back(event);
+      if (event && cudaEventRecord(event, user) == cudaSuccess) {
+        w.events.push_back(event);
+        continue;
+      }
+      // The user's stream is gone, say: then wait for all work there is, once.
+      cudaGetLastError();
+      if (event) spare_events_.push_back(event);
+      if (cudaDeviceSynchronize() != cudaSuccess) return (void)cudaGetLastError();
+    }
+    if (w.events.empty()) {
+      b->users.clear();
+      return put_back(b);
     }
     b->users.clear();
     waiting_.push_back(std::move(w));
