@@ -4,6 +4,7 @@
 //
 // Kernels of 1x1 without stride and padding are plain products (run_gemm).
 #pragma once
+#include "cuda/conv_call.h"
 #include "cuda/device/conv_load.cuh"
 #include "cuda/device/gemm_engine.cuh"
 #include "cuda/gemm_plan.h"
@@ -12,53 +13,6 @@ namespace fastdl {
 namespace {
 
 // ---- geometry -------------------------------------------------------------------------------------------------------------
-struct ConvCall {
-  int64_t batch, groups, in_channels, out_channels;
-  int64_t in[2], out[2], kernel[2], stride[2], padding[2], dilation[2];
-  bool forward;
-  int64_t taps() const { return kernel[0] * kernel[1]; }
-  int64_t group_in() const { return in_channels / groups; }
-  int64_t group_out() const { return out_channels / groups; }
-  int64_t in_pixels() const { return batch * in[0] * in[1]; }
-  int64_t out_pixels() const { return batch * out[0] * out[1]; }
-  // A product of matrices as they are.
-  bool plain() const {
-    bool yes = taps() == 1;
-    for (int i = 0; i < 2; i++) yes &= stride[i] == 1 && padding[i] == 0;
-    return yes;
-  }
-};
-
-inline ConvCall call_of(const Args& a, const View& x, const View& w, const View& y, bool forward) {
-  ConvCall c = {};
-  c.forward = forward;
-  c.batch = x.shape[0];
-  c.in_channels = x.shape[1];
-  c.out_channels = y.shape[1];
-  c.groups = a.attrs->i[6];
-  for (int i = 0; i < 2; i++) {
-    c.in[i] = x.shape[2 + i];
-    c.out[i] = y.shape[2 + i];
-    c.kernel[i] = w.shape[2 + i];
-    c.padding[i] = a.attrs->i[2 + i];
-    // Settings that do not matter are made small.
-    c.stride[i] = min_of(a.attrs->i[i], c.in[i] + 2 * c.padding[i] + 1);
-    c.dilation[i] = c.kernel[i] > 1 ? a.attrs->i[4 + i] : 1;
-  }
-  return c;
-}
-inline ConvCall forward_call(const Args& a) { return call_of(a, a.in[0], a.in[1], a.out[0], true); }
-inline ConvCall backward_input_call(const Args& a) { return call_of(a, a.out[0], a.in[1], a.in[0], false); }
-inline ConvCall backward_weight_call(const Args& a) { return call_of(a, a.in[1], a.out[0], a.in[0], true); }
-
-// Whether positions, pixels and terms count in 31 bits, as the loaders do.
-inline bool fits_loaders(const ConvCall& c) {
-  constexpr int64_t kLimit = int64_t(1) << 30;
-  bool yes = c.in_pixels() < kLimit && c.out_pixels() < kLimit && c.taps() * max_of(c.group_in(), c.group_out()) < kLimit;
-  for (int i = 0; i < 2; i++) yes &= c.in[i] + 2 * c.padding[i] < kLimit;
-  return yes;
-}
-
 inline ConvGeometry geometry_of(const ConvCall& c) {
   ConvGeometry g = {};
   g.forward = c.forward;
@@ -181,6 +135,7 @@ template <class S, class Launch>
 void run_gather(const Args& a, const ConvCall& c, const View& source, const View& w, const GemmEpilogue& out,
                 const Launch& launch) {
   if (a.out[0].numel() == 0) return;
+  if (c.depthwise()) return run_depthwise(a, c, source, w, out);
   if (c.plain()) return run_gemm(a, plain_problem(c, source.data, w.data, source.dtype, out, false));
   const ConvGeometry g = geometry_of(c);
   const GatherPlan plan = plan_gather<S>(c, g, *a.device);
@@ -204,8 +159,9 @@ void run_gather(const Args& a, const ConvCall& c, const View& source, const View
 }
 template <class S>
 int64_t gather_workspace(const Args& a, const ConvCall& c, const View& source) {
-  if (!fits_loaders(c)) return -1;
+  if (!c.fits_31_bits()) return -1;
   if (a.out[0].numel() == 0) return 0;
+  if (c.depthwise()) return depthwise_workspace(c, source.dtype, false, *a.device);
   if (c.plain()) return gemm_workspace(plain_problem(c, nullptr, nullptr, source.dtype, {}, false), *a.device);
   const GatherPlan p = plan_gather<S>(c, geometry_of(c), *a.device);
   return p.packed_bytes + p.gemm.partial_bytes;
@@ -249,6 +205,7 @@ void run_weight(const Args& a, const Launch& launch) {
   const ConvCall c = backward_weight_call(a);
   const GemmEpilogue out = backward_weight_epilogue(a);
   if (c.out_channels == 0) return;
+  if (c.depthwise()) return run_depthwise_weight(a, c, out);
   if (c.plain()) return run_gemm(a, plain_problem(c, dy.data, x.data, x.dtype, out, true));
   const GemmPlan plan = plan_weight<S>(c, *a.device);
   constexpr int64_t vector = kPack<S> > 4 ? kPack<S> : 4;
@@ -267,7 +224,8 @@ template <class S>
 int64_t weight_workspace(const Args& a) {
   const ConvCall c = backward_weight_call(a);
   if (c.out_channels == 0) return 0;
-  if (!fits_loaders(c)) return -1;
+  if (!c.fits_31_bits()) return -1;
+  if (c.depthwise()) return depthwise_workspace(c, a.in[0].dtype, true, *a.device);
   if (c.plain())
     return gemm_workspace(plain_problem(c, nullptr, nullptr, a.in[0].dtype, backward_weight_epilogue(a), true), *a.device);
   return plan_weight<S>(c, *a.device).partial_bytes;

@@ -12,7 +12,7 @@
 
 namespace fastdl {
 
-// One axis. `source` positions are read, `out` positions are written; fits_loaders() (conv_run.h) proves that no sum below
+// One axis. `source` positions are read, `out` positions are written; ConvCall::fits_31_bits (conv_call.h) proves that no sum below
 // overflows.
 struct ConvAxis {
   int32_t source, out, stride, padding, dilation, taps, phases, period;

@@ -74,9 +74,9 @@ struct FfmaMath {
 #pragma unroll
       for (int j = 0; j < Columns; j += 4) read_4(b + j, from_b.at(k, column0 + j * 8));
 #pragma unroll
-      for (int i = 0; i < Rows; i++) {
+      for (int j = 0; j < Columns; j++) {
 #pragma unroll
-        for (int j = 0; j < Columns; j++) c[i][j] += a[i] * b[j];
+        for (int i = 0; i < Rows; i++) c[i][j] += a[i] * b[j];
       }
     }
   }
