@@ -53,12 +53,12 @@ FD_DEVICE void store_4(void* p, DType dtype, int64_t i, const T (&v)[4], int cou
   if (vector && count >= 4) {
     if (dtype == DType::float32) {
       const Pack<float> x = {{float(v[0]), float(v[1]), float(v[2]), float(v[3])}};
-      return store_16(static_cast<float*>(p) + i, x);
+      return store_16_global(static_cast<float*>(p) + i, x);
     }
     if (dtype == DType::float64) {
       const Pack<double> x = {{double(v[0]), double(v[1])}}, y = {{double(v[2]), double(v[3])}};
-      store_16(static_cast<double*>(p) + i, x);
-      return store_16(static_cast<double*>(p) + i + 2, y);
+      store_16_global(static_cast<double*>(p) + i, x);
+      return store_16_global(static_cast<double*>(p) + i + 2, y);
     }
     Pair<uint32_t> x = {};
 #pragma unroll

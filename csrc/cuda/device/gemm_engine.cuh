@@ -33,6 +33,7 @@ struct GemmStorage {
   // What all threads need at the beginning and at the end; registers are dear in between.
   TilePlace place;
   typename Form::Rows rows;
+  typename Math::Sum line_sum[Math::kM];
   int32_t failed;
 };
 
@@ -174,20 +175,21 @@ gemm(const Form form) {
   if (int64_t(t.row) * Math::kM >= rows.count(form)) return;
 
   Math math(thread);
-  T line_sum = T(0);
-  const bool sums_lines = form.out.line_sums && t.column == 0 && thread < Math::kM;
   // Once; and once more, with the plain arithmetic, where the fast one could not do with the numbers it met.
 #pragma unroll 1
   for (bool plain = false;; plain = true) {
     typename Form::template LoadA<MapA, Math::kLoadA> load_a;
     typename Form::template LoadB<MapB, Math::kLoadB> load_b;
     form.begin(t, rows, int64_t(t.row) * Math::kM, int64_t(t.column) * Math::kN, load_a, load_b, thread);
+    if (thread < Math::kM) s.line_sum[thread] = T(0);
     const int32_t steps = int32_t(ceil_div(max_of(t.k1 - t.k0, 0), Math::kDepth));
     go_along_k<Math, MapA, MapB>(form, s, load_a, load_b, steps, [&](auto& stage) {
       math.multiply(stage.a, stage.b, plain);
-      if (sums_lines) {
+      if (form.out.line_sums && t.column == 0 && thread < Math::kM) {
+        T sum = s.line_sum[thread];
 #pragma unroll 1
-        for (int k = 0; k < Math::kDepth; k++) line_sum += T(wide(*stage.a.at(k, thread)));
+        for (int k = 0; k < Math::kDepth; k++) sum += T(wide(*stage.a.at(k, thread)));
+        s.line_sum[thread] = sum;
       }
     });
     if constexpr (Math::kMayFail) {
@@ -196,7 +198,6 @@ gemm(const Form form) {
         sync_block();
         if (s.failed) {
           math.clear();
-          line_sum = T(0);
           sync_block();
           continue;
         }
@@ -206,11 +207,11 @@ gemm(const Form form) {
   }
 
   const int64_t part = t.split * g.z + t.z, m0 = int64_t(t.row) * Math::kM, n0 = int64_t(t.column) * Math::kN;
-  if (sums_lines && m0 + thread < rows.count(form)) {
+  if (form.out.line_sums && t.column == 0 && thread < Math::kM && m0 + thread < rows.count(form)) {
     if (form.partial)
-      static_cast<T*>(form.partial)[g.splits * g.z * g.m * g.n + part * g.m + m0 + thread] = line_sum;
+      static_cast<T*>(form.partial)[g.splits * g.z * g.m * g.n + part * g.m + m0 + thread] = s.line_sum[thread];
     else
-      store_float(form.out.line_sums, form.out.dtype, t.z * g.m + m0 + thread, line_sum);
+      store_float(form.out.line_sums, form.out.dtype, t.z * g.m + m0 + thread, s.line_sum[thread]);
   }
   T* const band = s.band.v;
   constexpr int kPitch = ResultBand<Math>::kPitch, kRuns = Math::kN / 4;
