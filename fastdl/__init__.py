@@ -34,6 +34,7 @@ from .errors import (  # noqa: E402
     CaptureError, DeviceError, DTypeError, FastdlDeprecationWarning, FastdlError, FastdlWarning, FormatError, GradError,
     OutOfMemoryError, ShapeError,
 )  # fmt: skip
+from .graph import compile  # noqa: E402
 from .op import STANZAS as _STANZAS  # noqa: E402
 from .ops import creation as _creation, index as _index, linalg as _linalg, reduce as _reduce, shape as _shape  # noqa: E402
 from .random import Generator, manual_seed  # noqa: E402
@@ -67,7 +68,7 @@ for _alias, _name in {
     globals()[_alias] = globals()[_name]
 bool = bool_
 
-_LAZY = {"cuda", "nn", "optim", "data", "io", "random", "memory", "testing", "sklearn", "keras", "cli", "onnx", "config", "typing"}
+_LAZY = {"cuda", "nn", "optim", "data", "io", "random", "memory", "testing", "sklearn", "keras", "cli", "onnx", "config", "typing", "profiler"}
 _LAZY_NAMES = {
     "save": "io", "load": "io", "save_checkpoint": "io", "load_checkpoint": "io",
     "show_config": "config", "config_text": "config", "set_conv_winograd": "config",

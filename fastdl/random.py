@@ -12,8 +12,18 @@ from . import _C
 from ._C import Tensor
 from .device import cuda_index
 from .dtypes import DTypeLike, dtype as _dtype, float32
-from .errors import DTypeError, ShapeError, TypeError_, ValueError_
+from .errors import CaptureError, DTypeError, ShapeError, TypeError_, ValueError_
 from .ops import random as _kernels
+
+
+_capture: Any = None  # what records this thread's draws, see fastdl.graph
+
+
+def _observe(capture: Any) -> Any:
+    """Draws are told to `capture` from now on; returns what was set before."""
+    global _capture
+    before, _capture = _capture, capture
+    return before
 
 
 class Generator:
@@ -38,6 +48,8 @@ class Generator:
         if not 0 <= seed < 2**64:
             raise ValueError_(f"manual_seed: {seed} is not in 0 .. 2**64 - 1")
         self.seed, self.offset = seed, 0
+        if _capture is not None:
+            _capture.note_seed(self)
         return self
 
     def get_state(self) -> tuple[int, int]:
@@ -51,6 +63,8 @@ class Generator:
     def take(self, n: int) -> tuple[int, int]:
         """Seed and offset for n elements; the stream moves on."""
         start = self.offset
+        if _capture is not None:
+            _capture.note_draw(self, self.seed, start)
         self.offset = (start + (n + 3) // 4) % 2**63
         return self.seed, start
 
@@ -74,6 +88,8 @@ def as_generator(rng: Any = None) -> Generator:
         return rng
     if hasattr(rng, "__index__"):
         return Generator(rng)
+    if _capture is not None and (hasattr(rng, "integers") or hasattr(rng, "generate_state")):
+        raise CaptureError("rng: a NumPy generator inside a captured function would be drawn from only once; use a fastdl Generator")
     if hasattr(rng, "integers"):  # numpy.random.Generator
         return Generator(int(rng.integers(0, 2**63)))
     if hasattr(rng, "generate_state"):  # numpy.random.SeedSequence

@@ -20,6 +20,7 @@
 #endif
 
 #include "error.h"
+#include "record.h"
 
 namespace fastdl {
 namespace {
@@ -275,6 +276,7 @@ Buffer* alloc_buffer(int64_t bytes) {
   b->bytes = bytes;
   b->references.store(1, std::memory_order_relaxed);
   b->version = b->graph_version = 0;
+  if (__builtin_expect(recorders != 0, 0)) note_allocated(b);
   return b;
 }
 
@@ -325,6 +327,7 @@ Buffer* wrap_buffer(void* data, int64_t bytes, Device device, void (*release_fn)
 }
 
 void destroy_buffer(Buffer* b) {
+  if (__builtin_expect(recorders != 0, 0)) note_freed(b);
   if (b->size_class < 0) {
     if (b->release_fn) b->release_fn(b->context);
     delete b;

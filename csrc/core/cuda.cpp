@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "launch.h"
+#include "record.h"
 
 namespace fastdl {
 namespace {
@@ -197,7 +198,7 @@ void launch_cuda(const Call& call, const Args& given, Device device) {
   Buffer* scratch = bytes > 0 ? alloc_cuda_buffer(bytes, device.index) : nullptr;
   args.workspace = scratch ? scratch->data : nullptr;
   const OpInfo& info = op_table[int(call.op)];
-  launch(info, row->fn, args, 0);
+  launch(info, row->fn, call.compute, args, 0);
   release(scratch);  // stream-ordered: the launch before uses it first
   cuda_check(api->check(info.name));
 }

@@ -1,44 +1,81 @@
 #include "launch.h"
 
+#include <atomic>
+#include <chrono>
 #include <cstring>
+#include <mutex>
+
+#include "record.h"
 
 namespace fastdl {
+
+bool profiling = false;
+
 namespace {
-thread_local Program* recorder = nullptr;
-}
+constexpr size_t kMaxTimings = 1000000;
+std::vector<Timing> timings;
+std::mutex timing_mutex;
+double profile_start = 0;
+std::atomic<uint64_t> thread_count{0};
+thread_local uint64_t thread_number = 0;
 
-void Program::append(const OpInfo& op, KernelFn fn, const Args& args, int64_t bytes) {
-  steps.push_back({&op, fn, *args.attrs, uint32_t(views.size()), uint16_t(args.nout), uint16_t(args.nin)});
-  views.insert(views.end(), args.out, args.out + args.nout);
-  views.insert(views.end(), args.in, args.in + args.nin);
-  if (bytes > workspace_bytes) workspace_bytes = bytes;
-}
+int64_t numel(const View& v) { return v.given() ? v.numel() : 0; }
+}  // namespace
 
-void Program::replay() {
-  if (workspace_bytes && !workspace) workspace = alloc_buffer(workspace_bytes);
-  void* scratch = workspace ? workspace->data : nullptr;
-  for (const Step& s : steps) {
-    View* v = views.data() + s.first_view;
-    s.fn(Args{v, v + s.nout, &s.attrs, scratch, s.nout, s.nin});
+double now_seconds() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
+
+int64_t bytes_of(const Args& args) {
+  int64_t bytes = 0;
+  for (int k = 0; k < args.nout + args.nin; k++) {
+    const View& v = k < args.nout ? args.out[k] : args.in[k - args.nout];
+    if (!v.given()) continue;
+    int64_t n = itemsize(v.dtype);  // repeated elements are read once
+    for (int d = 0; d < v.ndim; d++)
+      if (v.strides[d] != 0 || v.shape[d] == 0) n *= v.shape[d];
+    bytes += n;
   }
+  return bytes;
 }
 
-void Program::advance_random(int64_t blocks) {
-  for (Step& s : steps)
-    if (!std::strcmp(s.op->family, "random") || !std::strcmp(s.op->family, "dropout"))
-      s.attrs.i[1] = int64_t(uint64_t(s.attrs.i[1]) + uint64_t(blocks));
+int64_t flops_of(const OpInfo& op, const Args& a) {
+  const auto is = [&op](const char* name) { return !std::strcmp(op.name, name); };
+  if (is("matmul")) return 2 * numel(a.out[0]) * a.in[0].shape[a.in[0].ndim - 1];
+  if (is("linear")) return 2 * numel(a.out[0]) * a.in[1].shape[1];
+  if (is("linear_backward_weight")) return 2 * numel(a.in[0]) * a.out[0].shape[1];
+  if (is("conv2d")) return 2 * numel(a.out[0]) * (numel(a.in[1]) / (a.in[1].shape[0] ? a.in[1].shape[0] : 1));
+  if (is("conv2d_backward_input")) return 2 * numel(a.in[0]) * (numel(a.in[1]) / (a.in[1].shape[0] ? a.in[1].shape[0] : 1));
+  if (is("conv2d_backward_weight")) return 2 * numel(a.in[0]) * (numel(a.out[0]) / (a.out[0].shape[0] ? a.out[0].shape[0] : 1));
+  return numel(a.out[0]);
 }
 
-void launch(const OpInfo& op, KernelFn fn, const Args& args, int64_t workspace_bytes) {
-  if (__builtin_expect(recorder != nullptr, 0)) recorder->append(op, fn, args, workspace_bytes);
+void note_time(const OpInfo& op, DType compute, const Args& args, double start, double end) {
+  if (!thread_number) thread_number = ++thread_count;
+  Timing t{&op, compute, start - profile_start, end - start, bytes_of(args), flops_of(op, args), {-1, -1, -1, -1}, thread_number};
+  const View& v = args.out[0];
+  for (int d = 0; d < 4 && d < v.ndim; d++) t.shape[d] = v.shape[d];
+  const std::lock_guard<std::mutex> guard(timing_mutex);
+  if (timings.size() < kMaxTimings) timings.push_back(t);
+}
+
+void start_profile() {
+  const std::lock_guard<std::mutex> guard(timing_mutex);
+  timings.clear();
+  profile_start = now_seconds();
+  profiling = true;
+}
+const std::vector<Timing>& stop_profile() {
+  profiling = false;
+  return timings;
+}
+
+void launch(const OpInfo& op, KernelFn fn, DType compute, const Args& args, int64_t workspace_bytes) {
+  if (__builtin_expect(recorders != 0, 0) && recorder) recorder->append(op, fn, compute, args, workspace_bytes);
+  if (__builtin_expect(profiling, 0)) {
+    const double start = now_seconds();
+    fn(args);
+    return note_time(op, compute, args, start, now_seconds());
+  }
   fn(args);
 }
-
-void begin_record(Program* program) {
-  if (recorder) fail(ErrorCode::Capture, "capture: this thread is already recording; captures do not nest");
-  recorder = program;
-}
-void end_record() { recorder = nullptr; }
-bool recording() { return recorder != nullptr; }
 
 }  // namespace fastdl

@@ -5,6 +5,8 @@
 
 #include "core/cuda.h"
 #include "core/launch.h"
+#include "core/record.h"
+#include "capture.h"
 #include "device.h"
 
 namespace fastdl::python {
@@ -261,6 +263,7 @@ static PyObject* element(const void* p, DType dtype) {
 }
 
 PyObject* tensor_item(TensorObject* t) {
+  if (!check_readable(t, "item")) return nullptr;
   if (t->view.numel() != 1)
     return raise(ErrorCode::Value, "item: a tensor of shape %s has no single value", shape_text(t->view).c_str());
   if (device_of(t).kind == Device::CPU) return element(t->view.data, t->view.dtype);
@@ -282,6 +285,7 @@ static PyObject* to_list(const View& v, int d, const char* p) {
   return list;
 }
 PyObject* tensor_tolist(TensorObject* t) {
+  if (!check_readable(t, "tolist")) return nullptr;
   TensorObject* here = to_device(t, Device{});
   if (!here) return nullptr;
   PyObject* r = to_list(here->view, 0, here->view.ptr<char>());
@@ -305,6 +309,7 @@ struct Export {
 int tensor_getbuffer(PyObject* self, Py_buffer* buf, int flags) {
   TensorObject* t = as_tensor(self);
   buf->obj = nullptr;
+  if (!check_readable(t, "numpy")) return -1;
   if (needs_grad(t)) {
     PyErr_SetString(PyExc_BufferError, "this tensor requires grad: use detach() to hand its memory to NumPy");
     return -1;
@@ -505,10 +510,10 @@ bool copy_view(const View& dst, const View& src, Device device) {
     View out = dst;
     const Args args{&out, &src, &call.attrs, scratch ? scratch->data : nullptr, 1, 1};
     if (dst.numel() * itemsize(dst.dtype) < 256 * 1024) {
-      launch(info, fn, args, call.workspace);
+      launch(info, fn, call.compute, args, call.workspace);
     } else {
       PyThreadState* state = PyEval_SaveThread();
-      launch(info, fn, args, call.workspace);
+      launch(info, fn, call.compute, args, call.workspace);
       PyEval_RestoreThread(state);
     }
     release(scratch);
@@ -521,6 +526,7 @@ bool copy_view(const View& dst, const View& src, Device device) {
 }
 
 bool copy_into(TensorObject* dst, TensorObject* src) {
+  touch(dst->buffer), touch(src->buffer);
   if (!check_writable(dst->view, "copy")) return false;
   View v = src->view;
   if (is_complex(v.dtype) && !is_complex(dst->view.dtype))
@@ -544,6 +550,7 @@ bool copy_into(TensorObject* dst, TensorObject* src) {
 }
 
 TensorObject* materialise(TensorObject* t, Layout layout, DType dtype) {
+  touch(t->buffer);
   TensorObject* r = empty_tensor(dtype, t->view.shape, t->view.ndim, layout, &t->view, 1, device_of(t));
   if (r && !copy_view(r->view, t->view, device_of(t))) Py_CLEAR(r);
   return r;
@@ -556,6 +563,7 @@ bool fill_view(const View& dst, PyObject* scalar, Device device) {
   if (!scalar_to_view(scalar, dst.dtype, storage, &v)) return false;
   if (device.kind == Device::CPU) {
     View wide;
+    if (__builtin_expect(recording(), 0)) recorder->numbers(storage, sizeof storage);
     return broadcast_view(v, dst.shape, dst.ndim, &wide) && copy_view(dst, wide);
   }
   if (dst.numel() == 0) return true;

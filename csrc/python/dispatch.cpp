@@ -5,6 +5,7 @@
 
 #include "core/cuda.h"
 #include "core/launch.h"
+#include "core/record.h"
 #include "device.h"
 
 namespace fastdl::python {
@@ -359,9 +360,9 @@ void run(const Call& call, KernelFn fn, const Args& args, Device device) {
   int64_t bytes = 0;
   for (int k = 0; k < args.nin; k++) bytes += bytes_of(args.in[k]);
   for (int k = 0; k < args.nout; k++) bytes += bytes_of(args.out[k]);
-  if (bytes < 128 * 1024) return launch(info, fn, args, workspace);
+  if (bytes < 128 * 1024) return launch(info, fn, call.compute, args, workspace);
   PyThreadState* state = PyEval_SaveThread();
-  launch(info, fn, args, workspace);
+  launch(info, fn, call.compute, args, workspace);
   PyEval_RestoreThread(state);
 }
 
@@ -411,7 +412,7 @@ bool plain_call(OpObject* op, PyObject* const* bound, PyObject** result) {
   const KernelFn fn = info.cpu[int(dtype)];
   if (!fn || !(info.dtypes & mask_of(dtype))) return false;
   const int64_t bytes = in[0].numel() * itemsize(dtype);
-  if (bytes > 64 * 1024) return false;
+  if (bytes > 64 * 1024 || recorders) return false;
   *result = nullptr;
   TensorObject* t;
   try {
@@ -422,7 +423,7 @@ bool plain_call(OpObject* op, PyObject* const* bound, PyObject** result) {
     t = new_tensor(buffer, out);
     if (!t) return true;
     Attrs attrs;  // read by no plain op
-    launch(info, fn, Args{&out, in, &attrs, nullptr, 1, n});
+    launch(info, fn, dtype, Args{&out, in, &attrs, nullptr, 1, n});
   } catch (const Error& e) {
     raise(e);
     return true;
@@ -552,6 +553,13 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
         }
         outputs[nout++] = t;
       }
+    }
+    if (__builtin_expect(recording(), 0)) {
+      for (int k = 0; k < in.n; k++)
+        if (is_tensor(in.objects[k])) touch(as_tensor(in.objects[k])->buffer);
+      if (out) touch(out->buffer);
+      recorder->numbers(in.scalars, sizeof in.scalars);
+      if (OpId(op->op) == OpId::nonzero) fail(ErrorCode::Capture, "nonzero: the shape of the result depends on values, which a captured function must not read");
     }
     if (call.workspace > 0 && device.kind == Device::CPU) scratch = alloc_buffer(call.workspace);
     const Args args{out_views, in.views, &call.attrs, scratch ? scratch->data : nullptr, nout, in.n, nullptr, host_inputs};

@@ -2,6 +2,7 @@
 #include "dlpack.h"
 
 #include "core/cuda.h"
+#include "capture.h"
 #include "device.h"
 
 namespace fastdl::python {
@@ -78,6 +79,7 @@ void capsule_destructor(PyObject* capsule) {  // only if nobody consumed it
 
 PyObject* to_dlpack(PyObject* self, bool versioned) {
   TensorObject* t = as_tensor(self);
+  if (!check_readable(t, "dlpack")) return nullptr;
   Capsule* e = new Capsule;
   e->buffer = retain(t->buffer);
   DLTensor dl;

@@ -4,6 +4,7 @@
 #include <unordered_map>
 
 #include "core/cuda.h"
+#include "capture.h"
 #include "node.h"
 
 namespace fastdl::python {
@@ -87,6 +88,7 @@ PyObject* accumulate(PyObject* a, PyObject* b) {
 }
 
 bool accumulate_leaf(TensorObject* leaf, PyObject* g_owned) {
+  note_grad(leaf, false);
   TensorObject* g = as_tensor(g_owned);
   const bool graph = grad_enabled && g->node;
   if (leaf->grad) {
@@ -265,6 +267,7 @@ struct Engine {
         if (!is_differentiable(m.dtype)) continue;
         TensorObject* zero = empty_tensor(m.dtype, m.shape, m.ndim, Layout::Contiguous, nullptr, 0, m.device);
         if (!zero) return false;
+        touch(zero->buffer);
         if (!fill_view(zero->view, Py_False, m.device)) {
           Py_DECREF(as_object(zero));
           return false;

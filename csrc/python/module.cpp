@@ -5,6 +5,7 @@
 #include "core/infer/infer.h"
 #include "core/parallel.h"
 #include "core/threads.h"
+#include "capture.h"
 #include "cpu/cpuid.h"
 #include "tensor.h"
 
@@ -15,6 +16,7 @@ using namespace fastdl::python;
 namespace fastdl::python {
 void bind_cuda(py::module_& m);          // cuda.cpp
 void bind_cuda_streams(py::module_& m);  // cuda_streams.cpp
+void bind_capture(py::module_& m);       // capture_module.cpp
 }
 
 namespace {
@@ -72,6 +74,7 @@ void set_data(const py::object& o, const py::object& source) {
   t->buffer = retain(s->buffer);
   t->view = s->view;
   t->version = t->buffer->version;
+  structure_version++;
   retire(old);
 }
 
@@ -97,6 +100,7 @@ void copy_(const py::object& dst, const py::object& src) {
     throw py::error_already_set();
   }
   if (is_scalar(src.ptr())) {
+    touch(d->buffer);
     ok(fill_view(d->view, src.ptr(), d->buffer->device));
   } else {
     TensorObject* s = tensor_from(src.ptr());
@@ -239,6 +243,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("fail_after", &fail_after, "Tests: the n-th allocation from now on fails.");
   bind_cuda(m);
   bind_cuda_streams(m);
+  bind_capture(m);
   m.def("isa", [] { return isa_name(chosen_isa()); });
   m.def("compiled_isas", [] { return isa_list(isa_compiled); });
   m.def("supported_isas", [] { return isa_list(isa_supported); });

@@ -1,5 +1,5 @@
 // fd.Tensor as a CPython type: construction, attributes, number protocol. Methods that are ops are attached from Python.
-#include "tensor.h"
+#include "capture.h"
 
 #include <algorithm>
 #include <cstring>
@@ -234,6 +234,7 @@ int set_requires_grad(PyObject* self, PyObject* value, void*) {
 }
 PyObject* get_is_leaf(PyObject* self, void*) { return PyBool_FromLong(!as_tensor(self)->node); }
 PyObject* get_grad(PyObject* self, void*) {
+  note_grad(as_tensor(self), false);
   PyObject* g = as_tensor(self)->grad;
   if (!g) Py_RETURN_NONE;
   Py_INCREF(g);
@@ -241,6 +242,7 @@ PyObject* get_grad(PyObject* self, void*) {
 }
 int set_grad(PyObject* self, PyObject* value, void*) {
   TensorObject* t = as_tensor(self);
+  note_grad(t, true);
   if (!value || value == Py_None) {
     Py_CLEAR(t->grad);
     return 0;

@@ -3,7 +3,7 @@
 #include <string>
 #include <unordered_map>
 
-#include "core/launch.h"
+#include "core/record.h"
 #include "tensor.h"
 
 namespace fastdl::python {
@@ -227,6 +227,7 @@ PyObject* tensor_subscript(PyObject* self, PyObject* key) {
 
 // raw write of value (tensor, array or number) into a view
 static int assign(TensorObject* dst, PyObject* value) {
+  touch(dst->buffer);
   if (is_scalar(value)) return fill_view(dst->view, value, dst->buffer->device) ? 0 : -1;
   TensorObject* src = tensor_from(value);
   if (!src) return -1;

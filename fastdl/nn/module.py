@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import fastdl as fd
+from fastdl import _C
 
 from .parameter import Parameter
+
+_called: list[Any] | None = None  # modules that are called and their modes, while a captured function is recorded (fastdl.graph)
 
 M = TypeVar("M", bound="Module")
 
@@ -91,6 +94,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if _called is not None:
+            _called.append((self, self.training))
         try:
             if self._hooks is None:
                 return self.forward(*args, **kwargs)
@@ -172,9 +177,12 @@ class Module:
             if value is not None:
                 raise TypeError(f"{type(self).__name__}.{name}: got {type(value).__name__}; need an nn.Module or None")
             self._modules[name] = None
+        if name in own and own[name] is not value:  # captured steps hold what was there before
+            _C.mode_changed() if name == "training" else _C.structure_changed()
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:
+        _C.structure_changed()
         for registry in (self._parameters, self._buffers, self._modules):
             registry.pop(name, None)
         self._transient.discard(name)
@@ -182,6 +190,8 @@ class Module:
 
     def _claim(self, name: str, registry: dict[str, Any]) -> None:
         """`name` moves to `registry` from whatever it was before."""
+        if name in self.__dict__:
+            _C.structure_changed()
         for other in (self._parameters, self._buffers, self._modules):
             if other is not registry:
                 other.pop(name, None)
@@ -311,6 +321,7 @@ class Module:
             raise ValueError(f"train: mode must be a bool; got {mode!r}")
         for module in self.modules():
             module.__dict__["training"] = mode
+        _C.mode_changed()
         return self
 
     def eval(self: M) -> M:

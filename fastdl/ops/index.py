@@ -272,6 +272,7 @@ def setitem_advanced(x: Tensor, key: Any, value: Any, accumulate: bool = False, 
 _C.set_hook("getitem_advanced", getitem_advanced)
 _C.set_hook("setitem_advanced", setitem_advanced)
 _C.set_hook("np_integer", np.integer)
+_C.set_hook("np_ndarray", np.ndarray)
 
 
 # ---- compositions ----------------------------------------------------------------------------------------------------

@@ -1,0 +1,133 @@
+#include "program.h"
+
+#include <cstdio>
+#include <cstring>
+
+#include "launch.h"
+
+namespace fastdl {
+
+Program::~Program() {
+  for (Block& b : blocks)
+    if (b.kind == Block::Held) release(b.buffer);
+  release(arena_);
+}
+
+void Program::place_views() {
+  views_of_.assign(blocks.size(), {});
+  for (size_t v = 0; v < views.size(); v++) {
+    const Place at = places[v];
+    if (at.block < 0) continue;
+    const Block& b = blocks[at.block];
+    if (b.base) views[v].data = b.base + at.offset;
+    if (b.kind == Block::Bound) views_of_[at.block].push_back(uint32_t(v));
+  }
+}
+
+void Program::finish(const Passes& passes) {
+  recorded_steps = int64_t(steps.size());
+  if (passes.constants) forward_constants(*this);
+  if (passes.common) merge_common_steps(*this);
+  if (passes.dead_code) remove_dead_steps(*this);
+  if (passes.epilogue) fuse_epilogues(*this);
+  if (passes.fuse) group_elementwise(*this);
+  if (passes.in_place) reuse_in_place(*this);
+  plan_arena(*this, passes.arena);
+  const int64_t aligned = (arena_bytes + 63) & ~int64_t(63);
+  if (aligned + workspace_bytes > 0) {
+    arena_ = alloc_buffer(aligned + workspace_bytes);
+    workspace = static_cast<char*>(arena_->data) + aligned;
+    for (Block& b : blocks)
+      if (b.kind == Block::Internal) b.base = b.offset >= 0 ? static_cast<char*>(arena_->data) + b.offset : nullptr;
+  }
+  place_views();
+}
+
+void Program::bind(int block, void* base) {
+  Block& b = blocks[block];
+  if (b.base == base) return;
+  b.base = static_cast<char*>(base);
+  for (const uint32_t v : views_of_[block]) views[v].data = b.base + places[v].offset;
+}
+
+namespace {
+// The checks of inference once more, on values that may differ from the recorded ones.
+void check_step(Program& p, const Step& s) {
+  Call call;
+  call.op = OpId(s.op - op_table);
+  call.nin = s.nin;
+  call.in = p.views.data() + s.first_view + s.nout;
+  call.attrs = s.attrs;
+  call.nout = 0;
+  call.workspace = 0;
+  call.contiguous_inputs = call.channels_last_inputs = call.own_dtype_inputs = 0;
+  s.op->infer(call);
+}
+}  // namespace
+
+void Program::check_indices() {
+  for (const Step& s : steps)
+    if (s.check == IndexCheck::Before) check_step(*this, s);
+}
+
+void Program::replay(bool timed) {
+  const size_t n = steps.size();
+  const bool watch = timed || profiling;
+  for (size_t k = 0; k < n; k++) {
+    Step& s = steps[k];
+    if (s.check == IndexCheck::At) check_step(*this, s);
+    if (__builtin_expect(watch, 0)) {
+      const Args args = args_of(s);
+      const double start = now_seconds();
+      s.fn(args);
+      const double end = now_seconds();
+      s.seconds += end - start;
+      if (profiling) note_time(*s.op, s.compute, args, start, end);
+    } else if (s.group >= 0) {
+      size_t end = k + 1;
+      while (end < n && steps[end].group == s.group) end++;
+      run_group(*this, k, end);
+      k = end - 1;
+    } else {
+      s.fn(args_of(s));
+    }
+  }
+  replays++;
+  timed_replays += timed;
+}
+
+int64_t Program::moved_bytes() const {
+  int64_t bytes = 0;
+  for (const Step& s : steps) bytes += bytes_of(const_cast<Program*>(this)->args_of(s));
+  return bytes;
+}
+
+std::string Program::dump() const {
+  char line[400];
+  std::snprintf(line, sizeof line, "%zu launches (%lld recorded), arena %.2f MB (%.2f MB without reuse), workspace %.2f MB\n", steps.size(),
+                static_cast<long long>(recorded_steps), double(arena_bytes) / 1e6, double(unplanned_bytes) / 1e6, double(workspace_bytes) / 1e6);
+  std::string text = line;
+  text += "   #  op                          dtype     output               bytes       FLOPs        us  reads -> writes\n";
+  const auto place = [this](uint32_t v) -> std::string {
+    const int b = places[v].block;
+    if (b < 0) return views[v].given() ? "#" : "-";
+    const char kind = blocks[b].kind == Block::Held ? 'h' : blocks[b].kind == Block::Bound ? 'b' : 't';
+    return kind + std::to_string(b);
+  };
+  for (size_t k = 0; k < steps.size(); k++) {
+    const Step& s = steps[k];
+    const Args args = const_cast<Program*>(this)->args_of(s);
+    std::string reads, writes;
+    for (int i = 0; i < s.nin; i++) reads += (i ? " " : "") + place(s.first_view + s.nout + uint32_t(i));
+    for (int i = 0; i < s.nout; i++) writes += (i ? " " : "") + place(s.first_view + uint32_t(i));
+    char time[32] = "-";
+    if (timed_replays) std::snprintf(time, sizeof time, "%.2f", s.seconds / double(timed_replays) * 1e6);
+    std::snprintf(line, sizeof line, "%4zu%c %-27s %-9s %-17s %9lld %11lld %9s  %s -> %s\n", k, s.group >= 0 ? '|' : ' ', s.op->name, dtype_name(s.compute),
+                  shape_text(args.out[0]).c_str(), static_cast<long long>(bytes_of(args)), static_cast<long long>(flops_of(*s.op, args)), time,
+                  reads.c_str(), writes.c_str());
+    text += line;
+  }
+  return text;
+}
+
+}  // namespace fastdl

@@ -1,0 +1,106 @@
+// Program: a recorded run. Launches in order, with their views and attributes by value, and where the memory behind each view comes
+// from, so that a replay can move it: nothing of Python is needed to run it again.
+#pragma once
+#include <array>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "buffer.h"
+#include "op.h"
+
+namespace fastdl {
+
+// Memory that the steps read and write.
+struct Block {
+  enum Kind : uint8_t {
+    Internal,  // made and dropped by the program: a place in its arena
+    Held,      // memory from outside (parameters, constants, optimiser state): used where it lies, kept alive by the program
+    Bound,     // given for each replay: arguments and results
+  };
+  Kind kind = Internal;
+  bool written = false;      // by a step
+  int64_t bytes = 0;
+  char* base = nullptr;      // where it is now
+  Buffer* buffer = nullptr;  // Held: one reference. While recording: whose memory this is (Internal, Bound: none owned)
+  int32_t first = -1, last = -1;  // steps that use it
+  int64_t offset = -1;            // Internal: in the arena
+};
+
+struct Place {  // of a view: block -1 stays where it is (numbers, empty and absent views)
+  int32_t block = -1;
+  int64_t offset = 0;  // bytes
+};
+
+enum class IndexCheck : uint8_t { None, Before, At };  // before the first step, or at the step that reads the indices
+
+struct Step {
+  const OpInfo* op;
+  KernelFn fn;
+  Attrs attrs;
+  uint32_t first_view;  // outputs, then inputs, in Program::views
+  uint16_t nout, nin;
+  IndexCheck check = IndexCheck::None;
+  DType compute = DType::float32;
+  int32_t draw = -1;   // number of the draw that its random numbers are, see Recorder::drawn
+  int32_t group = -1;  // >= 0: runs block by block together with its neighbours of the same group (plan.cpp)
+  double seconds = 0;  // sum over profiled replays
+};
+
+// Which of the passes of plan.cpp run; all are on by default.
+struct Passes {
+  bool dead_code = true, constants = true, common = true, in_place = true, fuse = true, epilogue = true, arena = true;
+};
+
+class Program {
+ public:
+  Program() = default;
+  Program(const Program&) = delete;
+  ~Program();
+
+  // After recording: passes, then the places of all internal blocks. Throws OutOfMemory.
+  void finish(const Passes& passes);
+
+  void bind(int block, void* base);  // moves a Bound block
+  void check_indices();              // of the steps that can be checked before anything runs. Throws Index
+  void replay(bool timed = false);   // Throws Index
+  std::string dump() const;
+
+  Args args_of(const Step& s) {
+    View* v = views.data() + s.first_view;
+    return Args{v, v + s.nout, &s.attrs, workspace, s.nout, s.nin};
+  }
+  int64_t moved_bytes() const;  // read and written by all steps, a measure of how long a replay takes
+
+  std::vector<Step> steps;
+  std::vector<View> views;
+  std::vector<Place> places;  // of views
+  std::vector<Block> blocks;
+  std::deque<std::array<char, 16>> numbers;  // values of scalar operands; deque: they do not move
+  int64_t workspace_bytes = 0;
+  int64_t arena_bytes = 0, unplanned_bytes = 0;  // of the arena, and of its blocks side by side
+  int64_t recorded_steps = 0;                    // before the passes
+  int64_t replays = 0, timed_replays = 0;
+
+ private:
+  void place_views();
+  std::vector<std::vector<uint32_t>> views_of_;  // per Bound block
+  Buffer* arena_ = nullptr;
+  void* workspace = nullptr;
+};
+
+// The passes (plan.cpp), each of them optional.
+void remove_dead_steps(Program& p);
+void forward_constants(Program& p);
+void merge_common_steps(Program& p);
+void fuse_epilogues(Program& p);
+void reuse_in_place(Program& p);
+void group_elementwise(Program& p);
+void plan_arena(Program& p, bool reuse);
+void run_group(Program& p, size_t first, size_t end);  // steps of one group, block by block
+
+// What a step reads beyond its inputs' role: inputs that it also writes (running statistics of batch_norm in training).
+uint32_t written_inputs(const Step& s);
+bool is_elementwise(const OpInfo& op);
+
+}  // namespace fastdl

@@ -1,0 +1,92 @@
+// Bindings of captured steps and of the profile.
+#include <pybind11/pybind11.h>
+
+#include "capture.h"
+#include "core/launch.h"
+
+namespace py = pybind11;
+
+namespace fastdl::python {
+
+namespace {
+
+py::object steal(PyObject* o) {
+  if (!o) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(o);
+}
+
+Passes passes_of(const py::dict& d) {
+  Passes p;
+  const auto get = [&d](const char* name, bool* on) {
+    if (d.contains(name)) *on = d[name].cast<bool>();
+  };
+  get("dead_code", &p.dead_code), get("constants", &p.constants), get("common", &p.common), get("in_place", &p.in_place);
+  get("fuse", &p.fuse), get("epilogue", &p.epilogue), get("arena", &p.arena);
+  return p;
+}
+
+py::list steps_of(Program& p) {
+  py::list steps;
+  for (const Step& s : p.steps) {
+    const Args args = p.args_of(s);
+    py::dict d;
+    d["op"] = s.op->name;
+    d["dtype"] = dtype_name(s.compute);
+    d["bytes"] = bytes_of(args);
+    d["flops"] = flops_of(*s.op, args);
+    d["seconds"] = p.timed_replays ? s.seconds / double(p.timed_replays) : 0.0;
+    d["group"] = s.group;
+    steps.append(d);
+  }
+  return steps;
+}
+
+py::list timings_of(const std::vector<Timing>& timings) {
+  py::list rows;
+  for (const Timing& t : timings) {
+    py::list shape;
+    for (const int64_t n : t.shape)
+      if (n >= 0) shape.append(n);
+    rows.append(py::make_tuple(t.op->name, dtype_name(t.compute), t.start, t.seconds, t.bytes, t.flops, py::tuple(shape), t.thread));
+  }
+  return rows;
+}
+
+}  // namespace
+
+void bind_capture(py::module_& m) {
+  py::class_<Capture>(m, "Capture", "One recorded call of a function, and its replays; see fastdl.graph.")
+      .def(py::init<>())
+      .def("begin", [](Capture& c, const py::tuple& args, const py::dict& kwargs) { return steal(c.begin(args.ptr(), kwargs.ptr())); })
+      .def("count_leaks", [](Capture& c, const py::object& result) { return c.count_leaks(result.ptr()); })
+      .def("finish", [](Capture& c, const py::object& result, const py::dict& passes) { return steal(c.finish(result.ptr(), passes_of(passes))); })
+      .def("abort", &Capture::abort)
+      .def("run", [](Capture& c, const py::tuple& args, const py::dict& kwargs, bool timed) { return steal(c.run(args.ptr(), kwargs.ptr(), timed)); },
+           py::arg("args"), py::arg("kwargs"), py::arg("timed") = false)
+      .def("note_draw", [](Capture& c, const py::object& generator, uint64_t seed, uint64_t offset) {
+        if (!c.note_draw(generator.ptr(), seed, offset)) throw py::error_already_set();
+      })
+      .def("note_seed", [](Capture& c, const py::object& generator) { c.note_seed(generator.ptr()); })
+      .def("stale", &Capture::stale)
+      .def("accept_mode", [](Capture& c) { c.accept_mode(mode_version); })
+      .def("dump", [](Capture& c) { return c.program().dump(); })
+      .def("steps", [](Capture& c) { return steps_of(c.program()); })
+      .def("stats", [](Capture& c) {
+        const Program& p = c.program();
+        py::dict d;
+        d["launches"] = p.steps.size();
+        d["recorded"] = p.recorded_steps;
+        d["arena_bytes"] = p.arena_bytes;
+        d["unplanned_bytes"] = p.unplanned_bytes;
+        d["workspace_bytes"] = p.workspace_bytes;
+        d["replays"] = p.replays;
+        return d;
+      });
+  m.def("recording", &recording);
+  m.def("structure_changed", [] { structure_version++; });
+  m.def("mode_changed", [] { mode_version++; });
+  m.def("start_profile", &start_profile);
+  m.def("stop_profile", [] { return timings_of(stop_profile()); });
+}
+
+}  // namespace fastdl::python

@@ -1,0 +1,328 @@
+"""Captured functions: recorded once, then replayed without Python.
+
+A call of a captured function is one loop in C++ over the kernel launches that an earlier call made, on memory planned beforehand. The
+numbers are those of the eager call, bit for bit. What differs from call to call comes in through tensors: arguments, parameters,
+buffers, optimiser state, learning rates (which live in tensors, see :mod:`fastdl.optim`) and random streams, which move on as
+they do eagerly. What Python computes itself is fixed when the call is recorded, as in JAX's `jit` and PyTorch's `compile`.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import logging
+import os
+import sys
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar, overload
+
+from . import _C, random as _random
+from ._C import Tensor
+from .errors import CaptureError, TypeError_
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_log = logging.getLogger("fastdl")
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_PASSES = ("dead_code", "constants", "common", "in_place", "fuse", "epilogue", "arena")
+_MOST_PROGRAMS = 16  # of one function; the least recently used goes
+_MOST_KEYS = 256  # calls that were seen but not recorded
+_TRIES = 3  # recordings of one kind of call that may fail because the first calls build state
+
+
+def _user_line() -> str:
+    """Where in the user's code we are, for messages."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code.co_filename.startswith(_PACKAGE):
+        frame = frame.f_back  # type: ignore[assignment]
+    return f" (in {frame.f_code.co_filename}, line {frame.f_lineno})" if frame is not None else ""
+
+
+_C.set_hook("user_line", _user_line)
+
+
+def _static_key(o: Any) -> Any:
+    if o is None or isinstance(o, (bool, int, float, complex, str, bytes)):
+        return type(o), repr(o)  # repr: -0.0 is not 0.0
+    return type(o), id(o)
+
+
+def _key(tree: Any) -> Any:
+    """What a call looks like: structure, shapes, strides, dtypes, devices, and the other arguments."""
+    if isinstance(tree, Tensor):
+        t = (tuple(tree.shape), tree.dtype.name, tree.strides, str(tree.device))
+        return (id(tree), *t) if tree.requires_grad else t
+    if isinstance(tree, (tuple, list)):
+        return type(tree), tuple([_key(x) for x in tree])
+    if type(tree) is dict:
+        return tuple([(k, _key(v)) for k, v in tree.items()])
+    if hasattr(tree, "__array_interface__") and hasattr(tree, "shape"):
+        return tuple(tree.shape), str(tree.dtype), getattr(tree, "strides", None)
+    return _static_key(tree)
+
+
+def _has_graph(tree: Any) -> bool:
+    if isinstance(tree, Tensor):
+        return tree.grad_fn is not None
+    if isinstance(tree, dict):
+        tree = tuple(tree.values())
+    return isinstance(tree, (tuple, list)) and any(_has_graph(x) for x in tree)
+
+
+_SCALARS = (bool, int, float, complex, str, bytes, type(None))
+
+
+def _frozen_values(fn: Callable[..., Any]) -> list[tuple[Callable[[], Any], Any]]:
+    """Numbers and texts that fn reads from its module or an enclosing scope: a call with other ones is another call."""
+    fn = getattr(fn, "__func__", fn)
+    code = getattr(fn, "__code__", None)
+    if code is None:
+        return []
+    found: list[tuple[Callable[[], Any], Any]] = []
+    for cell in getattr(fn, "__closure__", None) or ():
+        try:
+            value = cell.cell_contents
+        except ValueError:  # not assigned yet
+            continue
+        if isinstance(value, _SCALARS):
+            found.append((functools.partial(getattr, cell, "cell_contents", None), value))
+    for name in code.co_names:
+        if isinstance(fn.__globals__.get(name, fn), _SCALARS):
+            found.append((functools.partial(fn.__globals__.get, name), fn.__globals__[name]))
+    return found
+
+
+def _python_random_state() -> tuple[Any, ...]:
+    """Changes when Python's or NumPy's global generator is used."""
+    state: list[Any] = []
+    if "random" in sys.modules:
+        state.append(sys.modules["random"].getstate())
+    numpy_random = sys.modules.get("numpy.random")
+    if numpy_random is not None:
+        legacy = numpy_random.get_state()
+        state += [legacy[1].tobytes(), legacy[2]]
+    return tuple(state)
+
+
+class _Entry:
+    """One recorded call: the program, and what it assumed about modules and Python values."""
+
+    __slots__ = ("capture", "frozen", "key", "modules")
+
+    def __init__(self, capture: Any, key: Any, modules: list[Any], frozen: list[tuple[Callable[[], Any], Any]]) -> None:
+        self.capture = capture
+        self.key = key
+        self.modules = [(weakref.ref(m), training) for m, training in modules]
+        self.frozen = frozen
+
+    def same_values(self) -> bool:
+        return all(type(now := read()) is type(value) and now == value for read, value in self.frozen)
+
+    def same_modes(self) -> bool:
+        return all((m := ref()) is not None and m.training == training for ref, training in self.modules)
+
+
+class Compiled:
+    """What :func:`compile` returns: call it like the function.
+
+    Attributes
+    ----------
+    programs : int
+        Number of recorded programs.
+    reason : str or None
+        Why the last kind of call that could not be recorded runs eagerly.
+    """
+
+    def __init__(self, fn: Callable[..., Any], passes: Mapping[str, bool]) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self.reason: str | None = None
+        self._passes = dict(passes)
+        self._entries: list[_Entry] = []
+        self._seen: dict[Any, int] = {}
+        self._declined: dict[Any, str] = {}
+        self._timed = False
+        self._off = os.environ.get("FASTDL_COMPILE", "1").strip().lower() in ("0", "off", "false", "no")
+
+    def __get__(self, instance: Any, owner: Any = None) -> Any:
+        """A captured method: one set of programs per instance."""
+        if instance is None:
+            return self
+        name = f"_compiled_{self.__name__}_{id(self)}"  # type: ignore[attr-defined]
+        bound = instance.__dict__.get(name)
+        if bound is None:
+            bound = instance.__dict__[name] = Compiled(self.fn.__get__(instance, owner), self._passes)
+        return bound
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        for entry in self._entries:
+            if not entry.frozen or entry.same_values():
+                result = entry.capture.run(args, kwargs, self._timed)
+                if result is not NotImplemented:
+                    return result
+        return self._slow(args, kwargs)
+
+    @property
+    def programs(self) -> int:
+        return len(self._entries)
+
+    def _slow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if self._off or _C.recording():  # a captured function inside another is part of it
+            return self.fn(*args, **kwargs)
+        self._entries = [e for e in self._entries if not e.capture.stale()]
+        for k, entry in enumerate(self._entries):
+            if entry.same_values() and entry.same_modes():
+                entry.capture.accept_mode()
+                result = entry.capture.run(args, kwargs, self._timed)
+                if result is not NotImplemented:
+                    self._entries.insert(0, self._entries.pop(k))
+                    return result
+        key = (_key(args), _key(kwargs), _C.grad_enabled(), tuple([v for _, v in _frozen_values(self.fn)]))
+        if key in self._declined or _has_graph(args) or _has_graph(kwargs):
+            return self.fn(*args, **kwargs)
+        count = self._seen.get(key, 0)
+        if len(self._seen) >= _MOST_KEYS:
+            self._seen.clear()
+        self._seen[key] = count + 1
+        if count == 0:
+            return self.fn(*args, **kwargs)
+        return self._record(args, kwargs, key, count)
+
+    def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any, tries: int) -> Any:
+        capture = _C.Capture()
+        modules: list[Any] = []
+        frozen = _frozen_values(self.fn)
+        drawn = _python_random_state()
+        new_args, new_kwargs = capture.begin(args, kwargs)
+        before = _random._observe(capture), _observe_modules(modules)
+        try:
+            result = self.fn(*new_args, **new_kwargs)
+            del new_args, new_kwargs
+            if _python_random_state() != drawn:
+                raise CaptureError(
+                    f"compile: {self._name} draws from Python's or NumPy's random generator; the numbers would be the same in every "
+                    "later call. Use fd.random, or draw outside and pass the numbers as arguments"
+                )
+            if capture.count_leaks(result):
+                gc.collect()
+            reason, result = capture.finish(result, self._passes)
+        finally:
+            _random._observe(before[0])
+            _observe_modules(before[1])
+            capture.abort()
+        if reason is None:
+            self._entries.insert(0, _Entry(capture, key, modules, frozen))
+            del self._entries[_MOST_PROGRAMS:]
+            return result
+        if tries >= _TRIES:
+            self._declined[key] = reason
+            if reason != self.reason:
+                _log.warning("compile: %s runs eagerly: %s", self._name, reason)
+            self.reason = reason
+        return result
+
+    @property
+    def _name(self) -> str:
+        return getattr(self.fn, "__qualname__", repr(self.fn))
+
+    # ---- looking inside --------------------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, int]:
+        """Launches, bytes of the memory plan and number of replays of the program that was used last (empty: none yet)."""
+        return self._entries[0].capture.stats() if self._entries else {}
+
+    def dump(self) -> str:
+        """The program that was used last: one line per launch with bytes, FLOPs and, after :meth:`timed` calls, microseconds."""
+        if self._entries:
+            return self._entries[0].capture.dump()
+        return f"{self._name}: nothing recorded yet ({self.reason or 'the second call of a kind is recorded'})"
+
+    def timed(self, on: bool = True) -> None:
+        """Measure each launch of the calls to come; fused groups run launch by launch meanwhile."""
+        self._timed = on
+
+    def clear(self) -> None:
+        """Forget all programs."""
+        self._entries.clear()
+        self._seen.clear()
+        self._declined.clear()
+        self.reason = None
+
+    def __repr__(self) -> str:
+        return f"<compiled {self._name}: {len(self._entries)} programs>"
+
+
+def _observe_modules(into: list[Any] | None) -> list[Any] | None:
+    """Modules that are called are noted in `into` from now on; returns what was set before."""
+    module = sys.modules.get("fastdl.nn.module")
+    if module is None:
+        return None
+    before = module._called
+    module._called = into
+    return before
+
+
+@overload
+def compile(fn: F, *, passes: Mapping[str, bool] | None = None) -> F: ...
+@overload
+def compile(fn: None = None, *, passes: Mapping[str, bool] | None = None) -> Callable[[F], F]: ...
+def compile(fn: Any = None, *, passes: Mapping[str, bool] | None = None) -> Any:
+    """Capture a function of tensors, such as a whole training step, and replay it without Python.
+
+    The first call with arguments of a kind (structure, shapes, dtypes, devices, other values) runs eagerly, the second is recorded
+    while it runs, later ones are replayed. A call of another kind is recorded anew. Numbers are the same as without `compile`.
+
+    Parameters
+    ----------
+    fn : callable
+        May use parameters, buffers, optimisers and random streams by closure; they are read and updated where they are. Values of
+        tensors must not be read inside (`item`, `numpy`, `if tensor:`): return them.
+    passes : dict of bool, optional
+        Turns optimisations off by name: "dead_code", "constants", "common", "in_place", "fuse", "epilogue", "arena".
+
+    Returns
+    -------
+    callable
+        With `dump()`, `stats()`, `timed()` and `clear()`; see :class:`fastdl.graph.Compiled`.
+
+    Raises
+    ------
+    CaptureError
+        On the second call, when the function reads a tensor's values, draws from Python's random module, or changes settings that
+        a replay would not change again.
+
+    Notes
+    -----
+    A function that cannot be replayed faithfully (it keeps tensors outside, returns tensors that still need gradients) runs eagerly;
+    one warning of the logger "fastdl" says why. `FASTDL_COMPILE=0` turns capturing off.
+
+    Examples
+    --------
+    >>> import fastdl as fd
+    >>> from fastdl import nn, optim
+    >>> fd.manual_seed(0)
+    Generator(seed=0, offset=0)
+    >>> model = nn.Linear(3, 1)
+    >>> optimizer = optim.SGD(model.parameters(), lr=0.1)
+    >>> @fd.compile
+    ... def step(x, y):
+    ...     optimizer.zero_grad()
+    ...     loss = nn.functional.mse_loss(model(x), y)
+    ...     loss.backward()
+    ...     optimizer.step()
+    ...     return loss
+    >>> x, y = fd.ones((8, 3)), fd.zeros((8, 1))
+    >>> losses = [step(x, y).item() for _ in range(20)]
+    >>> losses[-1] < 1e-3 * losses[0], step.programs
+    (True, 1)
+    """
+    if passes is not None and (unknown := set(passes) - set(_PASSES)):
+        raise TypeError_(f"compile: unknown passes {sorted(unknown)}; there are {', '.join(_PASSES)}")
+    if fn is None:
+        return functools.partial(compile, passes=passes)
+    if not callable(fn):
+        raise TypeError_(f"compile: need a function, not {type(fn).__name__}")
+    if isinstance(fn, Compiled):
+        return fn
+    return Compiled(fn, passes or {})
