@@ -367,6 +367,10 @@ struct Engine {
     for (size_t k = 0; k < node->edges.size(); k++) {
       PyObject* g = PySequence_Fast_GET_ITEM(seq, k);
       Py_INCREF(g);
+      if (PyTuple_CheckExact(seq) && Py_REFCNT(seq) == 1) {  // ours alone: a gradient that nobody else holds need not be copied
+        Py_INCREF(Py_None);
+        PyTuple_SetItem(seq, Py_ssize_t(k), Py_None);
+      }
       if (!deliver(node, node->edges[k], g)) {
         Py_DECREF(seq);
         return false;
