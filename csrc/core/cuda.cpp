@@ -157,7 +157,9 @@ Buffer* alloc_cuda_buffer(int64_t bytes, int device) {
   void *data = nullptr, *block = nullptr;
   cuda_check(need_cuda().allocate(device, bytes, &data, &block));
   try {
-    return wrap_buffer(data, bytes, Device{Device::CUDA, uint8_t(device)}, free_cuda, block);
+    Buffer* b = wrap_buffer(data, bytes, Device{Device::CUDA, uint8_t(device)}, free_cuda, block);
+    if (recorders) note_allocated(b);
+    return b;
   } catch (...) {
     api->free(block);
     throw;
@@ -168,6 +170,12 @@ bool own_memory(const Buffer* b) { return !b->release_fn || b->release_fn == fre
 
 Buffer* alloc_device_buffer(int64_t bytes, Device device) {
   return device.kind == Device::CPU ? alloc_buffer(bytes) : alloc_cuda_buffer(bytes, device.index);
+}
+
+void copy_on(Device device, void* to, const void* from, int64_t bytes) {
+  if (bytes == 0) return;
+  if (device.kind == Device::CPU) std::memcpy(to, from, size_t(bytes));
+  else cuda_check(need_cuda().copy(device.index, to, from, bytes, CudaCopy::DeviceToDevice));
 }
 
 void extent(const View& v, const char** lo, const char** hi) {
@@ -188,7 +196,7 @@ void extent(const View& v, const char** lo, const char** hi) {
 const CudaRow* cuda_row(OpId op, DType compute) { return cuda_api() ? rows[int(op)][int(compute)] : nullptr; }
 
 void launch_cuda(const Call& call, const Args& given, Device device) {
-  if (recording()) fail(ErrorCode::Capture, "%s: ops on a CUDA device cannot be captured yet", op_table[int(call.op)].name);
+  if (recording()) recorder->append(op_table[int(call.op)], nullptr, call.compute, given, call.workspace, device);
   const CudaRow* row = cuda_row(call.op, call.compute);
   if (!row) return run_on_host(call, given, device.index);
   Args args = given;
@@ -198,13 +206,12 @@ void launch_cuda(const Call& call, const Args& given, Device device) {
   Buffer* scratch = bytes > 0 ? alloc_cuda_buffer(bytes, device.index) : nullptr;
   args.workspace = scratch ? scratch->data : nullptr;
   const OpInfo& info = op_table[int(call.op)];
-  launch(info, row->fn, call.compute, args, 0);
+  run_kernel(info, row->fn, call.compute, args);
   release(scratch);  // stream-ordered: the launch before uses it first
   cuda_check(api->check(info.name));
 }
 
 void launch_cuda_many(const Call* calls, const Args* given, int n, Device device) {
-  if (recording()) fail(ErrorCode::Capture, "%s: ops on a CUDA device cannot be captured yet", op_table[int(calls[0].op)].name);
   int done = 0;
   while (done < n) {
     const CudaRow* row = cuda_row(calls[done].op, calls[done].compute);
@@ -214,6 +221,8 @@ void launch_cuda_many(const Call* calls, const Args* given, int n, Device device
       for (; done < end; done++) launch_cuda(calls[done], given[done], device);
       continue;
     }
+    for (int k = done; recording() && k < end; k++)
+      recorder->append(op_table[int(calls[k].op)], nullptr, calls[k].compute, given[k], calls[k].workspace, device);
     std::vector<Args> args(given + done, given + end);
     cuda_check(api->context(device.index, &args[0].device));
     for (Args& a : args) a.device = args[0].device;

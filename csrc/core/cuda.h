@@ -23,6 +23,9 @@ bool own_memory(const Buffer* b);                      // of one of our allocato
 // A buffer on `device`.
 Buffer* alloc_device_buffer(int64_t bytes, Device device);
 
+// Bytes from one place of a device's memory to another.
+void copy_on(Device device, void* to, const void* from, int64_t bytes);
+
 // First and one-past-last byte that a view can touch.
 void extent(const View& v, const char** lo, const char** hi);
 

@@ -68,14 +68,18 @@ const std::vector<Timing>& stop_profile() {
   return timings;
 }
 
-void launch(const OpInfo& op, KernelFn fn, DType compute, const Args& args, int64_t workspace_bytes) {
-  if (__builtin_expect(recorders != 0, 0) && recorder) recorder->append(op, fn, compute, args, workspace_bytes);
+void run_kernel(const OpInfo& op, KernelFn fn, DType compute, const Args& args) {
   if (__builtin_expect(profiling, 0)) {
     const double start = now_seconds();
     fn(args);
     return note_time(op, compute, args, start, now_seconds());
   }
   fn(args);
+}
+
+void launch(const OpInfo& op, KernelFn fn, DType compute, const Args& args, int64_t workspace_bytes) {
+  if (__builtin_expect(recorders != 0, 0) && recorder) recorder->append(op, fn, compute, args, workspace_bytes);
+  run_kernel(op, fn, compute, args);
 }
 
 }  // namespace fastdl

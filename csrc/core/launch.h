@@ -10,6 +10,8 @@ namespace fastdl {
 // Runs fn(args). args.workspace holds workspace_bytes (0: none).
 void launch(const OpInfo& op, KernelFn fn, DType compute, const Args& args, int64_t workspace_bytes = 0);
 
+void run_kernel(const OpInfo& op, KernelFn fn, DType compute, const Args& args);  // launch, unrecorded
+
 // While on, every launch is timed and remembered, up to a million.
 struct Timing {
   const OpInfo* op;

@@ -238,7 +238,7 @@ bool dense(const View& v) {
 
 // Whether every operand of s is a number or lies in memory as `like` does.
 bool can_join(const Program& p, const Step& s, const View& like) {
-  if (!is_elementwise(*s.op) || s.nout != 1) return false;
+  if (!is_elementwise(*s.op) || s.nout != 1 || s.device.kind != Device::CPU) return false;
   for (int v = 0; v < s.nout + s.nin; v++) {
     const View& view = p.views[s.first_view + uint32_t(v)];
     if (!view.given()) return false;
@@ -311,7 +311,7 @@ void run_group(Program& p, size_t first, size_t end) {
 
 // Greedy by size: large blocks first, each at the lowest place that is free for its whole life. Large blocks start at varying offsets
 // within a page, so that arrays of equal power-of-two sizes do not meet in the same cache sets.
-void plan_arena(Program& p, bool reuse) {
+int64_t plan_arena(Program& p, Device device, bool reuse) {
   find_lifetimes(p);
   for (size_t k = 0; k < p.steps.size(); k++)  // a group's blocks live as long as the group runs
     if (p.steps[k].group >= 0) {
@@ -326,10 +326,10 @@ void plan_arena(Program& p, bool reuse) {
         }
     }
   std::vector<int> order;
-  p.unplanned_bytes = p.arena_bytes = 0;
+  int64_t total = 0;
   const auto padded = [](int64_t bytes) { return (bytes + 63) / 64 * 64 + 64; };  // kernels may prefetch beyond the end
   for (size_t b = 0; b < p.blocks.size(); b++)
-    if (p.blocks[b].kind == Block::Internal && p.blocks[b].first >= 0) {
+    if (p.blocks[b].kind == Block::Internal && p.blocks[b].first >= 0 && p.blocks[b].device == device) {
       order.push_back(int(b));
       p.unplanned_bytes += padded(p.blocks[b].bytes);
     }
@@ -347,9 +347,10 @@ void plan_arena(Program& p, bool reuse) {
       at = std::max(at, o.offset + padded(o.bytes));
     }
     b.offset = at + shift;
-    p.arena_bytes = std::max(p.arena_bytes, b.offset + bytes);
+    total = std::max(total, b.offset + bytes);
     placed.insert(std::upper_bound(placed.begin(), placed.end(), k, [&](int x, int y) { return p.blocks[x].offset < p.blocks[y].offset; }), k);
   }
+  return total;
 }
 
 }  // namespace fastdl

@@ -3,6 +3,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "cuda.h"
 #include "launch.h"
 
 namespace fastdl {
@@ -10,7 +11,7 @@ namespace fastdl {
 Program::~Program() {
   for (Block& b : blocks)
     if (b.kind == Block::Held) release(b.buffer);
-  release(arena_);
+  for (Buffer* b : arenas_) release(b);
 }
 
 void Program::place_views() {
@@ -32,13 +33,23 @@ void Program::finish(const Passes& passes) {
   if (passes.epilogue) fuse_epilogues(*this);
   if (passes.fuse) group_elementwise(*this);
   if (passes.in_place) reuse_in_place(*this);
-  plan_arena(*this, passes.arena);
-  const int64_t aligned = (arena_bytes + 63) & ~int64_t(63);
-  if (aligned + workspace_bytes > 0) {
-    arena_ = alloc_buffer(aligned + workspace_bytes);
-    workspace = static_cast<char*>(arena_->data) + aligned;
+  std::vector<Device> devices{Device{}};
+  for (const Block& b : blocks) {
+    bool known = false;
+    for (const Device d : devices) known = known || d == b.device;
+    if (!known) devices.push_back(b.device);
+  }
+  arena_bytes = unplanned_bytes = 0;
+  for (const Device d : devices) {
+    const bool host = d.kind == Device::CPU;
+    const int64_t bytes = (plan_arena(*this, d, passes.arena) + 63) & ~int64_t(63), scratch = host ? workspace_bytes : 0;
+    arena_bytes += bytes;
+    if (bytes + scratch == 0) continue;
+    Buffer* arena = alloc_device_buffer(bytes + scratch, d);
+    arenas_.push_back(arena);
+    if (host) workspace = static_cast<char*>(arena->data) + bytes;
     for (Block& b : blocks)
-      if (b.kind == Block::Internal) b.base = b.offset >= 0 ? static_cast<char*>(arena_->data) + b.offset : nullptr;
+      if (b.kind == Block::Internal && b.device == d) b.base = b.offset >= 0 ? static_cast<char*>(arena->data) + b.offset : nullptr;
   }
   place_views();
 }
@@ -66,8 +77,8 @@ void check_step(Program& p, const Step& s) {
 }  // namespace
 
 void Program::check_indices() {
-  for (const Step& s : steps)
-    if (s.check == IndexCheck::Before) check_step(*this, s);
+  for (const Step& s : steps)  // a device's kernels check for themselves
+    if (s.check == IndexCheck::Before && s.device.kind == Device::CPU) check_step(*this, s);
 }
 
 void Program::replay(bool timed) {
@@ -75,6 +86,10 @@ void Program::replay(bool timed) {
   const bool watch = timed || profiling;
   for (size_t k = 0; k < n; k++) {
     Step& s = steps[k];
+    if (s.device.kind != Device::CPU) {
+      k = replay_on_device(k) - 1;
+      continue;
+    }
     if (s.check == IndexCheck::At) check_step(*this, s);
     if (__builtin_expect(watch, 0)) {
       const Args args = args_of(s);
@@ -94,6 +109,32 @@ void Program::replay(bool timed) {
   }
   replays++;
   timed_replays += timed;
+}
+
+// A step on a device, or consecutive steps of one optimiser, in few launches where it can.
+size_t Program::replay_on_device(size_t k) {
+  std::vector<Call> calls;
+  std::vector<Args> args;
+  const Step& first = steps[k];
+  const bool together = !std::strcmp(first.op->family, "optim");
+  size_t end = k;
+  do {
+    const Step& s = steps[end];
+    Call call{};
+    call.op = OpId(s.op - op_table);
+    call.nin = s.nin;
+    call.in = views.data() + s.first_view + s.nout;
+    call.attrs = s.attrs;
+    call.nout = s.nout;
+    call.compute = s.compute;
+    call.workspace = s.workspace;
+    calls.push_back(call);
+    args.push_back(args_of(s));
+    end++;
+  } while (together && end < steps.size() && steps[end].op == first.op && steps[end].device == first.device);
+  if (together) launch_cuda_many(calls.data(), args.data(), int(calls.size()), first.device);
+  else launch_cuda(calls[0], args[0], first.device);
+  return end;
 }
 
 int64_t Program::moved_bytes() const {

@@ -20,6 +20,7 @@ struct Block {
   };
   Kind kind = Internal;
   bool written = false;      // by a step
+  Device device;
   int64_t bytes = 0;
   char* base = nullptr;      // where it is now
   Buffer* buffer = nullptr;  // Held: one reference. While recording: whose memory this is (Internal, Bound: none owned)
@@ -43,6 +44,9 @@ struct Step {
   IndexCheck check = IndexCheck::None;
   DType compute = DType::float32;
   int32_t draw = -1;   // number of the draw that its random numbers are, see Recorder::drawn
+  Device device;
+  uint32_t host_inputs = 0;  // see Args
+  int64_t workspace = 0;     // bytes that the kernel asked for
   int32_t group = -1;  // >= 0: runs block by block together with its neighbours of the same group (plan.cpp)
   double seconds = 0;  // sum over profiled replays
 };
@@ -68,7 +72,7 @@ class Program {
 
   Args args_of(const Step& s) {
     View* v = views.data() + s.first_view;
-    return Args{v, v + s.nout, &s.attrs, workspace, s.nout, s.nin};
+    return Args{v, v + s.nout, &s.attrs, workspace, s.nout, s.nin, nullptr, s.host_inputs};
   }
   int64_t moved_bytes() const;  // read and written by all steps, a measure of how long a replay takes
 
@@ -84,8 +88,9 @@ class Program {
 
  private:
   void place_views();
+  size_t replay_on_device(size_t k);  // returns the step after the last one that ran
   std::vector<std::vector<uint32_t>> views_of_;  // per Bound block
-  Buffer* arena_ = nullptr;
+  std::vector<Buffer*> arenas_;  // one per device in use
   void* workspace = nullptr;
 };
 
@@ -96,7 +101,7 @@ void merge_common_steps(Program& p);
 void fuse_epilogues(Program& p);
 void reuse_in_place(Program& p);
 void group_elementwise(Program& p);
-void plan_arena(Program& p, bool reuse);
+int64_t plan_arena(Program& p, Device device, bool reuse);  // bytes of the device's arena
 void run_group(Program& p, size_t first, size_t end);  // steps of one group, block by block
 
 // What a step reads beyond its inputs' role: inputs that it also writes (running statistics of batch_norm in training).

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <mutex>
 
+#include "cuda.h"
 #include "launch.h"
 
 namespace fastdl {
@@ -68,6 +69,7 @@ void Recorder::allocated(Buffer* b) {
   Block block;
   block.bytes = b->bytes;
   block.base = static_cast<char*>(b->data);
+  block.device = b->device;
   block.buffer = b;
   live_[block.base] = add(block);
 }
@@ -94,6 +96,7 @@ int Recorder::touch(Buffer* b) {
   block.kind = Block::Held;
   block.bytes = b->bytes;
   block.base = static_cast<char*>(b->data);
+  block.device = b->device;
   block.buffer = retain(b);
   return live_[block.base] = add(block);
 }
@@ -104,6 +107,7 @@ int Recorder::bound(Buffer* b) {
   block.kind = Block::Bound;
   block.bytes = b->bytes;
   block.base = static_cast<char*>(b->data);
+  block.device = b->device;
   block.buffer = b;
   return live_[block.base] = add(block);
 }
@@ -133,8 +137,12 @@ void Recorder::numbers(const void* first, size_t bytes) { numbers_ = static_cast
 void Recorder::drawn(uint64_t seed, uint64_t offset, int draw) { draws_.push_back({seed, offset, draw}); }
 
 int Recorder::snapshot(int block) {
-  Buffer* copy = alloc_buffer(program->blocks[block].bytes);  // registered by allocated()
-  std::memcpy(copy->data, program->blocks[block].base, size_t(program->blocks[block].bytes));
+  const Block& b = program->blocks[block];
+  const Device device = b.device;
+  const void* from = b.base;
+  const int64_t bytes = b.bytes;
+  Buffer* copy = alloc_device_buffer(bytes, device);  // registered by allocated()
+  copy_on(device, copy->data, from, bytes);
   const int k = block_of(copy);
   program->blocks[k].kind = Block::Held;
   return k;
@@ -166,7 +174,7 @@ Place Recorder::locate(const View& v, bool written) {
   fail(ErrorCode::Capture, "capture: a kernel uses memory that no tensor of the captured function owns");
 }
 
-void Recorder::append(const OpInfo& op, KernelFn fn, DType compute, const Args& args, int64_t bytes) {
+void Recorder::append(const OpInfo& op, KernelFn fn, DType compute, const Args& args, int64_t bytes, Device device) {
   Program& p = *program;
   Step s;
   s.op = &op;
@@ -174,6 +182,9 @@ void Recorder::append(const OpInfo& op, KernelFn fn, DType compute, const Args& 
   s.attrs = *args.attrs;
   s.nout = uint16_t(args.nout), s.nin = uint16_t(args.nin);
   s.compute = compute;
+  s.device = device;
+  s.host_inputs = args.host_inputs;
+  s.workspace = bytes;
   const bool overwrites = !std::strcmp(op.family, "random") || !std::strcmp(op.family, "fill");  // whatever input 0 held
   std::vector<Place> out(size_t(args.nout)), in(size_t(args.nin));
   std::vector<View> in_views(args.in, args.in + args.nin);
@@ -192,6 +203,7 @@ void Recorder::append(const OpInfo& op, KernelFn fn, DType compute, const Args& 
     restore.attrs.i[0] = int64_t(DType::uint8);
     restore.compute = DType::uint8;
     restore.nout = restore.nin = 1;
+    restore.device = p.blocks[block].device;
     restore.first_view = uint32_t(p.views.size());
     restore.draw = restore.group = -1;
     View v{};
@@ -221,7 +233,7 @@ void Recorder::append(const OpInfo& op, KernelFn fn, DType compute, const Args& 
     if (out[k].block >= 0) p.blocks[out[k].block].written = true;
   for (int k = 0; k < args.nin; k++)
     if (also >> k & 1 && in[k].block >= 0) p.blocks[in[k].block].written = true;
-  if (bytes > p.workspace_bytes) p.workspace_bytes = bytes;
+  if (device.kind == Device::CPU && bytes > p.workspace_bytes) p.workspace_bytes = bytes;
   p.steps.push_back(s);
 }
 

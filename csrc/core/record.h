@@ -20,7 +20,7 @@ class Recorder {
   int touch(Buffer* b);                           // its block; a Held one if it is new here
   int bound(Buffer* b);                           // registers b as memory that replays give anew
   void numbers(const void* first, size_t bytes);  // scalar operands of the next launch
-  void append(const OpInfo& op, KernelFn fn, DType compute, const Args& args, int64_t workspace_bytes);
+  void append(const OpInfo& op, KernelFn fn, DType compute, const Args& args, int64_t workspace_bytes, Device device = {});
   void drawn(uint64_t seed, uint64_t offset, int draw);  // the stream position that draw number `draw` took
 
   int block_of(const Buffer* b) const;   // -1: unknown

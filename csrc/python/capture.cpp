@@ -219,9 +219,8 @@ PyObject* Capture::begin(PyObject* args, PyObject* kwargs) {
       }
       a.bytes = hi - lo;
       a.start = lo - static_cast<char*>(a.view.data);
-      if (a.device.kind != Device::CPU) fail(ErrorCode::Capture, "capture: arguments on a CUDA device cannot be captured yet");
-      Buffer* memory = alloc_buffer(a.bytes);
-      std::memcpy(memory->data, lo, size_t(a.bytes));
+      Buffer* memory = alloc_device_buffer(a.bytes, a.device);
+      copy_on(a.device, memory->data, lo, a.bytes);
       for (size_t j = k; j < found.size(); j++) {
         Argument& b = arguments_[j];
         if (b.same || b.leader != int(k)) continue;
@@ -343,7 +342,7 @@ void Capture::abort() {
 void Capture::copy_back() {
   for (Argument& a : arguments_) {
     if (!a.copy || a.block < 0 || !program_.blocks[a.block].written) continue;
-    std::memcpy(static_cast<char*>(a.given->view.data) + a.start, static_cast<char*>(a.copy->view.data) + a.start, size_t(a.bytes));
+    copy_on(a.device, static_cast<char*>(a.given->view.data) + a.start, static_cast<char*>(a.copy->view.data) + a.start, a.bytes);
     bump_version(a.given);
   }
 }
@@ -556,7 +555,7 @@ PyObject* Capture::run(PyObject* args, PyObject* kwargs, bool timed) {
     for (const Grad& g : grads_)
       if (g.start == Grad::Any) Py_CLEAR(g.leaf->grad);  // its memory is free for the new one
     for (const int b : outputs_) {
-      fresh.push_back(alloc_buffer(program_.blocks[b].bytes));
+      fresh.push_back(alloc_device_buffer(program_.blocks[b].bytes, program_.blocks[b].device));
       program_.bind(b, fresh.back()->data);
     }
     if (!set_streams()) return nullptr;

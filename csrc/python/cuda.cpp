@@ -3,6 +3,7 @@
 
 #include <pybind11/pybind11.h>
 
+#include "capture.h"
 #include "device.h"
 
 namespace py = pybind11;
@@ -63,6 +64,7 @@ std::string device_text(Device d) { return d.kind == Device::CPU ? "cpu" : "cuda
 
 TensorObject* to_device(TensorObject* t, Device device) {
   if (device_of(t) == device) return alias_tensor(t, false);
+  if (!check_readable(t, "copy to another device")) return nullptr;
   TensorObject* dense = dense_on(t);
   if (!dense) return nullptr;
   TensorObject* r = nullptr;
@@ -86,6 +88,7 @@ TensorObject* to_device(TensorObject* t, Device device) {
 }
 
 bool copy_between(const View& dst, Device to, TensorObject* src, const View& wide) {
+  if (!check_readable(src, "copy to another device")) return false;
   // Cast and broadcast on the source's side, if that is the smaller tensor; then one plain copy, then strides on the target's side.
   TensorObject* dense = src;
   Py_INCREF(as_object(src));
@@ -202,6 +205,7 @@ bool collect(OpObject* op, PyObject* tuple, Device device, Step* s) {
       continue;
     }
     if (!is_tensor(o) || !check_version(as_tensor(o), op_table[op->op].name)) return PyErr_Clear(), false;
+    touch(as_tensor(o)->buffer);
     s->in[k] = as_tensor(o)->view;
     if (device_of(as_tensor(o)) == device) continue;
     if (k < n - 1 || device_of(as_tensor(o)).kind != Device::CPU) return false;
