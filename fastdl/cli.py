@@ -1,4 +1,5 @@
-"""The command `fastdl`: `fastdl train` trains a network on images, `fastdl config` tells what this installation can do.
+"""The command `fastdl`: `fastdl train` trains a network on images, `fastdl bench` measures its speed, `fastdl config` tells what this
+installation can do.
 
 Exit codes: 0 success, 1 a run that failed, 2 wrong arguments or files, 130 stopped by Ctrl-C (after saving).
 """
@@ -49,7 +50,7 @@ def _rate(text: str) -> float:
     return value
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(bench: bool) -> argparse.ArgumentParser:
     parser = _Parser(prog="fastdl", description="A tensor engine with hand-written CPU and CUDA kernels.")
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=_Parser)
@@ -75,6 +76,12 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=_integer(0, 2**63 - 1), default=0, help="seed of weights, order and dropout (default: 0)")
     train.add_argument("--out", default="fastdl-run", metavar="FOLDER", help="where results go (default: fastdl-run)")
 
+    if bench:
+        from fastdl.bench.command import add_arguments
+
+        add_arguments(commands)
+    else:
+        commands.add_parser("bench", help="measure the speed of this installation against NumPy, PyTorch and JAX", add_help=False)
     commands.add_parser("config", help="show version, instruction set, threads and devices")
     return parser
 
@@ -90,7 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     0
     """
     try:
-        args = _parser().parse_args(argv)
+        given = list(sys.argv[1:] if argv is None else argv)
+        args = _parser("bench" in given[:1]).parse_args(given)
     except SystemExit as stop:
         return int(stop.code or 0)
     import fastdl as fd
@@ -106,13 +114,17 @@ def main(argv: Sequence[str] | None = None) -> int:
             from fastdl._train import train
 
             return train(args)
+        if args.command == "bench":
+            from fastdl.bench.command import bench
+
+            return bench(args)
     except CliError as error:
         print(f"fastdl {args.command}: {error}", file=sys.stderr)
         return error.code
     except BrokenPipeError:  # the reader of our output has gone, e.g. `fastdl config | head -1`
         sys.stderr.close()
         return 141
-    _parser().print_help(sys.stderr)
+    _parser(False).print_help(sys.stderr)
     return 2
 
 
