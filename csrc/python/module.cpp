@@ -7,6 +7,7 @@
 #include "core/threads.h"
 #include "capture.h"
 #include "cpu/cpuid.h"
+#include "cpu/peak.h"
 #include "tensor.h"
 
 namespace py = pybind11;
@@ -247,6 +248,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("isa", [] { return isa_name(chosen_isa()); });
   m.def("compiled_isas", [] { return isa_list(isa_compiled); });
   m.def("supported_isas", [] { return isa_list(isa_supported); });
+  m.def("measure_peak", &measure_peak, py::arg("kind"), py::arg("rounds"), py::call_guard<py::gil_scoped_release>());
   m.def("set_anomaly", [](bool on) { const bool before = anomaly_mode; anomaly_mode = on; return before; });
   m.def("compiler", [] {
 #if defined(__clang__)

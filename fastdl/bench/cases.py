@@ -179,7 +179,8 @@ ADAM = {
 
 def adam(n: int, kind: str) -> Case:
     setup = {**ADAM, TORCH: ADAM[TORCH].format(kind)}
-    return Case(f"Adam {n:,} parameters (torch: {kind})", "ops", "optimiser", {"x": ("normal", (n,)), "g": ("normal", (n,))}, setup=setup, bytes=28.0 * n, depth=100)
+    inputs: dict[str, Input] = {"x": ("normal", (n,)), "g": ("normal", (n,))}
+    return Case(f"Adam {n:,} parameters (torch: {kind})", "ops", "optimiser", inputs, setup=setup, bytes=28.0 * n, depth=100)
 
 
 def _ops() -> list[Case]:

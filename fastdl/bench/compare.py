@@ -59,5 +59,6 @@ def show(changes: list[Change]) -> str:
         mark = "  REGRESSION" if c.regression else ""
         lines.append(f"{c.case:<44}{c.threads:>3}{duration(c.before):>11}{duration(c.after):>11}{c.speed:>7.2f}x{ratios}{mark}")
     bad = sum(c.regression for c in changes)
-    lines.append(f"{len(changes)} cases: {geometric_mean([c.speed for c in changes]):.2f}x as fast (geometric mean); {bad or 'no'} regression{'s' if bad != 1 else ''}")
+    mean = geometric_mean([c.speed for c in changes])
+    lines.append(f"{len(changes)} cases: {mean:.2f}x as fast (geometric mean); {bad or 'no'} regression{'s' if bad != 1 else ''}")
     return "\n".join(lines)

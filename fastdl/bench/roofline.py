@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
+
+from fastdl import _C
 
 FLOATS = 1 << 24  # 64 MiB an array: beyond the caches of one core's share
 
@@ -24,27 +27,32 @@ def best(seconds: float, work: Callable[[], Any]) -> float:
             return least
 
 
+def flops(kind: str, seconds: float, threads: int, together: Callable) -> float:
+    """Operations per second of all threads; 0 where the unit is missing."""
+    each = _C.measure_peak(kind, 1)
+    if not each:
+        return 0.0
+    rounds = 1
+    while best(0, partial(_C.measure_peak, kind, rounds)) < 0.005:  # long enough to pay for waking the threads
+        rounds *= 2
+    return threads * rounds * each / best(seconds, together(lambda _: _C.measure_peak(kind, rounds)))
+
+
 def measure(threads: int, seconds: float) -> dict[str, Any]:
     """GFLOP/s of fused multiply-adds and GB/s of memory on `threads` threads; bytes count what is read and written.
 
     A peak that the machine or this build does not have is left out.
     """
-    from fastdl import _C
-
     found: dict[str, Any] = {"threads": threads, "isa": _C.isa()}
     with ThreadPoolExecutor(threads) as pool:
 
-        def together(work: Callable[[int], Any]) -> Callable[[], None]:
-            return lambda: [None for _ in pool.map(work, range(threads))] and None
+        def together(work: Callable[[int], Any]) -> Callable[[], list]:
+            return lambda: list(pool.map(work, range(threads)))
 
         for kind in ("fp32", "fp64", "amx_bf16"):
-            flops = _C.measure_peak(kind, 1)
-            if flops == 0:
-                continue
-            n = 1
-            while best(0, lambda n=n: _C.measure_peak(kind, n)) < 0.005:  # type: ignore[misc]  # bound at once
-                n *= 2
-            found[f"{kind}_gflops"] = threads * n * flops / best(seconds / 4, together(lambda _, n=n, kind=kind: _C.measure_peak(kind, n))) / 1e9
+            rate = flops(kind, seconds / 4, threads, together)
+            if rate:
+                found[f"{kind}_gflops"] = rate / 1e9
         a, b, c = (np.ones(FLOATS, "f") for _ in range(3))
         parts = [slice(i * FLOATS // threads, (i + 1) * FLOATS // threads) for i in range(threads)]
         found["copy_gbs"] = 8 * FLOATS / best(seconds / 4, together(lambda i: np.copyto(a[parts[i]], b[parts[i]]))) / 1e9

@@ -71,7 +71,7 @@ class Worker:
     def __init__(self, engine: str, threads: int) -> None:
         self.engine, self.threads = engine, threads
         self.replies: queue.Queue[str] = queue.Queue()
-        self.log = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (closed with the worker)
+        self.log = tempfile.TemporaryFile("w+", errors="replace")
         reading, writing = os.pipe()
         cpus = processors(threads)
         command = [sys.executable, "-c", START, json.dumps(cpus), json.dumps(sys.path), engine, str(threads), str(writing)]

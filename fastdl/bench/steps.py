@@ -42,6 +42,7 @@ def initial(name: str, shape: tuple[int, ...]) -> np.ndarray:
 # ---- fastdl and PyTorch: `lib` holds nn, F, optim, tensor and causal(q, k, v)
 def model(name: str, lib: Any, dropout: float) -> Any:
     nn, F = lib.nn, lib.F
+    Module: Any = nn.Module
     if name == "xor":
         return nn.Sequential(nn.Linear(2, 4), nn.Sigmoid(), nn.Linear(4, 1), nn.Sigmoid())
     if name == "mlp":
@@ -52,7 +53,7 @@ def model(name: str, lib: Any, dropout: float) -> Any:
         return nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(5408, 128), nn.ReLU(), nn.Linear(128, 10))
     if name == "lstm":
 
-        class Text(nn.Module):
+        class Text(Module):
             def __init__(self) -> None:
                 super().__init__()
                 self.embed, self.lstm, self.head = nn.Embedding(VOCAB, 64), nn.LSTM(64, 128, batch_first=True), nn.Linear(128, VOCAB)
@@ -63,7 +64,7 @@ def model(name: str, lib: Any, dropout: float) -> Any:
         return Text()
     if name == "gpt":
 
-        class Block(nn.Module):
+        class Block(Module):
             def __init__(self) -> None:
                 super().__init__()
                 self.n1, self.qkv, self.out = nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3 * WIDTH), nn.Linear(WIDTH, WIDTH)
@@ -76,7 +77,7 @@ def model(name: str, lib: Any, dropout: float) -> Any:
                 x = x + self.out(lib.causal(q, k, v).swapaxes(1, 2).reshape(b, t, WIDTH))
                 return x + self.down(F.gelu(self.up(self.n2(x))))
 
-        class Gpt(nn.Module):
+        class Gpt(Module):
             def __init__(self) -> None:
                 super().__init__()
                 self.tok, self.pos = nn.Embedding(VOCAB, WIDTH), nn.Embedding(CONTEXT, WIDTH)
@@ -88,7 +89,7 @@ def model(name: str, lib: Any, dropout: float) -> Any:
 
         return Gpt()
 
-    class Residual(nn.Module):
+    class Residual(Module):
         def __init__(self, cin: int, cout: int, stride: int) -> None:
             super().__init__()
             self.c1, self.b1 = nn.Conv2d(cin, cout, 3, stride, 1, bias=False), nn.BatchNorm2d(cout)

@@ -17,41 +17,41 @@ def parameters(name: str) -> dict[str, tuple[int, ...]]:
     """Names and shapes, the same as in the models of `steps.model`."""
     found: dict[str, tuple[int, ...]] = {}
 
-    def linear(key: str, i: int, o: int) -> None:
-        found.update({f"{key}.weight": (o, i), f"{key}.bias": (o,)})
-
-    def norm(key: str, n: int) -> None:
-        found.update({f"{key}.weight": (n,), f"{key}.bias": (n,)})
-
+    layers: list[tuple[str, int, int]] = []  # weight (out, in) and bias
+    norms: list[tuple[str, int]] = []
     if name == "xor":
-        linear("0", 2, 4), linear("2", 4, 1)
+        layers = [("0", 2, 4), ("2", 4, 1)]
     elif name == "mlp":
-        linear("0", 784, 128), linear("3", 128, 10)
+        layers = [("0", 784, 128), ("3", 128, 10)]
     elif name == "mlp1024":
-        linear("0", 784, 1024), linear("2", 1024, 1024), linear("4", 1024, 10)
+        layers = [("0", 784, 1024), ("2", 1024, 1024), ("4", 1024, 10)]
     elif name == "cnn":
         found.update({"0.weight": (32, 1, 3, 3), "0.bias": (32,)})
-        linear("4", 5408, 128), linear("6", 128, 10)
+        layers = [("4", 5408, 128), ("6", 128, 10)]
     elif name == "lstm":
         found.update({"embed.weight": (VOCAB, 64), "lstm.weight_ih_l0": (512, 64), "lstm.weight_hh_l0": (512, 128)})
         found.update({"lstm.bias_ih_l0": (512,), "lstm.bias_hh_l0": (512,)})
-        linear("head", 128, VOCAB)
+        layers = [("head", 128, VOCAB)]
     elif name == "gpt":
         found.update({"tok.weight": (VOCAB, WIDTH), "pos.weight": (CONTEXT, WIDTH)})
+        layers, norms = [("head", WIDTH, VOCAB)], [("norm", WIDTH)]
         for i in range(4):
-            norm(f"blocks.{i}.n1", WIDTH), linear(f"blocks.{i}.qkv", WIDTH, 3 * WIDTH), linear(f"blocks.{i}.out", WIDTH, WIDTH)
-            norm(f"blocks.{i}.n2", WIDTH), linear(f"blocks.{i}.up", WIDTH, 4 * WIDTH), linear(f"blocks.{i}.down", 4 * WIDTH, WIDTH)
-        norm("norm", WIDTH), linear("head", WIDTH, VOCAB)
+            norms += [(f"blocks.{i}.n1", WIDTH), (f"blocks.{i}.n2", WIDTH)]
+            layers += [(f"blocks.{i}.qkv", WIDTH, 3 * WIDTH), (f"blocks.{i}.out", WIDTH, WIDTH)]
+            layers += [(f"blocks.{i}.up", WIDTH, 4 * WIDTH), (f"blocks.{i}.down", 4 * WIDTH, WIDTH)]
     else:
         found["0.weight"] = (64, 3, 3, 3)
-        norm("1", 64)
+        layers, norms = [("13", 512, 10)], [("1", 64)]
         for i, (cin, cout, _) in enumerate(BLOCKS, 3):
             found.update({f"{i}.c1.weight": (cout, cin, 3, 3), f"{i}.c2.weight": (cout, cout, 3, 3)})
-            norm(f"{i}.b1", cout), norm(f"{i}.b2", cout)
+            norms += [(f"{i}.b1", cout), (f"{i}.b2", cout)]
             if cin != cout:
                 found[f"{i}.c3.weight"] = (cout, cin, 1, 1)
-                norm(f"{i}.b3", cout)
-        linear("13", 512, 10)
+                norms.append((f"{i}.b3", cout))
+    for key, i, o in layers:
+        found.update({f"{key}.weight": (o, i), f"{key}.bias": (o,)})
+    for key, n in norms:
+        found.update({f"{key}.weight": (n,), f"{key}.bias": (n,)})
     return found
 
 
@@ -184,6 +184,4 @@ def build(name: str, dropout: float) -> Any:
         nonlocal state
         loss, state = step(state, x, y)
         return loss
-
-    run.state = lambda: state  # type: ignore[attr-defined]
     return run
