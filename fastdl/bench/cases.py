@@ -213,7 +213,7 @@ def _ops() -> list[Case]:
 
 def _sweep() -> list[Case]:
     cases = []
-    for batch in (1, 8):
+    for batch in (2, 8):
         for cin, cout in ((3, 16), (16, 16), (16, 33), (32, 64), (64, 64), (64, 128), (96, 24), (128, 128)):
             for size in (7, 15, 28):
                 for kernel, stride in ((1, 1), (3, 1), (3, 2), (5, 1)):

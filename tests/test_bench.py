@@ -1,0 +1,235 @@
+"""`fastdl bench`: the engines agree, failures stay in their cell, files and reports are what they promise. No times are asserted."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastdl.bench.cases import STEPS, Case, all_cases, conv, engines_of, gemm, pool
+from fastdl.bench.compare import compare, show
+from fastdl.bench.report import page
+from fastdl.bench.runner import Settings, Worker, compare_answers, difference, environment, finish, limit, run, select, tolerance
+from fastdl.bench.worker import Engine, checked
+from fastdl.cli import main
+
+PEERS = [e for e in ("numpy", "torch", "jax") if importlib.util.find_spec(e)]
+QUICK = Settings(engines=("fastdl", "numpy"), seconds=0.01, warm=0.0, rounds=2)
+SMALL = [
+    gemm(3, 5, 4), gemm(3, 5, 4, "NT"), gemm(3, 5, 4, "TN"), gemm(2, 3, 4, "NT", (2,)), conv(2, 3, 7, 4, 3), conv(1, 4, 8, 4, 3, 2, groups=4),
+    conv(2, 1, 6, 3, 3, padding=0, first=True), conv(1, 2, 9, 3, 3, dilation=2), pool("max", 1, 2, 6, 3, 2, 1), pool("avg", 1, 2, 6, 2, 2),
+]  # fmt: skip
+BIG = ("matmul", "bmm", "conv", "pool", "Adam")  # their families have small samples above
+
+
+def shrunk() -> list[Case]:
+    """The cases of the table that are small as they are."""
+    return [c for c in all_cases() if c.suite == "ops" and c.check and c.bytes < 1e5 and not any(b in c.name for b in BIG)]
+
+
+@pytest.fixture(scope="module")
+def engines() -> dict[str, Engine]:
+    return {name: Engine(name, 1) for name in ("fastdl", *PEERS)}
+
+
+@pytest.mark.parametrize("case", [*SMALL, *shrunk()], ids=lambda c: c.name)
+def test_engines_agree(engines: dict[str, Engine], case: Case) -> None:
+    found = {e: checked(engines[e], case) for e in engines if e in engines_of(case)}
+    ours = found.pop("fastdl")
+    assert len(ours) == 1 + len(case.grad) and ours[0]["values"]
+    for theirs in found.values():
+        assert difference(ours, theirs) <= tolerance(case)
+
+
+@pytest.mark.parametrize("step", ["xor", "mlp"])
+def test_steps_agree(engines: dict[str, Engine], step: str) -> None:
+    case = next(c for c in all_cases() if c.name == step)
+    ours = checked(engines["fastdl"], case)
+    losses = [part["values"][0] for part in ours]
+    assert len(losses) == 3 and losses[2] < losses[0]
+    for peer in set(PEERS) & engines_of(case):
+        assert difference(ours, checked(engines[peer], case)) <= tolerance(case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", list(STEPS))
+def test_all_steps_agree(engines: dict[str, Engine], step: str) -> None:
+    test_steps_agree(engines, step)
+
+
+def test_models_have_the_parameters_that_jax_expects() -> None:
+    pytest.importorskip("jax")
+    from fastdl.bench.steps import fastdl_library, model
+    from fastdl.bench.steps_jax import parameters
+
+    for step in STEPS:
+        ours = {k: tuple(p.shape) for k, p in model(step, fastdl_library(False), 0.0).named_parameters()}
+        assert ours == parameters(step), step
+
+
+def test_cases() -> None:
+    cases = all_cases()
+    names = [c.name for c in cases]
+    assert len(set(names)) == len(names)
+    assert sum(c.suite == "conv-sweep" for c in cases) >= 200
+    assert [c.name for c in cases if c.suite == "steps"] == ["xor", "mlp", "mlp1024", "cnn", "lstm", "gpt", "resnet18"]
+    assert all({"fastdl", "torch", "jax"} <= engines_of(c) for c in cases)
+    assert {c.name for c in select("ops", ["matmul 16 NN", "ADAM"])} >= {"matmul 16 NN", "Adam 10,000,000 parameters (torch: fused)"}
+    small = conv(2, 4, 8, 6, 3, 2, groups=2)  # 4 x 4 positions, 6 channels, 2 x 9 products each; forward and two gradients
+    assert small.flops == 3 * 2 * (2 * 4 * 4 * 6) * (2 * 9)
+
+
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Prescott")
+    monkeypatch.setenv("OPENBLAS_L2_SIZE", "1")
+    env = environment(3)
+    assert "OPENBLAS_CORETYPE" not in env and "OPENBLAS_L2_SIZE" not in env
+    assert {env[f"{n}_NUM_THREADS"] for n in ("FASTDL", "OMP", "MKL", "OPENBLAS")} == {"3"}
+
+
+def test_a_failing_engine_keeps_its_cell() -> None:
+    worker = Worker("numpy", 1)
+    try:
+        assert "StopIteration" in worker.ask(60, do="prepare", case="no such case", check=False)["error"]
+        assert worker.ask(60, do="hello") == {"version": np.__version__}  # the process goes on
+        worker.process.kill()
+        assert "the process ended (signal 9)" in worker.ask(60, do="hello")["error"]
+    finally:
+        worker.close()
+    cells: dict[str, Any] = {"fastdl": {"times": []}, "torch": {"times": []}}
+    part = [{"shape": [2], "values": [1.0, 2.0]}]
+    wrong = [{"shape": [2], "values": [1.0, 2.1]}]
+    answered = compare_answers(SMALL[0], {"fastdl": wrong, "torch": part}, cells)
+    assert answered["reference"] == "torch" and "differs from torch" in cells["fastdl"]["error"] and "times" in cells["torch"]
+    assert difference(part, [{"shape": [1, 2], "values": [1.0, 2.0]}]) == difference(part, [{"shape": [2], "values": [1.0, np.nan]}]) == np.inf
+
+
+def row(case: str, fastdl: float, torch: float, **more: Any) -> dict[str, Any]:
+    engines = {"fastdl": {"min": fastdl, "median": fastdl, "samples": 3}, "torch": {"min": torch, "median": torch, "samples": 3}}
+    return {"case": case, "suite": "ops", "family": "matmul", "threads": 1, "flops": 2e9, "bytes": 1e6, "engines": engines, **more}
+
+
+PEAKS = {"fp32_gflops": 100.0, "copy_gbs": 10.0, "add_gbs": 12.0}
+
+
+def test_ratios_and_shares() -> None:
+    done = finish(row("a", 0.04, 0.08), PEAKS)
+    assert done["ratio"] == done["ratios"]["torch"] == 2 and done["best_peer"] == "torch"
+    cell = done["engines"]["fastdl"]
+    assert cell["gflops"] == pytest.approx(50) and cell["share"] == pytest.approx(0.5)
+    assert limit({"flops": 0, "bytes": 12e9}, PEAKS) == pytest.approx(1)
+    alone = row("b", 1.0, 1.0)
+    alone["engines"]["torch"] = {"error": "broken"}
+    assert finish(alone, None)["ratio"] is None
+
+
+def result_of(*rows: dict[str, Any]) -> dict[str, Any]:
+    made = run([], Settings(engines=(), threads=(1,)))
+    return {**made, "roofline": {"1": PEAKS}, "versions": {"fastdl": "<1>"}, "rows": [finish(r, PEAKS) for r in rows]}
+
+
+def test_compare(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = result_of(row("same", 1, 2), row("worse", 1, 2), row("slow day", 1, 2), row("gone", 1, 2))
+    after = result_of(row("same", 1.05, 2), row("worse", 1.5, 2), row("slow day", 1.5, 3), row("new", 1, 2))
+    changes = compare(before, after)
+    assert [(c.case, c.regression) for c in changes] == [("same", False), ("worse", True), ("slow day", False)]
+    assert "1 regression" in show(changes)
+    a, b = tmp_path / "a.json", tmp_path / "b.json"
+    a.write_text(json.dumps(before))
+    b.write_text(json.dumps(after))
+    assert main(["bench", "--compare", str(a), str(b)]) == 1
+    assert "REGRESSION" in capsys.readouterr().out
+    assert main(["bench", "--compare", str(a), str(a)]) == 0
+    b.write_text("{}")
+    assert main(["bench", "--compare", str(a), str(b)]) == 2
+    assert "not a result of fastdl bench" in capsys.readouterr().err
+    assert main(["bench", "--compare", str(a), str(tmp_path / "none")]) == 2
+
+
+class _Check(HTMLParser):
+    VOID = ("meta", "br")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        assert not {"src", "href", "xlink:href"} & {k for k, _ in attrs} and tag not in ("script", "link", "iframe", "img")
+        self.seen.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_report_is_one_valid_file() -> None:
+    failed = copy.deepcopy(row("<b>&\"", 1, 2))
+    failed["engines"]["jax"] = {"error": "<script>alert(1)</script>"}
+    text = page(result_of(row("a", 0.04, 0.08), row("b", 0.08, 0.04), failed))
+    check = _Check()
+    check.feed(text)
+    assert not check.open and check.seen.count("svg") == 2 and "circle" in check.seen
+    assert "http" not in text and "@import" not in text and "url(" not in text
+    assert "&lt;b&gt;" in text and "2.00x" in text and "0.50x" in text
+    empty = page({**result_of(), "roofline": {}})
+    assert empty.endswith("</html>\n")
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, web = tmp_path / "r.json", tmp_path / "r.html"
+    arguments = ["bench", "--filter", "matmul 16 NN", "--engines", "fastdl,numpy", "--threads", "1,2", "--seconds", "0.01", "--quick", "--roofline"]
+    assert main([*arguments, "--json", str(out), "--html", str(web)]) == 0
+    text = capsys.readouterr().out
+    assert "matmul 16 NN" in text and "best peer" in text and "peaks with 2 threads" in text
+    result = json.loads(out.read_text())
+    assert result["schema"] == 1 and [r["threads"] for r in result["rows"]] == [1, 2]
+    assert result["machine"]["cpu"] and result["versions"]["numpy"] == np.__version__
+    for r in result["rows"]:
+        assert r["reference"] == "numpy" and r["errors"]["fastdl"] <= r["tolerance"]
+        assert 0 < r["engines"]["fastdl"]["min"] <= r["engines"]["fastdl"]["median"]
+    assert min(result["roofline"]["2"][k] for k in ("fp32_gflops", "fp64_gflops", "copy_gbs", "add_gbs")) > 0
+    assert "Roofline, 2 threads" in web.read_text()
+    assert main(["bench", "--list", "--suite", "steps"]) == 0
+    assert "resnet18" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, text",
+    [
+        (["--filter", "no such case"], "no case matches no such case"), (["--engines", "fastdl,tensorflow"], "'tensorflow' is not one of"),
+        (["--threads", "0"], "between 1 and 1024"), (["--threads", "two"], "not a list of integers"), (["--seconds", "nan"], "not between 0"),
+        (["--json", "no/such/folder/r.json", "--filter", "xor"], "cannot write"), (["--suite", "speed"], "invalid choice"),
+    ],
+)  # fmt: skip
+def test_wrong_arguments(arguments: list[str], text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", *arguments]) == 2
+    assert text in capsys.readouterr().err
+
+
+def test_without_peers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import fastdl.bench.runner as runner
+
+    real = importlib.util.find_spec
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name, *a: None if name in ("torch", "jax") else real(name, *a))
+    assert main(["bench", "--filter", "matmul 16 NN", "--seconds", "0.01", "--threads", "1"]) == 0
+    said = capsys.readouterr()
+    assert "No peer but NumPy is installed" in said.err and "numpy" in said.out
+    assert main(["bench", "--filter", "xor", "--engines", "torch"]) == 2
+    assert "engine torch is not installed" in capsys.readouterr().err
+
+
+def test_one_engine() -> None:
+    result = run(select("ops", ["dropout 1,048,576"]), QUICK)  # NumPy has no dropout; random results are not compared
+    [only] = result["rows"]
+    assert set(only["engines"]) == {"fastdl"} and only["ratio"] is None and only["reference"] is None
