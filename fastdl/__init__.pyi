@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from . import autograd as autograd
+from . import bench as bench
 from . import cli as cli
 from . import config as config
 from . import cuda as cuda

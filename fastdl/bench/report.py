@@ -120,7 +120,7 @@ def _table(rows: list[dict[str, Any]], roofline: bool) -> str:
                 cells.append(f'<td class="lost" title="{esc(cell["error"])}">failed</td>')
             else:
                 cells.append(f'<td title="median {duration(cell["median"])} of {cell["samples"]}">{duration(cell["min"])}</td>')
-        ours = next((row["engines"][e] for e in ("fastdl", "fastdl-eager") if "min" in row["engines"].get(e, {})), {})
+        ours: dict[str, Any] = next((row["engines"][e] for e in ("fastdl", "fastdl-eager") if "min" in row["engines"].get(e, {})), {})
         cells.append(f"<td>{ours['gflops']:.1f}</td>" if ours and row["flops"] else "<td></td>")
         cells.append(f"<td>{ours['gbs']:.1f}</td>" if ours and row["bytes"] else "<td></td>")
         if roofline:

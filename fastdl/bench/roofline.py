@@ -33,7 +33,7 @@ def flops(kind: str, seconds: float, threads: int, together: Callable) -> float:
     if not each:
         return 0.0
     rounds = 1
-    while best(0, partial(_C.measure_peak, kind, rounds)) < 0.005:  # long enough to pay for waking the threads
+    while best(0, partial(_C.measure_peak, kind, rounds)) < 0.002:  # pays for waking the threads; short enough to fit between two interruptions
         rounds *= 2
     return threads * rounds * each / best(seconds, together(lambda _: _C.measure_peak(kind, rounds)))
 

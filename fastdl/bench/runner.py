@@ -253,6 +253,15 @@ def limit(row: dict[str, Any], roofline: dict[str, Any]) -> float:
     return max(row["flops"] / peak / 1e9 if peak else 0.0, row["bytes"] / memory / 1e9 if memory else 0.0)
 
 
+def measure_peaks(workers: Workers, settings: Settings) -> dict[str, Any]:
+    return workers.get("fastdl").ask(REPLY_TIMEOUT + 10 * settings.seconds, do="roofline", threads=workers.threads, seconds=2 * settings.seconds)
+
+
+def highest(a: dict[str, Any], b: dict[str, Any]) -> dict[str, Any]:
+    """Of each peak the higher of two measurements."""
+    return {**a, **b, **{k: max(v, b.get(k, 0.0)) for k, v in a.items() if isinstance(v, float)}}
+
+
 def cpu_name() -> str:
     with contextlib.suppress(OSError), open("/proc/cpuinfo") as lines:
         for line in lines:
@@ -300,15 +309,17 @@ def run(cases: list[Case], settings: Settings, show: Callable[[dict[str, Any]], 
     }  # fmt: skip
     for threads in settings.threads:
         with Workers(threads) as workers:
-            roofline = None
-            if settings.roofline:
-                roofline = workers.get("fastdl").ask(REPLY_TIMEOUT + 10 * settings.seconds, do="roofline", threads=threads, seconds=settings.seconds * 2)
-                result["roofline"][str(threads)] = roofline
             for engine in settings.engines:
                 reply = workers.get(engine).ask(PREPARE_TIMEOUT, do="hello")
                 result["versions"][engine] = reply.get("version") or reply["error"]
+            peaks = measure_peaks(workers, settings) if settings.roofline else None
+            first = len(result["rows"])
             for case in cases:
-                row = finish(run_case(case, settings, workers), roofline)
+                row = finish(run_case(case, settings, workers), peaks)
                 result["rows"].append(row)
                 show(row)
+            if peaks is not None:  # measured again: a busy machine lowers a peak, nothing raises it
+                result["roofline"][str(threads)] = peaks = highest(peaks, measure_peaks(workers, settings))
+                for row in result["rows"][first:]:
+                    finish(row, peaks)
     return result

@@ -25,7 +25,7 @@ def data(name: str) -> tuple[np.ndarray, np.ndarray]:
     if name == "xor":
         return np.array([[0, 0], [0, 1], [1, 0], [1, 1]], "f"), np.array([[0], [1], [1], [0]], "f")
     if name in ("lstm", "gpt"):
-        shape = (32, 100) if name == "lstm" else (8, CONTEXT)
+        shape: tuple[int, ...] = (32, 100) if name == "lstm" else (8, CONTEXT)
         return rng.integers(0, VOCAB, shape), rng.integers(0, VOCAB, shape)
     shape = {"mlp": (64, 784), "mlp1024": (128, 784), "cnn": (64, 1, 28, 28), "resnet18": (16, 3, 32, 32)}[name]
     return rng.standard_normal(shape).astype("f"), rng.integers(0, 10, shape[0])
