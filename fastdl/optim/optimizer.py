@@ -28,6 +28,11 @@ class _Hyper:
         self.counter = self.tensor[len(values) :]
 
     def write(self, values: list[float]) -> None:
+        if _C.recording():
+            raise fd.CaptureError(
+                "param_groups: a captured function must not change settings of an optimiser (a scheduler's step does): replays would not "
+                "change them again; do it outside, between the calls"
+            )
         self.host[:-1] = values
         if not self.shared:
             with fd.no_grad():
@@ -83,6 +88,7 @@ class _Slot:
         self.place(hyper, None)
 
     def place(self, hyper: _Hyper, arrays: tuple[Any, ...] | None) -> None:
+        _C.structure_changed()  # captured steps hold what was here before
         self.hyper = hyper
         self.args = None if arrays is None else (*arrays, hyper.tensor)  # what the kernel gets after parameter and gradient
 
