@@ -38,6 +38,8 @@ class Generator:
     """
 
     def __init__(self, seed: int | None = None) -> None:
+        if seed is None and _capture is not None:
+            raise CaptureError("Generator: a captured function would get the same fresh seed at every call; make the Generator outside")
         self.manual_seed(int.from_bytes(os.urandom(8), "little") if seed is None else seed)
 
     def manual_seed(self, seed: int) -> Generator:

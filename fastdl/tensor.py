@@ -61,7 +61,7 @@ def numpy(self: Tensor) -> np.ndarray:
     _need_cpu(self, "numpy")
     if self.dtype.name == "bfloat16":
         return np.asarray(self.astype("float32")).astype(self.dtype.numpy)
-    return np.asarray(memoryview(self)) if self.ndim == 0 else np.asarray(self)
+    return np.asarray(memoryview(self)) if self.ndim == 0 or _C.recording() else np.asarray(self)  # NumPy would hide a CaptureError and ask again
 
 
 def __array__(self: Tensor, dtype: Any = None, copy: bool | None = None) -> np.ndarray:

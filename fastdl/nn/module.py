@@ -37,6 +37,7 @@ class HookHandle:
 
     def remove(self) -> None:
         self._table.pop(self._key, None)
+        _C.structure_changed()
         self._module._drop_empty_hooks()
 
 
@@ -138,6 +139,7 @@ class Module:
         return self._register_hook("after", hook)
 
     def _register_hook(self, when: str, hook: Callable[..., Any]) -> HookHandle:
+        _C.structure_changed()  # captured steps were recorded without the hook
         if self._hooks is None:
             self.__dict__["_hooks"] = _Hooks()
         hooks = self._hooks
