@@ -19,12 +19,14 @@ from . import cuda as cuda
 from . import data as data
 from . import dtypes as dtypes
 from . import errors as errors
+from . import graph as graph
 from . import io as io
 from . import memory as memory
 from . import nn as nn
 from . import op as op
 from . import ops as ops
 from . import optim as optim
+from . import profiler as profiler
 from . import random as random
 from . import typing as typing
 from ._C import Tensor as Tensor
@@ -62,6 +64,7 @@ from .errors import GradError as GradError
 from .errors import IndexError_ as IndexError
 from .errors import OutOfMemoryError as OutOfMemoryError
 from .errors import ShapeError as ShapeError
+from .graph import compile as compile
 from .io.checkpoint import load_checkpoint as load_checkpoint
 from .io.checkpoint import save_checkpoint as save_checkpoint
 from .io.tensors import load as load

@@ -87,10 +87,8 @@ def _frozen_values(fn: Callable[..., Any]) -> list[tuple[Callable[[], Any], Any]
             continue
         if isinstance(value, _SCALARS):
             found.append((functools.partial(getattr, cell, "cell_contents", None), value))
-    for name in code.co_names:
-        if isinstance(fn.__globals__.get(name, fn), _SCALARS):
-            found.append((functools.partial(fn.__globals__.get, name), fn.__globals__[name]))
-    return found
+    names = [name for name in code.co_names if isinstance(fn.__globals__.get(name, fn), _SCALARS)]
+    return found + [(functools.partial(fn.__globals__.get, name), fn.__globals__[name]) for name in names]
 
 
 def _python_random_state() -> tuple[Any, ...]:
@@ -255,7 +253,7 @@ class Compiled:
 
 def _observe_modules(into: list[Any] | None) -> list[Any] | None:
     """Modules that are called are noted in `into` from now on; returns what was set before."""
-    module = sys.modules.get("fastdl.nn.module")
+    module: Any = sys.modules.get("fastdl.nn.module")
     if module is None:
         return None
     before = module._called

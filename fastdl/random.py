@@ -15,7 +15,6 @@ from .dtypes import DTypeLike, dtype as _dtype, float32
 from .errors import CaptureError, DTypeError, ShapeError, TypeError_, ValueError_
 from .ops import random as _kernels
 
-
 _capture: Any = None  # what records this thread's draws, see fastdl.graph
 
 

@@ -260,7 +260,7 @@ def test_equal_generators_that_part_ways():
 
         return f, a, b
 
-    (f, a, b), (g, c, d) = make(), make()
+    (f, _a, b), (g, _c, d) = make(), make()
     f = fd.compile(f)
     for k in range(6):
         if k == 3:
@@ -337,7 +337,7 @@ def test_learning_rate_between_calls():
 
 
 def test_scheduler_inside():
-    model, optimizer, step = trainer()
+    _model, optimizer, step = trainer()
     scheduler = optim.lr_scheduler.StepLR(optimizer, 1, 0.5)
 
     @fd.compile
@@ -1342,7 +1342,7 @@ def test_graph_through_an_argument_runs_eagerly():
 
 def test_saved_values_are_protected():
     """A graph from before a replay that changes what it saved says so in backward."""
-    model, optimizer, step = trainer()
+    model, _optimizer, step = trainer()
     step = fd.compile(step)
     call(step, fd.array(X))
     y = fd.square(model(fd.array(X))).sum()
@@ -1591,7 +1591,7 @@ def test_work_of_another_thread_inside():
 
 
 def test_garbage_collection_while_recording():
-    model, optimizer, step = trainer()
+    _model, _optimizer, step = trainer()
 
     @fd.compile
     def f(x):
@@ -1601,7 +1601,7 @@ def test_garbage_collection_while_recording():
         gc.collect()
         return loss
 
-    twin, _, eager = trainer()
+    _twin, _, eager = trainer()
     for _ in range(5):
         same(f(fd.array(X)), eager(fd.array(X)))
     assert f.programs == 1

@@ -197,6 +197,17 @@ def extension_functions() -> list[str]:
     return lines
 
 
+def capture_class() -> list[str]:
+    """fastdl.graph's recorded calls: a class of pybind11, whose docstrings hold the signatures."""
+    lines = ["class Capture:", f'    """{_C.Capture.__doc__}"""', "    def __init__(self) -> None: ..."]
+    for name, fn in sorted(vars(_C.Capture).items()):
+        if not name.startswith("_"):
+            names = re.findall(r"(\w+): ", fn.__doc__.splitlines()[0])[1:]
+            rest = "".join(f", {n}: Any = ..." if n == "timed" else f", {n}: Any" for n in names)
+            lines.append(f"    def {name}(self{rest}) -> Any: ...")
+    return lines
+
+
 def extension_stub() -> str:
     lines = [
         HEAD.format("The compiled core."),
@@ -220,6 +231,8 @@ def extension_stub() -> str:
         "    def __init__(self, *args: Any) -> None: ...",
         "    def __call__(self, *args: Any, **kwargs: Any) -> Any: ...",
         "    def __get__(self, instance: Any, owner: Any = None) -> Any: ...",
+        "",
+        *capture_class(),
         "",
         *extension_functions(),
     ]
