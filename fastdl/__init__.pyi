@@ -28,6 +28,7 @@ from . import ops as ops
 from . import optim as optim
 from . import profiler as profiler
 from . import random as random
+from . import sklearn as sklearn
 from . import typing as typing
 from ._C import Tensor as Tensor
 from .autograd import checkpoint as checkpoint

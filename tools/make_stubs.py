@@ -240,8 +240,9 @@ def extension_stub() -> str:
 
 
 def package_stub() -> str:
-    names = [n for n in sorted(dir(fastdl)) if not n.startswith("_") or n == "__version__"]
     shipped = {m.name for m in pkgutil.iter_modules(fastdl.__path__) if not m.name.startswith("_")}
+    # Modules are listed from the folder: importing them here could need packages that are optional.
+    names = [n for n in sorted(dir(fastdl)) if (not n.startswith("_") or n == "__version__") and n not in fastdl._LAZY]
     imports, aliases, functions, constants = [], [], [], []
     for name in names:
         try:
