@@ -420,7 +420,7 @@ class Classifier(ClassifierMixin, _Estimator):
     >>> from sklearn.pipeline import make_pipeline
     >>> from sklearn.preprocessing import StandardScaler
     >>> X, y = load_iris(return_X_y=True)
-    >>> model = make_pipeline(StandardScaler(), Classifier(max_iter=100, tol=None, random_state=0)).fit(X, y)
+    >>> model = make_pipeline(StandardScaler(), Classifier(learning_rate_init=0.01, random_state=0)).fit(X, y)
     >>> bool(model.score(X, y) > 0.95)
     True
     """

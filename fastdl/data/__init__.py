@@ -6,15 +6,17 @@ from .generators import make_blobs, make_circles, make_moons, make_spirals, make
 from .idx import read_idx, read_npz
 from .loader import DataLoader
 from .sources import FASHION_CLASSES, load_digits, load_fashion_mnist, load_hamlet
-from .transforms import Compose, Normalize, RandomCrop, RandomHorizontalFlip, RandomShift, Transform
+from .transforms import Compose, Cutout, Mixup, Normalize, RandomCrop, RandomHorizontalFlip, RandomShift, Transform
 
 __all__ = [
     "FASHION_CLASSES",
     "Compose",
     "ConcatDataset",
+    "Cutout",
     "DataLoader",
     "Dataset",
     "MapDataset",
+    "Mixup",
     "Normalize",
     "RandomCrop",
     "RandomHorizontalFlip",

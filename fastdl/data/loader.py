@@ -33,7 +33,8 @@ class DataLoader:
     transform : callable, optional
         Applied to the inputs of each batch (the first array). Transforms of `fastdl.data` get a generator of that batch's own.
     collate_fn : callable, optional
-        Applied to the whole batch (whatever the dataset returns), after `transform`.
+        Applied to the whole batch (whatever the dataset returns), after `transform`; a transform of `fastdl.data` such as
+        :class:`~fastdl.data.Mixup` gets a generator of that batch's own here, too.
     num_workers : int
         Threads that prepare batches ahead; 0 prepares each batch when it is asked for.
     prefetch_factor : int
@@ -150,6 +151,8 @@ class DataLoader:
         batch = self.dataset[order[number * self.batch_size : (number + 1) * self.batch_size]]
         if self.transform is not None:
             batch = self._transformed(batch, epoch, number)
+        if isinstance(self.collate_fn, Transform):
+            return self.collate_fn(batch, rng=np.random.Generator(np.random.PCG64([self.seed, epoch, number, 1])))
         return self.collate_fn(batch) if self.collate_fn is not None else batch
 
     def _transformed(self, batch: Any, epoch: int, number: int) -> Any:

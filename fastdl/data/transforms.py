@@ -127,6 +127,79 @@ def _crop(x: np.ndarray, h: int, w: int, padding: int, fill: float, rng: np.rand
     return windows[np.arange(n), top, left]
 
 
+class Cutout(Transform):
+    """Fill `holes` random squares of `size` pixels in each image with `fill` (DeVries and Taylor, 2017).
+
+    Centres are anywhere in the image, so that squares at its edge are cut off.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl.data import Cutout
+    >>> x = Cutout(4, rng=0)(np.ones((5, 1, 16, 16), np.float32))
+    >>> bool((x == 0).any()), x.shape
+    (True, (5, 1, 16, 16))
+    """
+
+    def __init__(self, size: int, holes: int = 1, fill: float = 0.0, rng: RngLike = None) -> None:
+        super().__init__(rng)
+        if size < 1 or holes < 1:
+            raise ValueError(f"Cutout: size and holes must be >= 1; got {size} and {holes}")
+        self.size, self.holes, self.fill = int(size), int(holes), fill
+
+    def apply(self, x: Any, rng: np.random.Generator) -> np.ndarray:
+        x = _images(x, "Cutout")
+        h, w = x.shape[-2:]
+        covered = np.zeros((len(x), h, w), bool)
+        for _ in range(self.holes):
+            top = rng.integers(0, h, (len(x), 1)) - self.size // 2
+            left = rng.integers(0, w, (len(x), 1)) - self.size // 2
+            rows = (np.arange(h) >= top) & (np.arange(h) < top + self.size)
+            columns = (np.arange(w) >= left) & (np.arange(w) < left + self.size)
+            covered |= rows[:, :, None] & columns[:, None, :]
+        return np.where(covered.reshape(len(x), *(1,) * (x.ndim - 3), h, w), np.asarray(self.fill, x.dtype), x)
+
+
+class Mixup(Transform):
+    """Blend each example of a batch (inputs, labels) with another one, labels alike (Zhang et al., 2018).
+
+    The labels become probabilities (N, classes), which `cross_entropy` takes. In a DataLoader: `collate_fn=Mixup(10)`.
+
+    Parameters
+    ----------
+    classes : int
+    alpha : float
+        The share of the first example is drawn from Beta(alpha, alpha), once per example.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastdl.data import Mixup
+    >>> x, y = Mixup(3, rng=0)((np.ones((4, 2), np.float32), np.array([0, 1, 2, 0])))
+    >>> x.shape, y.shape, y.sum(1).round(6).tolist()
+    ((4, 2), (4, 3), [1.0, 1.0, 1.0, 1.0])
+    """
+
+    def __init__(self, classes: int, alpha: float = 0.2, rng: RngLike = None) -> None:
+        super().__init__(rng)
+        if classes < 1 or not alpha > 0:
+            raise ValueError(f"Mixup: need classes >= 1 and alpha > 0; got {classes} and {alpha}")
+        self.classes, self.alpha = int(classes), float(alpha)
+
+    def apply(self, x: Any, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        if not isinstance(x, (tuple, list)) or len(x) != 2:
+            raise ValueError("Mixup: got one array; need a batch (inputs, labels), so use it as a DataLoader's collate_fn")
+        inputs, labels = np.asarray(x[0]), np.asarray(x[1])
+        if labels.ndim != 1 or labels.dtype.kind not in "iu" or (len(labels) and not 0 <= labels.min() <= labels.max() < self.classes):
+            raise ValueError(f"Mixup: labels are {labels.dtype} {labels.shape}; need integers (N,) in 0 .. {self.classes - 1}")
+        if inputs.dtype.kind != "f":
+            inputs = inputs.astype(np.float32)
+        one_hot = np.eye(self.classes, dtype=inputs.dtype)[labels]
+        share = rng.beta(self.alpha, self.alpha, len(labels)).astype(inputs.dtype)
+        other = rng.permutation(len(labels))
+        return tuple(a * w + a[other] * (1 - w) for a in (inputs, one_hot) for w in [share.reshape(-1, *(1,) * (a.ndim - 1))])
+
+
 class Normalize(Transform):
     """(x - mean) / std per channel: `mean` and `std` are numbers or have one entry per channel of (N, C, ...).
 

@@ -201,6 +201,44 @@ def kl_div(input: Tensor, target: Tensor, reduction: str = "mean", log_target: b
     return _reduce(loss, reduction)
 
 
+def distillation_loss(
+    input: Tensor, teacher: Tensor, target: Tensor | None = None, temperature: float = 2.0, alpha: float = 0.5, reduction: str = "mean"
+) -> Tensor:
+    """What a student learns from a teacher's logits and, in part, from the true classes (Hinton, Vinyals and Dean, 2015).
+
+    Parameters
+    ----------
+    input, teacher : Tensor
+        Logits (N, C); the teacher's get no gradient.
+    target : Tensor, optional
+        Classes (N) or probabilities (N, C); without them only the teacher counts.
+    temperature : float
+        Both softmaxes are of logits / temperature; the divergence is scaled by its square, so that gradients keep their size.
+    alpha : float
+        Weight of the teacher, in [0, 1]; the cross entropy with `target` has 1 - alpha.
+    reduction : {"mean", "sum", "none"}
+        Over the rows.
+
+    Examples
+    --------
+    >>> import fastdl as fd
+    >>> from fastdl.nn import functional as F
+    >>> z = fd.array([[2.0, 0.0, -1.0]])
+    >>> F.distillation_loss(z, z).item()
+    0.0
+    """
+    _same_shape("distillation_loss", input, teacher)
+    if input.ndim != 2:
+        raise fd.ShapeError(f"distillation_loss: logits are {tuple(input.shape)}; need (N, C)")
+    if not temperature > 0 or not 0 <= alpha <= 1:
+        raise ValueError(f"distillation_loss: need temperature > 0 and alpha in [0, 1]; got {temperature} and {alpha}")
+    soft = fd.log_softmax(teacher.detach() / temperature, 1)
+    loss = kl_div(fd.log_softmax(input / temperature, 1), soft, "none", log_target=True).sum(axis=1) * temperature**2
+    if target is not None:
+        loss = alpha * loss + (1 - alpha) * cross_entropy(input, target, reduction="none")
+    return _reduce(loss, reduction)
+
+
 def soft_margin_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """log(1 + exp(-target * input)), targets -1 and 1."""
     _same_shape("soft_margin_loss", input, target)

@@ -11,12 +11,14 @@ import numpy as np
 import fastdl as fd
 from fastdl import Tensor
 
+from ._dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from ._losses import (
     binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cosine_embedding_loss,
     cosine_similarity,
     cross_entropy,
+    distillation_loss,
     gaussian_nll_loss,
     hinge_embedding_loss,
     huber_loss,
@@ -39,6 +41,7 @@ __all__ = [
     "adaptive_avg_pool2d",
     "adaptive_max_pool1d",
     "adaptive_max_pool2d",
+    "alpha_dropout",
     "avg_pool1d",
     "avg_pool2d",
     "batch_norm",
@@ -51,10 +54,14 @@ __all__ = [
     "cosine_embedding_loss",
     "cosine_similarity",
     "cross_entropy",
+    "distillation_loss",
     "dropout",
+    "dropout1d",
     "dropout2d",
+    "dropout3d",
     "elu",
     "embedding",
+    "feature_alpha_dropout",
     "gaussian_nll_loss",
     "gelu",
     "glu",
@@ -532,25 +539,3 @@ def rms_norm(input: Tensor, normalized_shape: Sequence[int], weight: Tensor | No
     axes = tuple(range(-len(shape), 0))
     y = input * fd.rsqrt(fd.square(input).mean(axis=axes, keepdims=True) + eps)
     return y if weight is None else y * weight
-
-
-def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, rng: Any = None) -> Tensor:
-    """Zero each element with probability p and scale the rest by 1 / (1 - p); nothing when not training."""
-    _check_probability(p)
-    if not training or p == 0:
-        return input
-    return fd.dropout(input, p, *fd.random.as_generator(rng).take(input.size))
-
-
-def dropout2d(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False, rng: Any = None) -> Tensor:
-    """Dropout of whole channels of (N, C, ...)."""
-    _check_probability(p)
-    if not training or p == 0:
-        return input
-    mask = fd.ones((*input.shape[:2],) + (1,) * (input.ndim - 2), dtype=input.dtype, device=input.device)
-    return input * fd.dropout(mask, p, *fd.random.as_generator(rng).take(mask.size))
-
-
-def _check_probability(p: float) -> None:
-    if not 0 <= p <= 1:
-        raise ValueError(f"dropout: p must be in [0, 1]; got {p}")

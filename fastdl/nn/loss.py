@@ -151,6 +151,18 @@ class KLDivLoss(_Loss):
         return F.kl_div(input, target, self.reduction, self.log_target)
 
 
+class DistillationLoss(_Loss):
+    """What a student's logits lose against a teacher's and the true classes; see :func:`~fastdl.nn.functional.distillation_loss`."""
+
+    def __init__(self, temperature: float = 2.0, alpha: float = 0.5, reduction: str = "mean") -> None:
+        super().__init__(reduction)
+        self.temperature = temperature
+        self.alpha = alpha
+
+    def forward(self, input: Tensor, teacher: Tensor, target: Tensor | None = None) -> Tensor:
+        return F.distillation_loss(input, teacher, target, self.temperature, self.alpha, self.reduction)
+
+
 class SoftMarginLoss(_Loss):
     """log(1 + exp(-target * input)), targets -1 and 1."""
 
