@@ -30,6 +30,7 @@ from . import profiler as profiler
 from . import random as random
 from . import sklearn as sklearn
 from . import typing as typing
+from . import visual as visual
 from ._C import Tensor as Tensor
 from .autograd import checkpoint as checkpoint
 from .autograd import custom_vjp as custom_vjp
@@ -70,6 +71,7 @@ from .io.checkpoint import load_checkpoint as load_checkpoint
 from .io.checkpoint import save_checkpoint as save_checkpoint
 from .io.tensors import load as load
 from .io.tensors import save as save
+from .nn.summaries import summary as summary
 from .ops.creation import arange as arange
 from .ops.creation import array as array
 from .ops.creation import asarray as asarray

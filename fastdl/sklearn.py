@@ -433,30 +433,9 @@ class Classifier(ClassifierMixin, _Estimator):
         label_smoothing: float = 0.0, max_grad_norm: float | None = None, warm_start: bool = False, random_state: Any = None,
         dtype: str | None = None, device: Any = None, verbose: bool = False,
     ) -> None:  # fmt: skip
-        self.module = module
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.dropout = dropout
-        self.loss = loss
-        self.optimizer = optimizer
-        self.optimizer_params = optimizer_params
-        self.learning_rate_init = learning_rate_init
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.tol = tol
-        self.n_iter_no_change = n_iter_no_change
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.class_weight = class_weight
-        self.label_smoothing = label_smoothing
-        self.max_grad_norm = max_grad_norm
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.dtype = dtype
-        self.device = device
-        self.verbose = verbose
+        settings = dict(locals())
+        del settings["self"]
+        self.__dict__.update(settings)
 
     def partial_fit(self, X: Any, y: Any, classes: Any = None, sample_weight: Any = None) -> Classifier:
         """One epoch over the given rows, from where the last call stopped; the first call needs all `classes`."""
@@ -569,28 +548,9 @@ class Regressor(RegressorMixin, _Estimator):
         n_iter_no_change: int = 10, early_stopping: bool = False, validation_fraction: float = 0.1, max_grad_norm: float | None = None,
         warm_start: bool = False, random_state: Any = None, dtype: str | None = None, device: Any = None, verbose: bool = False,
     ) -> None:  # fmt: skip
-        self.module = module
-        self.hidden_layer_sizes = hidden_layer_sizes
-        self.activation = activation
-        self.dropout = dropout
-        self.loss = loss
-        self.optimizer = optimizer
-        self.optimizer_params = optimizer_params
-        self.learning_rate_init = learning_rate_init
-        self.alpha = alpha
-        self.batch_size = batch_size
-        self.max_iter = max_iter
-        self.shuffle = shuffle
-        self.tol = tol
-        self.n_iter_no_change = n_iter_no_change
-        self.early_stopping = early_stopping
-        self.validation_fraction = validation_fraction
-        self.max_grad_norm = max_grad_norm
-        self.warm_start = warm_start
-        self.random_state = random_state
-        self.dtype = dtype
-        self.device = device
-        self.verbose = verbose
+        settings = dict(locals())
+        del settings["self"]
+        self.__dict__.update(settings)
 
     def partial_fit(self, X: Any, y: Any, sample_weight: Any = None) -> Regressor:
         """One epoch over the given rows, from where the last call stopped."""

@@ -468,6 +468,10 @@ class Module:
 
     # ---- text ----------------------------------------------------------------------------------------------------------
 
+    def summary(self, input_shape: Any, **settings: Any) -> Any:
+        """A table of the layers' output shapes, parameters and FLOPs: :func:`fastdl.summary` of this module."""
+        return fd.summary(self, input_shape, **settings)
+
     def extra_repr(self) -> str:
         """Settings shown between the parentheses of the module's repr."""
         return ""
