@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = "README.md README.zh.md CONTRIBUTING.md SECURITY.md CHANGELOG.md".split()
 FILES = [*(ROOT / name for name in PAGES), *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+NEEDS = {"sklearn": ["sklearn"], "seeing": ["matplotlib", "tensorboardX"], "sklearn_pipeline": ["sklearn"], "explain_fashion": ["matplotlib"]}
 
 
 def test_examples_of_ops():
@@ -32,6 +33,9 @@ def _blocks(path, language):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.name)
 def test_code_blocks_run(path, tmp_path, monkeypatch):
+    for package in NEEDS.get(path.stem, []):
+        pytest.importorskip(package)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
     monkeypatch.chdir(tmp_path)
     for number, code in enumerate(_blocks(path, "python")):
         exec(compile(code, f"{path.name} block {number}", "exec"), {"__name__": "block"})
@@ -68,7 +72,9 @@ def test_environment_table_is_complete():
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example(path, tmp_path):
     assert len(path.read_text().splitlines()) < 100
-    extra = ["--checkpoint", str(tmp_path / "c.safetensors")] if path.stem == "cnn_fashion" else []
+    for package in NEEDS.get(path.stem, []):
+        pytest.importorskip(package)
+    extra = {"cnn_fashion": ["--checkpoint", str(tmp_path / "c.safetensors")], "explain_fashion": ["--out", str(tmp_path)]}.get(path.stem, [])
     run = subprocess.run([sys.executable, str(path), "--tiny", *extra], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert run.returncode == 0, run.stderr
     assert run.stdout

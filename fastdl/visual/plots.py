@@ -73,7 +73,8 @@ def plot_history(history: Any, *, log: bool = False) -> Any:
         for name in sorted(names, key=lambda n: n.startswith("val_")):
             held_out = name.startswith("val_")
             epochs = range(1, len(numbers[name]) + 1)
-            axis.plot(epochs, numbers[name], "--" if held_out else "-", marker="." if len(epochs) < 40 else "", label="validation" if held_out else "training")
+            style, label = ("C1--", "validation") if held_out else ("C0-", "training")
+            axis.plot(epochs, numbers[name], style, marker="." if len(epochs) < 40 else "", label=label)
         axis.set(title=title, xlabel="epoch", yscale="log" if log and "loss" in title else "linear")
         axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
