@@ -13,13 +13,18 @@ import gc
 import logging
 import os
 import sys
+import threading
+import types
 import weakref
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, overload
 
+import numpy as np
+
 from . import _C, random as _random
 from ._C import Tensor
 from .errors import CaptureError, TypeError_
+from .ops.creation import asarray
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -28,6 +33,7 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _PASSES = ("dead_code", "constants", "common", "in_place", "fuse", "epilogue", "arena")
 _MOST_PROGRAMS = 16  # of one function; the least recently used goes
 _MOST_KEYS = 256  # calls that were seen but not recorded
+_recording = threading.Lock()
 _TRIES = 3  # recordings of one kind of call that may fail because the first calls build state
 
 
@@ -62,6 +68,15 @@ def _key(tree: Any) -> Any:
     return _static_key(tree)
 
 
+def _tensors(tree: Any) -> Any:
+    """NumPy arrays among the arguments become tensors on the same memory, in eager calls as in recorded ones."""
+    if type(tree) in (tuple, list):
+        return type(tree)([_tensors(x) for x in tree])
+    if type(tree) is dict:
+        return {k: _tensors(v) for k, v in tree.items()}
+    return asarray(tree) if isinstance(tree, np.ndarray) else tree
+
+
 def _has_graph(tree: Any) -> bool:
     if isinstance(tree, Tensor):
         return tree.grad_fn is not None
@@ -73,22 +88,29 @@ def _has_graph(tree: Any) -> bool:
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
 
 
-def _frozen_values(fn: Callable[..., Any]) -> list[tuple[Callable[[], Any], Any]]:
-    """Numbers and texts that fn reads from its module or an enclosing scope: a call with other ones is another call."""
-    fn = getattr(fn, "__func__", fn)
+def _frozen_values(fn: Callable[..., Any], seen: set[int] | None = None) -> list[tuple[Any, Any, Any]]:
+    """What fn, and the functions that it names, read from their modules and enclosing scopes: (dict or cell, name, value). A call that
+    finds other values there is another call. Modules, classes and what belongs to packages are left out."""
+    seen = set() if seen is None else seen
+    fn = getattr(fn, "__func__", getattr(fn, "fn", fn))
     code = getattr(fn, "__code__", None)
-    if code is None:
+    if code is None or id(fn) in seen or code.co_filename.startswith(_PACKAGE):
         return []
-    found: list[tuple[Callable[[], Any], Any]] = []
+    seen.add(id(fn))
+    found: list[tuple[Any, Any, Any]] = []
     for cell in getattr(fn, "__closure__", None) or ():
         try:
-            value = cell.cell_contents
+            found.append((cell, None, cell.cell_contents))
         except ValueError:  # not assigned yet
             continue
-        if isinstance(value, _SCALARS):
-            found.append((functools.partial(getattr, cell, "cell_contents", None), value))
-    names = [name for name in code.co_names if isinstance(fn.__globals__.get(name, fn), _SCALARS)]
-    return found + [(functools.partial(fn.__globals__.get, name), fn.__globals__[name]) for name in names]
+    scope = fn.__globals__
+    found += [(scope, name, scope[name]) for name in code.co_names if name in scope]
+    skipped = (types.ModuleType, type)
+    found = [entry for entry in found if not isinstance(entry[2], skipped) and not getattr(entry[2], "__module__", "").startswith("fastdl.ops")]
+    for _, _, value in list(found):
+        if isinstance(value, (types.FunctionType, Compiled)):
+            found += _frozen_values(value, seen)
+    return found
 
 
 def _python_random_state() -> tuple[Any, ...]:
@@ -108,14 +130,21 @@ class _Entry:
 
     __slots__ = ("capture", "frozen", "key", "modules")
 
-    def __init__(self, capture: Any, key: Any, modules: list[Any], frozen: list[tuple[Callable[[], Any], Any]]) -> None:
+    def __init__(self, capture: Any, key: Any, modules: list[Any], frozen: list[tuple[Any, Any, Any]]) -> None:
         self.capture = capture
         self.key = key
         self.modules = [(weakref.ref(m), training) for m, training in modules]
         self.frozen = frozen
 
     def same_values(self) -> bool:
-        return all(type(now := read()) is type(value) and now == value for read, value in self.frozen)
+        for place, name, value in self.frozen:
+            try:
+                now = place.cell_contents if name is None else place[name]
+            except (KeyError, ValueError):
+                return False
+            if now is not value and not (isinstance(value, _SCALARS) and type(now) is type(value) and now == value):
+                return False
+        return True
 
     def same_modes(self) -> bool:
         return all((m := ref()) is not None and m.training == training for ref, training in self.modules)
@@ -166,7 +195,8 @@ class Compiled:
         return len(self._entries)
 
     def _slow(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if self._off or _C.recording():  # a captured function inside another is part of it
+        args, kwargs = _tensors(args), _tensors(kwargs)
+        if self._off or _C.recording() or _C.anomaly_enabled():  # a captured function inside another is part of it
             return self.fn(*args, **kwargs)
         self._entries = [e for e in self._entries if not e.capture.stale()]
         for k, entry in enumerate(self._entries):
@@ -176,7 +206,7 @@ class Compiled:
                 if result is not NotImplemented:
                     self._entries.insert(0, self._entries.pop(k))
                     return result
-        key = (_key(args), _key(kwargs), _C.grad_enabled(), tuple([v for _, v in _frozen_values(self.fn)]))
+        key = (_key(args), _key(kwargs), _C.grad_enabled(), tuple([_static_key(v) for _, _, v in _frozen_values(self.fn)]))
         if key in self._declined or _has_graph(args) or _has_graph(kwargs):
             return self.fn(*args, **kwargs)
         count = self._seen.get(key, 0)
@@ -185,7 +215,12 @@ class Compiled:
         self._seen[key] = count + 1
         if count == 0:
             return self.fn(*args, **kwargs)
-        return self._record(args, kwargs, key, count)
+        if not _recording.acquire(blocking=False):  # another thread records: what it notes must be its own
+            return self.fn(*args, **kwargs)
+        try:
+            return self._record(args, kwargs, key, count)
+        finally:
+            _recording.release()
 
     def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any, tries: int) -> Any:
         capture = _C.Capture()

@@ -49,7 +49,7 @@ class Generator:
         if not 0 <= seed < 2**64:
             raise ValueError_(f"manual_seed: {seed} is not in 0 .. 2**64 - 1")
         self.seed, self.offset = seed, 0
-        if _capture is not None:
+        if _capture is not None and _C.recording():  # not of another thread
             _capture.note_seed(self)
         return self
 
@@ -64,7 +64,7 @@ class Generator:
     def take(self, n: int) -> tuple[int, int]:
         """Seed and offset for n elements; the stream moves on."""
         start = self.offset
-        if _capture is not None:
+        if _capture is not None and _C.recording():
             _capture.note_draw(self, self.seed, start)
         self.offset = (start + (n + 3) // 4) % 2**63
         return self.seed, start

@@ -52,6 +52,17 @@ void begin_record(Recorder* r);
 void end_record();
 inline bool recording() { return recorders && recorder; }
 
+// What happens inside is no part of the recording, such as values that Python puts into new memory.
+class Unrecorded {
+ public:
+  Unrecorded() : before_(recorder) { recorder = nullptr; }
+  Unrecorded(const Unrecorded&) = delete;
+  ~Unrecorded() { recorder = before_; }
+
+ private:
+  Recorder* before_;
+};
+
 // Hooks of allocator and launcher, called when `recorders` is not zero.
 void note_allocated(Buffer* b);
 void note_freed(Buffer* b);

@@ -85,7 +85,7 @@ bool Capture::describe(PyObject* o, Tree* tree, std::vector<TensorObject*>* foun
     found->push_back(as_tensor(o));
     return true;
   }
-  const bool tuple = PyTuple_Check(o), list = PyList_CheckExact(o);
+  const bool tuple = PyTuple_CheckExact(o) || (PyTuple_Check(o) && PyObject_HasAttrString(o, "_fields")), list = PyList_CheckExact(o);
   Py_INCREF(o);
   if (tuple || list) {
     const Py_ssize_t n = PySequence_Fast_GET_SIZE(o);
@@ -163,8 +163,15 @@ bool Capture::fits(const std::vector<TensorObject*>& found) const {
     }
     if (needs_grad(t) || t->buffer->device != a.device || !same_layout(t->view, a.view)) return false;
     if (a.leader == int(k)) {
-      for (size_t j = 0; j < k; j++)
-        if (!arguments_[j].same && found[j]->buffer == t->buffer) return false;
+      const char *lo, *hi, *from, *to;
+      extent(t->view, &lo, &hi);
+      for (size_t j = 0; j < k; j++) {
+        if (arguments_[j].same || arguments_[j].leader != int(j)) continue;
+        extent(found[j]->view, &from, &to);
+        if (found[j]->buffer == t->buffer || (from < hi && lo < to)) return false;
+      }
+      for (const Buffer* b : a.block >= 0 && program_.blocks[a.block].written ? held_ : written_)
+        if (lo < static_cast<char*>(b->data) + b->bytes && static_cast<char*>(b->data) < hi) return false;
     } else if (found[a.leader]->buffer != t->buffer || static_cast<char*>(t->view.data) - static_cast<char*>(found[a.leader]->view.data) != a.delta) {
       return false;
     }
@@ -271,7 +278,7 @@ PyObject* Capture::build(const Tree& tree, const std::vector<PyObject*>& leaves)
     else PyTuple_SET_ITEM(seq, k, o);
   }
   if (seq && tree.kind == Tree::Tuple && tree.value != reinterpret_cast<PyObject*>(&PyTuple_Type)) {  // a named tuple
-    PyObject* named = PyObject_CallObject(tree.value, seq);
+    PyObject* named = PyObject_CallObject(tree.value, seq);  // one argument per field
     Py_DECREF(seq);
     seq = named;
   }
@@ -336,6 +343,7 @@ void Capture::abort() {
   if (capturing != this) return;
   end_record();
   capturing = nullptr;
+  copy_back();
 }
 
 // Values that Python code has left in the arguments' copies go to the arguments themselves.
@@ -365,8 +373,42 @@ int Capture::count_leaks(PyObject* result) {
     for (const Grad& g : grads_) known = known || (g.leaf->grad && recorder_.block_of(as_tensor(g.leaf->grad)->buffer) == block);
     leaks += !known;
   }
+  for (const Argument& a : arguments_) {  // a copy of an argument that somebody keeps
+    if (a.block < 0) continue;
+    std::vector<const TensorObject*> seen;
+    for (const Argument& b : arguments_)
+      if (b.copy && b.copy->buffer == a.copy->buffer) seen.push_back(b.copy);
+    for (const TensorObject* t : found) {
+      bool known = t->buffer != a.copy->buffer;
+      for (const TensorObject* s : seen) known = known || s == t;
+      if (!known) seen.push_back(t);
+    }
+    leaks += a.copy->buffer->references.load() > seen.size();
+  }
   for (auto* o : converted) Py_DECREF(o);
   return leaks;
+}
+
+// Whether an argument reaches into another one's memory, or into memory that the program writes where it is.
+bool Capture::arguments_overlap() const {
+  const auto meet = [](const View& v, const char* lo, const char* hi) {
+    const char *a, *b;
+    extent(v, &a, &b);
+    return a < hi && lo < b;
+  };
+  for (const Argument& a : arguments_) {
+    if (!a.given || a.same) continue;
+    for (const Argument& b : arguments_) {
+      const char *lo, *hi;
+      if (&a == &b || !b.given || a.given->buffer == b.given->buffer) continue;
+      extent(b.given->view, &lo, &hi);
+      if (meet(a.given->view, lo, hi)) return true;
+    }
+    const bool changed = a.block >= 0 && program_.blocks[a.block].written;
+    for (const Block& b : program_.blocks)
+      if (b.kind == Block::Held && (b.written || changed) && meet(a.given->view, b.base, b.base + b.bytes)) return true;
+  }
+  return false;
 }
 
 // Ends the recording. Returns (reason or None, what the function's caller gets).
@@ -380,7 +422,10 @@ PyObject* Capture::finish(PyObject* result, const Passes& passes) {
   for (auto* o : converted) Py_DECREF(o);
   if (!converted.empty()) reason = "it returns NumPy arrays";
   for (size_t k = 0; k < arguments_.size(); k++)
-    if (arguments_[k].copy && arguments_[k].copy->grad) reason = "it gives an argument a gradient";
+    if (const TensorObject* copy = arguments_[k].copy; copy && (copy->grad || copy->requires_grad || copy->node))
+      reason = "it gives an argument a gradient, or makes it require one";
+  if (grad_enabled != grad_mode_) reason = "it leaves gradients turned on or off";
+  if (arguments_overlap()) reason = "arguments share memory with each other or with what it writes";
   std::vector<int> roles(program_.blocks.size(), 0);
   for (size_t k = 0; described && converted.empty() && k < found.size(); k++) {
     TensorObject* t = found[k];
@@ -412,6 +457,11 @@ PyObject* Capture::finish(PyObject* result, const Passes& passes) {
       TensorObject* plain = alias_tensor(t, false);
       if (plain) plain->is_view = plain->detached = false;
       leaves.push_back(as_object(plain));
+    } else if (r.window) {
+      const Argument& a = arguments_[size_t(r.argument)];
+      View v = r.view;
+      v.data = static_cast<char*>(a.given->view.data) + (static_cast<char*>(r.view.data) - a.copied_at);
+      leaves.push_back(as_object(make_view(a.given, v, nullptr, nullptr)));
     } else {
       leaves.push_back(as_object(t));
       Py_INCREF(leaves.back());
@@ -440,7 +490,6 @@ PyObject* Capture::finish(PyObject* result, const Passes& passes) {
         outputs_.push_back(int(b));
       }
   abort();
-  copy_back();
   PyObject* value = nullptr;
   if (reason || !described) {
     if (PyErr_Occurred()) PyErr_Clear();
@@ -464,7 +513,10 @@ PyObject* Capture::finish(PyObject* result, const Passes& passes) {
       s.end = s.reseeded ? offset : offset - s.start;
     }
     for (size_t b = 0; b < program_.blocks.size(); b++)
-      if (Block& block = program_.blocks[b]; block.written && block.kind == Block::Held) written_.push_back(block.buffer);
+      if (Block& block = program_.blocks[b]; block.kind == Block::Held) {
+        held_.push_back(block.buffer);
+        if (block.written) written_.push_back(block.buffer);
+      }
     try {
       program_.finish(passes);
     } catch (const Error& e) {
@@ -526,7 +578,7 @@ bool Capture::grads_fit() const {
 }
 
 PyObject* Capture::run(PyObject* args, PyObject* kwargs, bool timed) {
-  if (busy_ || recording() || structure_ != structure_version || mode_ != mode_version || grad_mode_ != grad_enabled) Py_RETURN_NOTIMPLEMENTED;
+  if (busy_ || recording() || anomaly_mode || structure_ != structure_version || mode_ != mode_version || grad_mode_ != grad_enabled) Py_RETURN_NOTIMPLEMENTED;
   std::vector<TensorObject*>& found = found_;
   found.clear();
   std::vector<PyObject*> converted;

@@ -92,6 +92,7 @@ class Capture {
   bool fits(const std::vector<TensorObject*>& found) const;
   PyObject* build(const Tree& tree, const std::vector<PyObject*>& leaves) const;
   void copy_back();
+  bool arguments_overlap() const;
   static bool state_of(PyObject* generator, uint64_t* seed, uint64_t* offset);
   bool set_streams();
   bool grads_fit() const;
@@ -106,7 +107,7 @@ class Capture {
   std::vector<Stream> streams_;
   std::vector<Draw> draws_;
   std::vector<int> outputs_;       // blocks that are new memory at every replay
-  std::vector<Buffer*> written_;   // held memory that a replay changes
+  std::vector<Buffer*> held_, written_;  // memory from outside, and what of it a replay changes
   std::vector<int> random_steps_;
   std::vector<TensorObject*> found_;
   bool busy_ = false, quick_ = false, grad_mode_ = true;

@@ -85,6 +85,7 @@ void bind_capture(py::module_& m) {
   m.def("recording", &recording);
   m.def("structure_changed", [] { structure_version++; });
   m.def("mode_changed", [] { mode_version++; });
+  m.def("anomaly_enabled", [] { return anomaly_mode; });
   m.def("start_profile", &start_profile);
   m.def("stop_profile", [] { return timings_of(stop_profile()); });
 }

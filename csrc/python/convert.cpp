@@ -427,7 +427,10 @@ static TensorObject* from_buffer(PyObject* o, int copy) {
   TensorObject* t = nullptr;
   if (copy == 0) raise(ErrorCode::Value, "asarray: the memory is read-only, so it cannot be shared; allow a copy");
   else t = empty_tensor(v.dtype, v.shape, v.ndim);
-  if (t && !copy_view(t->view, v)) Py_CLEAR(t);
+  {
+    const Unrecorded values_from_python;
+    if (t && !copy_view(t->view, v)) Py_CLEAR(t);
+  }
   release_py_buffer(buf);
   return t;
 }

@@ -6,6 +6,7 @@
 #include "core/cuda.h"
 #include "core/launch.h"
 #include "core/record.h"
+#include "capture.h"
 #include "device.h"
 
 namespace fastdl::python {
@@ -559,7 +560,7 @@ PyObject* dispatch(OpObject* op, PyObject* const* bound, TensorObject* out) {
         if (is_tensor(in.objects[k])) touch(as_tensor(in.objects[k])->buffer);
       if (out) touch(out->buffer);
       recorder->numbers(in.scalars, sizeof in.scalars);
-      if (OpId(op->op) == OpId::nonzero) fail(ErrorCode::Capture, "nonzero: the shape of the result depends on values, which a captured function must not read");
+      if (OpId(op->op) == OpId::nonzero && !check_readable(as_tensor(in.objects[0]), "nonzero")) return nullptr;
     }
     if (call.workspace > 0 && device.kind == Device::CPU) scratch = alloc_buffer(call.workspace);
     const Args args{out_views, in.views, &call.attrs, scratch ? scratch->data : nullptr, nout, in.n, nullptr, host_inputs};

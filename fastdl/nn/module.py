@@ -95,7 +95,7 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} must define forward()")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if _called is not None:
+        if _called is not None and _C.recording():
             _called.append((self, self.training))
         try:
             if self._hooks is None:
