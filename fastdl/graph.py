@@ -106,7 +106,7 @@ def _frozen_values(fn: Callable[..., Any], seen: set[int] | None = None) -> list
     scope = fn.__globals__
     found += [(scope, name, scope[name]) for name in code.co_names if name in scope]
     skipped = (types.ModuleType, type)
-    found = [entry for entry in found if not isinstance(entry[2], skipped) and not getattr(entry[2], "__module__", "").startswith("fastdl.ops")]
+    found = [entry for entry in found if not isinstance(entry[2], skipped) and not str(getattr(entry[2], "__module__", "")).startswith("fastdl.ops")]
     for _, _, value in list(found):
         if isinstance(value, (types.FunctionType, Compiled)):
             found += _frozen_values(value, seen)
@@ -227,11 +227,14 @@ class Compiled:
         modules: list[Any] = []
         frozen = _frozen_values(self.fn)
         drawn = _python_random_state()
-        new_args, new_kwargs = capture.begin(args, kwargs)
+        copies = capture.begin(args, kwargs)
+        if copies is None:  # arguments on overlapping memory
+            return self.fn(*args, **kwargs)
+        new_args, new_kwargs = copies
         before = _random._observe(capture), _observe_modules(modules)
         try:
             result = self.fn(*new_args, **new_kwargs)
-            del new_args, new_kwargs
+            del new_args, new_kwargs, copies
             if _python_random_state() != drawn:
                 raise CaptureError(
                     f"compile: {self._name} draws from Python's or NumPy's random generator; the numbers would be the same in every "

@@ -212,6 +212,7 @@ PyObject* Capture::begin(PyObject* args, PyObject* kwargs) {
         break;
       }
   }
+  if (arguments_overlap()) Py_RETURN_NONE;
   try {
     for (size_t k = 0; k < found.size(); k++) {
       Argument& a = arguments_[k];

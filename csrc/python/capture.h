@@ -29,7 +29,7 @@ class Capture {
   ~Capture();
 
   // Recording, in this order; a new reference, or nullptr with an exception.
-  PyObject* begin(PyObject* args, PyObject* kwargs);  // (args, kwargs) for the function
+  PyObject* begin(PyObject* args, PyObject* kwargs);  // (args, kwargs) for the function; None: they overlap
   int count_leaks(PyObject* result);
   PyObject* finish(PyObject* result, const Passes& passes);  // (why it cannot be replayed or None, result)
   void abort();
