@@ -115,9 +115,9 @@ void infer_pool2d_backward(Call& c) {
          shape_text(g).c_str(), Long(h), Long(w), Long(oh), Long(ow));
   if (max) check_taps(c, "taps", DType::uint8);
   const int64_t* i = c.attrs.i;
-  bool two_by_two = i[4] == 0 && i[5] == 0 && i[6] == 1 && i[7] == 1;
-  for (int k = 0; k < 4; k++) two_by_two &= i[k] == 2;
-  const bool planes = two_by_two && row_major(c, max ? c.in[1] : g);
+  // Planes have a kernel where columns stride by 1 or 2; averages of windows that overlap are faster over channels.
+  const bool simple = i[3] <= 2 && i[6] == 1 && i[7] == 1, apart = i[0] <= i[2] && i[1] <= i[3];
+  const bool planes = simple && (max || apart) && row_major(c, max ? c.in[1] : g);
   choose_layout(c, planes, max ? 2 : 1);
   const int64_t shape[] = {g.shape[0], g.shape[1], h, w};
   set_out(c, 0, c.compute, shape, 4, planes ? Layout::Contiguous : Layout::ChannelsLast);

@@ -108,7 +108,7 @@ void max_pool2d_backward_kernel(const Args& a) {
   const uint8_t* taps = a.in[1].ptr<uint8_t>();
   T* dx = a.out[0].ptr<T>();
   if constexpr (sizeof(T) > 2)
-    if (p.planes) return max_pool_2x2_planes_backward(g, taps, dx, p.n * p.c, p.h, p.w);
+    if (p.planes) return max_pool_planes_backward(g, taps, dx, p.n * p.c, p.h, p.w);
   if (tiles(p))
     return spread_tiles(p, dx, [&](T* to, int64_t at, int64_t row, int64_t columns) {
       for_channels<V::size>(p.c, [&](int64_t c, int lanes, auto count) {
@@ -177,7 +177,7 @@ void avg_pool2d_backward_kernel(const Args& a) {
   const T* g = a.in[0].ptr<T>();
   T* dx = a.out[0].ptr<T>();
   if constexpr (sizeof(T) > 2)
-    if (p.planes) return avg_pool_2x2_planes_backward(g, dx, p.n * p.c, p.h, p.w);
+    if (p.planes) return avg_pool_planes_backward(g, dx, p.n * p.c, p.h, p.w, p.with_pad);
   if (tiles(p) && p.h.in % p.h.stride == 0 && p.w.in % p.w.stride == 0)  // so that all divisors are equal
     return spread_tiles(p, dx, [&](T* to, int64_t at, int64_t, int64_t columns) {
       const V scale(W(1) / (W(p.h.kernel) * W(p.w.kernel)));
