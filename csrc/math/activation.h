@@ -137,7 +137,7 @@ FD_MATH V gelu_tanh_backward(V g, V x) {              // s + x s (1 - s) 2 u'
 template <class V>
 FD_MATH void mish_parts(V x, V e, V& numerator, V& denominator) {
   const auto negative = x < V(0);
-  const V n = e * (e + V(2)), p = fma(e, V(2), V(1));
+  const V n = fma(e, e, e + e), p = fma(e, V(2), V(1));
   numerator = select(negative, n, p);
   denominator = select(negative, n + V(2), fma(e + e, e, p));
 }
