@@ -251,7 +251,7 @@ struct MaxTerm {
     return select(Vec<I>(I(taps[at])) == Vec<I>(I(i * columns + j)), Vec<T>(g[at]), Vec<T>(0))[0];
   }
 };
-// The commonest windows, 2 x 2 side by side, need no search for the windows of an input: 1.6 times as fast.
+// The commonest windows, 2 x 2 side by side, need no search for the windows of an input.
 template <class T>
 void max_2x2_planes_backward(const T* g, const uint8_t* taps, T* dx, int64_t planes, const Axis& h, const Axis& w) {
   using V = Vec<T>;
