@@ -174,8 +174,10 @@ Buffer* alloc_device_buffer(int64_t bytes, Device device) {
 
 void copy_on(Device device, void* to, const void* from, int64_t bytes) {
   if (bytes == 0) return;
-  if (device.kind == Device::CPU) std::memcpy(to, from, size_t(bytes));
-  else cuda_check(need_cuda().copy(device.index, to, from, bytes, CudaCopy::DeviceToDevice));
+  if (device.kind == Device::CPU)
+    std::memcpy(to, from, size_t(bytes));
+  else
+    cuda_check(need_cuda().copy(device.index, to, from, bytes, CudaCopy::DeviceToDevice));
 }
 
 void extent(const View& v, const char** lo, const char** hi) {

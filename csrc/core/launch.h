@@ -1,5 +1,5 @@
-// launch: the one place where kernels are started. What a recorder of the calling thread, or a profile, wants to know of it, it learns
-// here.
+// launch: the one place where kernels are started. What a recorder of the calling thread, or a profile, wants to know of it, it
+// learns here.
 #pragma once
 #include <vector>
 

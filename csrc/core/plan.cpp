@@ -1,5 +1,5 @@
-// What is done to a recorded program before its first replay. Every pass keeps the numbers: it drops, merges or moves launches of the
-// same kernels on the same values. Each can be turned off (Passes).
+// What is done to a recorded program before its first replay. Every pass keeps the numbers: it drops, merges or moves launches of
+// the same kernels on the same values. Each can be turned off (Passes).
 #include <algorithm>
 #include <cstring>
 #include <map>
@@ -131,12 +131,15 @@ void merge_common_steps(Program& p) {
         for (int i = s.nout; pure && i < s.nout + s.nin; i++) pure = block_at(p, s, i) != at.block;
       }
       const int64_t facts[4] = {view.ndim, int64_t(view.dtype), v < s.nout ? 0 : at.block,
-                                v < s.nout ? 0 : at.block >= 0 ? at.offset * 65536 + version[at.block] : 0};
+                                v < s.nout      ? 0
+                                : at.block >= 0 ? at.offset * 65536 + version[at.block]
+                                                : 0};
       key.append(reinterpret_cast<const char*>(facts), sizeof facts);
       if (!view.given()) continue;
       key.append(reinterpret_cast<const char*>(view.shape), sizeof(int64_t) * size_t(view.ndim));
       key.append(reinterpret_cast<const char*>(view.strides), sizeof(int64_t) * size_t(view.ndim));
-      if (v >= s.nout && at.block < 0 && view.numel() > 0) key.append(static_cast<const char*>(view.data), size_t(itemsize(view.dtype)));
+      if (v >= s.nout && at.block < 0 && view.numel() > 0)
+        key.append(static_cast<const char*>(view.data), size_t(itemsize(view.dtype)));
     }
     if (pure) {
       const auto [it, fresh] = known.emplace(key, k);
@@ -164,15 +167,20 @@ void fuse_epilogues(Program& p) {
       if (s.attrs.i[linear ? 0 : 7] == 0 && block_at(p, s, 0) >= 0) product[block_at(p, s, 0)] = k;
       continue;
     }
-    const int activation = !std::strcmp(s.op->name, "relu") ? 1 : !std::strcmp(s.op->name, "sigmoid") ? 2 : !std::strcmp(s.op->name, "tanh") ? 3 : 0;
+    const int activation = !std::strcmp(s.op->name, "relu")      ? 1
+                           : !std::strcmp(s.op->name, "sigmoid") ? 2
+                           : !std::strcmp(s.op->name, "tanh")    ? 3
+                                                                 : 0;
     if (!activation || (s.compute != DType::float32 && s.compute != DType::float64)) continue;
     const int from = block_at(p, s, 1), to = block_at(p, s, 0);
     const auto it = product.find(from);
-    if (it == product.end() || to < 0 || p.blocks[from].kind != Block::Internal || written[from] != 1 || read[from] != 1 || written[to] != 1)
+    if (it == product.end() || to < 0 || p.blocks[from].kind != Block::Internal || written[from] != 1 || read[from] != 1 ||
+        written[to] != 1)
       continue;
     Step& made = p.steps[it->second];
     const uint32_t target = made.first_view;
-    if (made.compute != s.compute || !same_view(p.views[target], p.views[s.first_view + 1]) || !same_view(p.views[target], p.views[s.first_view]))
+    if (made.compute != s.compute || !same_view(p.views[target], p.views[s.first_view + 1]) ||
+        !same_view(p.views[target], p.views[s.first_view]))
       continue;
     made.attrs.i[family_is(made, "linear") ? 0 : 7] = activation;
     p.views[target] = p.views[s.first_view];
@@ -195,11 +203,14 @@ void reuse_in_place(Program& p) {
       const Place at = p.places[s.first_view + uint32_t(v)];
       if (at.block < 0 || at.block == out) continue;
       const Block& b = p.blocks[at.block];
-      if (b.kind != Block::Internal || b.last != int32_t(k) || b.bytes != p.blocks[out].bytes || at.offset != p.places[s.first_view].offset) continue;
+      if (b.kind != Block::Internal || b.last != int32_t(k) || b.bytes != p.blocks[out].bytes ||
+          at.offset != p.places[s.first_view].offset)
+        continue;
       if (!same_view(to, p.views[s.first_view + uint32_t(v)])) continue;
       bool alone = true;  // no other window on the operand's memory is read
       for (int w = s.nout; w < s.nout + s.nin; w++)
-        alone = alone && (block_at(p, s, w) != at.block || (p.places[s.first_view + uint32_t(w)].offset == at.offset && same_view(to, p.views[s.first_view + uint32_t(w)])));
+        alone = alone && (block_at(p, s, w) != at.block || (p.places[s.first_view + uint32_t(w)].offset == at.offset &&
+                                                            same_view(to, p.views[s.first_view + uint32_t(w)])));
       if (!alone) continue;
       p.blocks[at.block].last = p.blocks[out].last;
       replace_block(p, out, at.block);
@@ -242,9 +253,7 @@ bool can_join(const Program& p, const Step& s, const View& like) {
   for (int v = 0; v < s.nout + s.nin; v++) {
     const View& view = p.views[s.first_view + uint32_t(v)];
     if (!view.given()) return false;
-    if (v >= s.nout && is_number(view)) {
-      continue;
-    }
+    if (v >= s.nout && is_number(view)) { continue; }
     if (view.ndim != like.ndim || std::memcmp(view.shape, like.shape, sizeof(int64_t) * size_t(like.ndim))) return false;
     for (int d = 0; d < like.ndim; d++)
       if (like.shape[d] != 1 && view.strides[d] != like.strides[d]) return false;
@@ -259,7 +268,8 @@ bool independent(const Program& p, const Step& a, const Step& b) {
       if (!(v < a.nout || w < b.nout)) continue;
       const Place x = p.places[a.first_view + uint32_t(v)], y = p.places[b.first_view + uint32_t(w)];
       if (x.block < 0 || x.block != y.block) continue;
-      if (x.offset != y.offset || is_number(p.views[a.first_view + uint32_t(v)]) || is_number(p.views[b.first_view + uint32_t(w)])) return false;
+      if (x.offset != y.offset || is_number(p.views[a.first_view + uint32_t(v)]) || is_number(p.views[b.first_view + uint32_t(w)]))
+        return false;
       if (itemsize(p.views[a.first_view + uint32_t(v)].dtype) != itemsize(p.views[b.first_view + uint32_t(w)].dtype)) return false;
     }
   return true;
@@ -309,8 +319,8 @@ void run_group(Program& p, size_t first, size_t end) {
 
 // ---- arena -----------------------------------------------------------------------------------------------------------------
 
-// Greedy by size: large blocks first, each at the lowest place that is free for its whole life. Large blocks start at varying offsets
-// within a page, so that arrays of equal power-of-two sizes do not meet in the same cache sets.
+// Greedy by size: large blocks first, each at the lowest place that is free for its whole life. Large blocks start at varying
+// offsets within a page, so that arrays of equal power-of-two sizes do not meet in the same cache sets.
 int64_t plan_arena(Program& p, Device device, bool reuse) {
   find_lifetimes(p);
   for (size_t k = 0; k < p.steps.size(); k++)  // a group's blocks live as long as the group runs
@@ -348,7 +358,9 @@ int64_t plan_arena(Program& p, Device device, bool reuse) {
     }
     b.offset = at + shift;
     total = std::max(total, b.offset + bytes);
-    placed.insert(std::upper_bound(placed.begin(), placed.end(), k, [&](int x, int y) { return p.blocks[x].offset < p.blocks[y].offset; }), k);
+    placed.insert(
+        std::upper_bound(placed.begin(), placed.end(), k, [&](int x, int y) { return p.blocks[x].offset < p.blocks[y].offset; }),
+        k);
   }
   return total;
 }

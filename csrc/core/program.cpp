@@ -132,8 +132,10 @@ size_t Program::replay_on_device(size_t k) {
     args.push_back(args_of(s));
     end++;
   } while (together && end < steps.size() && steps[end].op == first.op && steps[end].device == first.device);
-  if (together) launch_cuda_many(calls.data(), args.data(), int(calls.size()), first.device);
-  else launch_cuda(calls[0], args[0], first.device);
+  if (together)
+    launch_cuda_many(calls.data(), args.data(), int(calls.size()), first.device);
+  else
+    launch_cuda(calls[0], args[0], first.device);
   return end;
 }
 
@@ -145,8 +147,9 @@ int64_t Program::moved_bytes() const {
 
 std::string Program::dump() const {
   char line[400];
-  std::snprintf(line, sizeof line, "%zu launches (%lld recorded), arena %.2f MB (%.2f MB without reuse), workspace %.2f MB\n", steps.size(),
-                static_cast<long long>(recorded_steps), double(arena_bytes) / 1e6, double(unplanned_bytes) / 1e6, double(workspace_bytes) / 1e6);
+  std::snprintf(line, sizeof line, "%zu launches (%lld recorded), arena %.2f MB (%.2f MB without reuse), workspace %.2f MB\n",
+                steps.size(), static_cast<long long>(recorded_steps), double(arena_bytes) / 1e6, double(unplanned_bytes) / 1e6,
+                double(workspace_bytes) / 1e6);
   std::string text = line;
   text += "   #  op                          dtype     output               bytes       FLOPs        us  reads -> writes\n";
   const auto place = [this](uint32_t v) -> std::string {
@@ -163,9 +166,9 @@ std::string Program::dump() const {
     for (int i = 0; i < s.nout; i++) writes += (i ? " " : "") + place(s.first_view + uint32_t(i));
     char time[32] = "-";
     if (timed_replays) std::snprintf(time, sizeof time, "%.2f", s.seconds / double(timed_replays) * 1e6);
-    std::snprintf(line, sizeof line, "%4zu%c %-27s %-9s %-17s %9lld %11lld %9s  %s -> %s\n", k, s.group >= 0 ? '|' : ' ', s.op->name, dtype_name(s.compute),
-                  shape_text(args.out[0]).c_str(), static_cast<long long>(bytes_of(args)), static_cast<long long>(flops_of(*s.op, args)), time,
-                  reads.c_str(), writes.c_str());
+    std::snprintf(line, sizeof line, "%4zu%c %-27s %-9s %-17s %9lld %11lld %9s  %s -> %s\n", k, s.group >= 0 ? '|' : ' ',
+                  s.op->name, dtype_name(s.compute), shape_text(args.out[0]).c_str(), static_cast<long long>(bytes_of(args)),
+                  static_cast<long long>(flops_of(*s.op, args)), time, reads.c_str(), writes.c_str());
     text += line;
   }
   return text;

@@ -19,11 +19,11 @@ struct Block {
     Bound,     // given for each replay: arguments and results
   };
   Kind kind = Internal;
-  bool written = false;      // by a step
+  bool written = false;  // by a step
   Device device;
   int64_t bytes = 0;
-  char* base = nullptr;      // where it is now
-  Buffer* buffer = nullptr;  // Held: one reference. While recording: whose memory this is (Internal, Bound: none owned)
+  char* base = nullptr;           // where it is now
+  Buffer* buffer = nullptr;       // Held: one reference. While recording: whose memory this is (Internal, Bound: none owned)
   int32_t first = -1, last = -1;  // steps that use it
   int64_t offset = -1;            // Internal: in the arena
 };
@@ -43,12 +43,12 @@ struct Step {
   uint16_t nout, nin;
   IndexCheck check = IndexCheck::None;
   DType compute = DType::float32;
-  int32_t draw = -1;   // number of the draw that its random numbers are, see Recorder::drawn
+  int32_t draw = -1;  // number of the draw that its random numbers are, see Recorder::drawn
   Device device;
   uint32_t host_inputs = 0;  // see Args
   int64_t workspace = 0;     // bytes that the kernel asked for
-  int32_t group = -1;  // >= 0: runs block by block together with its neighbours of the same group (plan.cpp)
-  double seconds = 0;  // sum over profiled replays
+  int32_t group = -1;        // >= 0: runs block by block together with its neighbours of the same group (plan.cpp)
+  double seconds = 0;        // sum over profiled replays
 };
 
 // Which of the passes of plan.cpp run; all are on by default.
@@ -88,9 +88,9 @@ class Program {
 
  private:
   void place_views();
-  size_t replay_on_device(size_t k);  // returns the step after the last one that ran
+  size_t replay_on_device(size_t k);             // returns the step after the last one that ran
   std::vector<std::vector<uint32_t>> views_of_;  // per Bound block
-  std::vector<Buffer*> arenas_;  // one per device in use
+  std::vector<Buffer*> arenas_;                  // one per device in use
   void* workspace = nullptr;
 };
 
@@ -102,7 +102,7 @@ void fuse_epilogues(Program& p);
 void reuse_in_place(Program& p);
 void group_elementwise(Program& p);
 int64_t plan_arena(Program& p, Device device, bool reuse);  // bytes of the device's arena
-void run_group(Program& p, size_t first, size_t end);  // steps of one group, block by block
+void run_group(Program& p, size_t first, size_t end);       // steps of one group, block by block
 
 // What a step reads beyond its inputs' role: inputs that it also writes (running statistics of batch_norm in training).
 uint32_t written_inputs(const Step& s);

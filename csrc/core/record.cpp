@@ -18,8 +18,8 @@ std::vector<Recorder*> all;
 using Guard = std::lock_guard<std::recursive_mutex>;
 
 IndexCheck index_check(const Program& p, const Step& s) {
-  static const char* const families[] = {"take",          "take_backward", "take_along_axis", "scatter_add",           "index_get",
-                                         "index_put",     "one_hot",       "cross_entropy",   "cross_entropy_backward"};
+  static const char* const families[] = {"take",      "take_backward", "take_along_axis", "scatter_add",           "index_get",
+                                         "index_put", "one_hot",       "cross_entropy",   "cross_entropy_backward"};
   bool reads = false;
   for (const char* f : families) reads = reads || !std::strcmp(s.op->family, f);
   if (!reads) return IndexCheck::None;
