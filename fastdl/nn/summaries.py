@@ -13,6 +13,7 @@ from .conv import _Conv
 from .linear import Bilinear, Linear
 from .module import HookHandle, Module
 from .rnn import _Recurrent
+from .upsampling import _ConvTranspose
 
 
 class LayerRow(NamedTuple):
@@ -179,7 +180,7 @@ def _attention(module: Any, args: tuple[Any, ...], output: Any) -> int:
 
 
 _FLOPS: list[tuple[Any, Callable[[Any, tuple[Any, ...], Any], int]]] = [
-    (Linear, _linear), (_Conv, _conv), (Bilinear, _bilinear), (_Recurrent, _recurrent), (MultiheadAttention, _attention),
+    (Linear, _linear), (_Conv, _conv), (_ConvTranspose, _conv), (Bilinear, _bilinear), (_Recurrent, _recurrent), (MultiheadAttention, _attention),
 ]  # fmt: skip
 
 
