@@ -68,7 +68,10 @@ for _alias, _name in {
     globals()[_alias] = globals()[_name]
 bool = bool_
 
-_LAZY = {"cuda", "nn", "optim", "data", "io", "random", "memory", "testing", "sklearn", "keras", "cli", "onnx", "config", "typing", "profiler", "visual"}
+_LAZY = {
+    "cuda", "nn", "optim", "data", "io", "random", "memory", "testing", "sklearn", "keras", "cli", "onnx", "config", "typing", "profiler",
+    "visual", "models",
+}  # fmt: skip
 _LAZY_NAMES = {
     "save": "io", "load": "io", "save_checkpoint": "io", "load_checkpoint": "io",
     "show_config": "config", "config_text": "config", "set_conv_winograd": "config",

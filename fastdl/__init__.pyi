@@ -22,6 +22,7 @@ from . import errors as errors
 from . import graph as graph
 from . import io as io
 from . import memory as memory
+from . import models as models
 from . import nn as nn
 from . import op as op
 from . import ops as ops
