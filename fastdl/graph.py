@@ -14,16 +14,16 @@ import logging
 import os
 import sys
 import threading
-import types
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar, overload
 
 import numpy as np
 
 from . import _C, random as _random
 from ._C import Tensor
-from .errors import CaptureError, TypeError_
+from ._watch import Watch, is_value
+from .errors import TypeError_
 from .ops.creation import asarray
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -49,7 +49,7 @@ _C.set_hook("user_line", _user_line)
 
 
 def _static_key(o: Any) -> Any:
-    if o is None or isinstance(o, (bool, int, float, complex, str, bytes)):
+    if is_value(o):
         return type(o), repr(o)  # repr: -0.0 is not 0.0
     return type(o), id(o)
 
@@ -63,7 +63,7 @@ def _key(tree: Any) -> Any:
         return type(tree), tuple([_key(x) for x in tree])
     if type(tree) is dict:
         return tuple([(k, _key(v)) for k, v in tree.items()])
-    if hasattr(tree, "__array_interface__") and hasattr(tree, "shape"):
+    if isinstance(tree, np.ndarray):
         return tuple(tree.shape), str(tree.dtype), getattr(tree, "strides", None)
     return _static_key(tree)
 
@@ -85,69 +85,78 @@ def _has_graph(tree: Any) -> bool:
     return isinstance(tree, (tuple, list)) and any(_has_graph(x) for x in tree)
 
 
-_SCALARS = (bool, int, float, complex, str, bytes, type(None))
+def _objects(tree: Any) -> Iterator[Any]:
+    """Arguments that count by which object they are."""
+    if type(tree) in (tuple, list) or (isinstance(tree, tuple) and hasattr(tree, "_fields")):
+        for x in tree:
+            yield from _objects(x)
+    elif type(tree) is dict:
+        for x in tree.values():
+            yield from _objects(x)
+    elif not is_value(tree) and not isinstance(tree, (Tensor, np.ndarray)):
+        yield tree
 
 
-def _frozen_values(fn: Callable[..., Any], seen: set[int] | None = None) -> list[tuple[Any, Any, Any]]:
-    """What fn, and the functions that it names, read from their modules and enclosing scopes: (dict or cell, name, value). A call that
-    finds other values there is another call. Modules, classes and what belongs to packages are left out."""
-    seen = set() if seen is None else seen
-    fn = getattr(fn, "__func__", getattr(fn, "fn", fn))
-    code = getattr(fn, "__code__", None)
-    if code is None or id(fn) in seen or code.co_filename.startswith(_PACKAGE):
-        return []
-    seen.add(id(fn))
-    found: list[tuple[Any, Any, Any]] = []
-    for cell in getattr(fn, "__closure__", None) or ():
-        try:
-            found.append((cell, None, cell.cell_contents))
-        except ValueError:  # not assigned yet
-            continue
-    scope = fn.__globals__
-    found += [(scope, name, scope[name]) for name in code.co_names if name in scope]
-    skipped = (types.ModuleType, type)
-    found = [entry for entry in found if not isinstance(entry[2], skipped) and not str(getattr(entry[2], "__module__", "")).startswith("fastdl.ops")]
-    for _, _, value in list(found):
-        if isinstance(value, (types.FunctionType, Compiled)):
-            found += _frozen_values(value, seen)
-    return found
+def _same_containers(a: Any, b: Any) -> bool:
+    """Whether two trees of arguments hold the same objects in the same places."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, (tuple, list)):
+        return len(a) == len(b) and all(map(_same_containers, a, b))
+    if type(a) is dict:
+        return list(a) == list(b) and all(_same_containers(x, b[k]) for k, x in a.items())
+    return a is b
 
 
-def _python_random_state() -> tuple[Any, ...]:
-    """Changes when Python's or NumPy's global generator is used."""
-    state: list[Any] = []
-    if "random" in sys.modules:
-        state.append(sys.modules["random"].getstate())
-    numpy_random = sys.modules.get("numpy.random")
-    if numpy_random is not None:
-        legacy = numpy_random.get_state()
-        state += [legacy[1].tobytes(), legacy[2]]
-    return tuple(state)
+def _copy_containers(tree: Any) -> Any:
+    if type(tree) in (tuple, list):
+        return type(tree)([_copy_containers(x) for x in tree])
+    return {k: _copy_containers(v) for k, v in tree.items()} if type(tree) is dict else tree
+
+
+class _Called:
+    """Modules that are called while a function is recorded, their modes, and what the `forward` of users' classes reads."""
+
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+        self.modules: list[tuple[Any, bool]] = []
+        self._classes: set[type] = set()
+
+    def append(self, entry: tuple[Any, bool]) -> None:
+        self.modules.append(entry)
+        kind = type(entry[0])
+        if kind in self._classes or kind.__module__.partition(".")[0] == "fastdl":
+            return
+        self._classes.add(kind)
+        for base in kind.__mro__:
+            if "forward" in vars(base):
+                self.watch.method(base, "forward")
+                break
 
 
 class _Entry:
     """One recorded call: the program, and what it assumed about modules and Python values."""
 
-    __slots__ = ("capture", "frozen", "key", "modules")
+    __slots__ = ("capture", "modules", "watch")
 
-    def __init__(self, capture: Any, key: Any, modules: list[Any], frozen: list[tuple[Any, Any, Any]]) -> None:
+    def __init__(self, capture: Any, modules: list[Any], watch: Watch) -> None:
         self.capture = capture
-        self.key = key
         self.modules = [(weakref.ref(m), training) for m, training in modules]
-        self.frozen = frozen
-
-    def same_values(self) -> bool:
-        for place, name, value in self.frozen:
-            try:
-                now = place.cell_contents if name is None else place[name]
-            except (KeyError, ValueError):
-                return False
-            if now is not value and not (isinstance(value, _SCALARS) and type(now) is type(value) and now == value):
-                return False
-        return True
+        self.watch = watch
 
     def same_modes(self) -> bool:
         return all((m := ref()) is not None and m.training == training for ref, training in self.modules)
+
+
+class _Holder:
+    """The captured method of one instance, in the instance's dict. Copies and pickles of the instance start without programs."""
+
+    def __init__(self) -> None:
+        self.owner: Any = None
+        self.compiled: Any = None
+
+    def __reduce__(self) -> Any:
+        return _Holder, ()
 
 
 class Compiled:
@@ -161,10 +170,11 @@ class Compiled:
         Why the last kind of call that could not be recorded runs eagerly.
     """
 
-    def __init__(self, fn: Callable[..., Any], passes: Mapping[str, bool]) -> None:
+    def __init__(self, fn: Callable[..., Any], passes: Mapping[str, bool], strict: bool = True) -> None:
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.reason: str | None = None
+        self._strict = strict
         self._passes = dict(passes)
         self._entries: list[_Entry] = []
         self._seen: dict[Any, int] = {}
@@ -176,15 +186,21 @@ class Compiled:
         """A captured method: one set of programs per instance."""
         if instance is None:
             return self
-        name = f"_compiled_{self.__name__}_{id(self)}"  # type: ignore[attr-defined]
-        bound = instance.__dict__.get(name)
-        if bound is None:
-            bound = instance.__dict__[name] = Compiled(self.fn.__get__(instance, owner), self._passes)
-        return bound
+        if not hasattr(instance, "__dict__"):
+            return self.fn.__get__(instance, owner)
+        name = f"_compiled_{self.__qualname__}"  # type: ignore[attr-defined]
+        holder = instance.__dict__.get(name)
+        if holder is None or holder.owner is not self or holder.compiled.fn.__self__ is not instance:
+            holder = instance.__dict__[name] = _Holder()
+            holder.owner, holder.compiled = self, Compiled(self.fn.__get__(instance, owner), self._passes, self._strict)
+        return holder.compiled
+
+    def __reduce__(self) -> Any:
+        return Compiled, (self.fn, self._passes, self._strict)  # copies record anew
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         for entry in self._entries:
-            if not entry.frozen or entry.same_values():
+            if not entry.watch.places or entry.watch.unchanged():
                 result = entry.capture.run(args, kwargs, self._timed)
                 if result is not NotImplemented:
                     return result
@@ -200,13 +216,14 @@ class Compiled:
             return self.fn(*args, **kwargs)
         self._entries = [e for e in self._entries if not e.capture.stale()]
         for k, entry in enumerate(self._entries):
-            if entry.same_values() and entry.same_modes():
+            if entry.watch.unchanged() and entry.same_modes():
                 entry.capture.accept_mode()
                 result = entry.capture.run(args, kwargs, self._timed)
                 if result is not NotImplemented:
                     self._entries.insert(0, self._entries.pop(k))
                     return result
-        key = (_key(args), _key(kwargs), _C.grad_enabled(), tuple([_static_key(v) for _, _, v in _frozen_values(self.fn)]))
+        watch = self._look(args, kwargs)
+        key = (_key(args), _key(kwargs), _C.grad_enabled(), watch.key())
         if key in self._declined or _has_graph(args) or _has_graph(kwargs):
             return self.fn(*args, **kwargs)
         count = self._seen.get(key, 0)
@@ -218,28 +235,44 @@ class Compiled:
         if not _recording.acquire(blocking=False):  # another thread records: what it notes must be its own
             return self.fn(*args, **kwargs)
         try:
-            return self._record(args, kwargs, key, count)
+            return self._record(args, kwargs, key, count, watch)
         finally:
             _recording.release()
 
-    def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any, tries: int) -> Any:
-        capture = _C.Capture()
-        modules: list[Any] = []
-        frozen = _frozen_values(self.fn)
-        drawn = _python_random_state()
+    def _look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Watch:
+        watch = Watch()
+        watch.function(self.fn)
+        for o in _objects((args, kwargs)):
+            watch.argument(o, self.fn)
+        return watch
+
+    def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any, tries: int, watch: Watch) -> Any:
+        capture = _C.Capture(self._strict)
+        if watch.iterators:
+            capture.refuse(
+                f"compile: {self._name} uses an iterator ({watch.iterators[0]}); a replay would not ask for the next item. "
+                "Take it outside and pass it as an argument"
+            )
+        called = _Called(watch)
+        drawn = watch.random_state()
         copies = capture.begin(args, kwargs)
         if copies is None:  # arguments on overlapping memory
             return self.fn(*args, **kwargs)
+        given = _copy_containers(copies)
         new_args, new_kwargs = copies
-        before = _random._observe(capture), _observe_modules(modules)
+        before = _random._observe(capture), _observe_modules(called)
         try:
             result = self.fn(*new_args, **new_kwargs)
-            del new_args, new_kwargs, copies
-            if _python_random_state() != drawn:
-                raise CaptureError(
+            if watch.random_state() != drawn:
+                capture.refuse(
                     f"compile: {self._name} draws from Python's or NumPy's random generator; the numbers would be the same in every "
                     "later call. Use fd.random, or draw outside and pass the numbers as arguments"
                 )
+            if (name := watch.changed()) is not None:
+                capture.decline(f"it changes {name}, which a replay would not change")
+            if not _same_containers(given, copies):
+                capture.decline("it changes a list or dict among its arguments")
+            del new_args, new_kwargs, copies, given
             if capture.count_leaks(result):
                 gc.collect()
             reason, result = capture.finish(result, self._passes)
@@ -248,7 +281,7 @@ class Compiled:
             _observe_modules(before[1])
             capture.abort()
         if reason is None:
-            self._entries.insert(0, _Entry(capture, key, modules, frozen))
+            self._entries.insert(0, _Entry(capture, called.modules, watch))
             del self._entries[_MOST_PROGRAMS:]
             return result
         if tries >= _TRIES:
@@ -289,7 +322,7 @@ class Compiled:
         return f"<compiled {self._name}: {len(self._entries)} programs>"
 
 
-def _observe_modules(into: list[Any] | None) -> list[Any] | None:
+def _observe_modules(into: Any) -> Any:
     """Modules that are called are noted in `into` from now on; returns what was set before."""
     module: Any = sys.modules.get("fastdl.nn.module")
     if module is None:
@@ -300,10 +333,10 @@ def _observe_modules(into: list[Any] | None) -> list[Any] | None:
 
 
 @overload
-def compile(fn: F, *, passes: Mapping[str, bool] | None = None) -> F: ...
+def compile(fn: F, *, strict: bool = True, passes: Mapping[str, bool] | None = None) -> F: ...
 @overload
-def compile(fn: None = None, *, passes: Mapping[str, bool] | None = None) -> Callable[[F], F]: ...
-def compile(fn: Any = None, *, passes: Mapping[str, bool] | None = None) -> Any:
+def compile(fn: None = None, *, strict: bool = True, passes: Mapping[str, bool] | None = None) -> Callable[[F], F]: ...
+def compile(fn: Any = None, *, strict: bool = True, passes: Mapping[str, bool] | None = None) -> Any:
     """Capture a function of tensors, such as a whole training step, and replay it without Python.
 
     The first call with arguments of a kind (structure, shapes, dtypes, devices, other values) runs eagerly, the second is recorded
@@ -314,6 +347,8 @@ def compile(fn: Any = None, *, passes: Mapping[str, bool] | None = None) -> Any:
     fn : callable
         May use parameters, buffers, optimisers and random streams by closure; they are read and updated where they are. Values of
         tensors must not be read inside (`item`, `numpy`, `if tensor:`): return them.
+    strict : bool
+        False: what would be a `CaptureError` makes the function run eagerly instead, with one warning that says why.
     passes : dict of bool, optional
         Turns optimisations off by name: "dead_code", "constants", "common", "in_place", "fuse", "epilogue", "arena".
 
@@ -356,9 +391,9 @@ def compile(fn: Any = None, *, passes: Mapping[str, bool] | None = None) -> Any:
     if passes is not None and (unknown := set(passes) - set(_PASSES)):
         raise TypeError_(f"compile: unknown passes {sorted(unknown)}; there are {', '.join(_PASSES)}")
     if fn is None:
-        return functools.partial(compile, passes=passes)
+        return functools.partial(compile, strict=strict, passes=passes)
     if not callable(fn):
         raise TypeError_(f"compile: need a function, not {type(fn).__name__}")
     if isinstance(fn, Compiled):
         return fn
-    return Compiled(fn, passes or {})
+    return Compiled(fn, passes or {}, strict)

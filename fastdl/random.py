@@ -12,7 +12,7 @@ from . import _C
 from ._C import Tensor
 from .device import cuda_index
 from .dtypes import DTypeLike, dtype as _dtype, float32
-from .errors import CaptureError, DTypeError, ShapeError, TypeError_, ValueError_
+from .errors import DTypeError, ShapeError, TypeError_, ValueError_
 from .ops import random as _kernels
 
 _capture: Any = None  # what records this thread's draws, see fastdl.graph
@@ -37,8 +37,8 @@ class Generator:
     """
 
     def __init__(self, seed: int | None = None) -> None:
-        if seed is None and _capture is not None:
-            raise CaptureError("Generator: a captured function would get the same fresh seed at every call; make the Generator outside")
+        if seed is None and _capture is not None and _C.recording():
+            _capture.refuse("Generator: a captured function would get the same fresh seed at every call; make the Generator outside")
         self.manual_seed(int.from_bytes(os.urandom(8), "little") if seed is None else seed)
 
     def manual_seed(self, seed: int) -> Generator:
@@ -60,6 +60,8 @@ class Generator:
     def set_state(self, state: tuple[int, int]) -> None:
         """Continues from a state of get_state()."""
         self.seed, self.offset = int(state[0]), int(state[1])
+        if _capture is not None and _C.recording():
+            _capture.note_seed(self)
 
     def take(self, n: int) -> tuple[int, int]:
         """Seed and offset for n elements; the stream moves on."""
@@ -89,8 +91,8 @@ def as_generator(rng: Any = None) -> Generator:
         return rng
     if hasattr(rng, "__index__"):
         return Generator(rng)
-    if _capture is not None and (hasattr(rng, "integers") or hasattr(rng, "generate_state")):
-        raise CaptureError("rng: a NumPy generator inside a captured function would be drawn from only once; use a fastdl Generator")
+    if _capture is not None and _C.recording() and (hasattr(rng, "integers") or hasattr(rng, "generate_state")):
+        _capture.refuse("rng: a NumPy generator inside a captured function would be drawn from only once; use a fastdl Generator")
     if hasattr(rng, "integers"):  # numpy.random.Generator
         return Generator(int(rng.integers(0, 2**63)))
     if hasattr(rng, "generate_state"):  # numpy.random.SeedSequence
@@ -151,6 +153,11 @@ def permutation(n: int, *, rng: Any = None) -> Tensor:
 
     if n < 0:
         raise ValueError_(f"permutation: n is {n}; need at least 0")
+    if _capture is not None and _C.recording():
+        _capture.refuse(
+            "permutation: it sorts in Python, so a captured function would shuffle the same way at every call; make the permutation "
+            "outside and pass it as an argument"
+        )
     keys = _draw(_kernels.random_bits, n, "uint64", rng, 2, device="cpu")
     return _C.from_buffer(np.argsort(np.asarray(keys), kind="stable"))
 

@@ -1,4 +1,4 @@
-"""What the tests of captured functions' traps share: the list of known faults, and calls compared with eager ones."""
+"""What the tests of captured functions' traps share: calls compared with eager ones."""
 
 from __future__ import annotations
 
@@ -10,38 +10,9 @@ import pytest
 import fastdl as fd
 from fastdl import nn, optim
 
-# Wrong numbers, or errors that do not say enough, still to be mended; a test that starts to pass must leave this list.
-KNOWN = {
-    "test_argument_shares_memory_only_at_replay",
-    "test_argument_shares_memory_with_a_parameter",
-    "test_attribute_of_an_object",
-    "test_constant_written_through_numpy_between_uses",
-    "test_containers_that_are_changed[<lambda>0]",
-    "test_containers_that_are_changed[<lambda>1]",
-    "test_containers_that_are_changed[<lambda>2]",
-    "test_containers_that_are_changed[OrderedDict]",
-    "test_counter_in_an_attribute",
-    "test_deep_copies_and_pickles",
-    "test_equal_generators_that_part_ways",
-    "test_iterator_inside",
-    "test_model_changed_between_calls[monkey_forward]",
-    "test_numpy_generator_read_directly",
-    "test_numpy_scalars_are_values",
-    "test_recursion",
-    "test_requires_grad_inside_on_an_argument",
-    "test_shuffle_inside_is_refused",
-    "test_state_of_a_generator_set_inside",
-    "test_threads_with_functions_of_their_own",
-    "test_values_from_python_may_be_read",
-    "test_work_of_another_thread_inside",
-}
-
 
 @pytest.fixture(autouse=True)
-def known_faults(request):
-    if request.node.name in KNOWN:
-        racing = request.node.name.startswith("test_threads")
-        request.applymarker(pytest.mark.xfail(strict=not racing, reason="known fault of captured functions"))
+def no_recording_is_left_behind():
     yield
     random_module = fd.random
     random_module._observe(None)  # a recording that another thread ended may be left behind

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from capture_traps import X, against, call, known_faults, same, trainer  # noqa: F401
+from capture_traps import X, against, call, no_recording_is_left_behind, same, trainer  # noqa: F401
 
 import fastdl as fd
 from fastdl import nn, optim

@@ -199,7 +199,7 @@ def extension_functions() -> list[str]:
 
 def capture_class() -> list[str]:
     """fastdl.graph's recorded calls: a class of pybind11, whose docstrings hold the signatures."""
-    lines = ["class Capture:", f'    """{_C.Capture.__doc__}"""', "    def __init__(self) -> None: ..."]
+    lines = ["class Capture:", f'    """{_C.Capture.__doc__}"""', "    def __init__(self, strict: bool = True) -> None: ..."]
     for name, fn in sorted(vars(_C.Capture).items()):
         if not name.startswith("_"):
             names = re.findall(r"(\w+): ", fn.__doc__.splitlines()[0])[1:]

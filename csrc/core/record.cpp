@@ -52,7 +52,9 @@ void end_record() {
 }
 
 void note_allocated(Buffer* b) {
-  if (recorder) recorder->allocated(b);
+  if (recorder) return recorder->allocated(b);
+  const Guard guard(mutex);
+  for (Recorder* r : all) r->of_others_.insert(b);
 }
 void note_freed(Buffer* b) {
   const Guard guard(mutex);
@@ -76,6 +78,7 @@ void Recorder::allocated(Buffer* b) {
 
 void Recorder::freed(Buffer* b) {
   const Guard guard(mutex);
+  of_others_.erase(b);
   const auto it = live_.find(static_cast<const char*>(b->data));
   if (it == live_.end() || program->blocks[it->second].buffer != b) return;
   if (program->blocks[it->second].kind == Block::Internal) program->blocks[it->second].buffer = nullptr;
@@ -92,6 +95,7 @@ int Recorder::touch(Buffer* b) {
   const int known = block_of(b);
   if (known >= 0) return known;
   const Guard guard(mutex);
+  if (of_others_.count(b)) foreign = true;
   Block block;
   block.kind = Block::Held;
   block.bytes = b->bytes;
@@ -174,6 +178,18 @@ Place Recorder::locate(const View& v, bool written) {
   fail(ErrorCode::Capture, "capture: a kernel uses memory that no tensor of the captured function owns");
 }
 
+// The recording works on copies of the arguments. A tensor that the function also reaches otherwise, in the same memory, shows the
+// difference as soon as one of the two is written.
+void Recorder::check_given() const {
+  for (const Given& g : given)
+    for (const Block& b : program->blocks)
+      if (b.kind == Block::Held && b.base < g.hi && g.lo < b.base + b.bytes && (b.written || program->blocks[g.block].written))
+        fail(ErrorCode::Capture,
+             "capture: an argument shares memory with a tensor that the function also reaches without it, and one of the two is "
+             "written; "
+             "pass a copy, or use the tensor in one way only");
+}
+
 void Recorder::append(const OpInfo& op, KernelFn fn, DType compute, const Args& args, int64_t bytes, Device device) {
   Program& p = *program;
   Step s;
@@ -233,6 +249,7 @@ void Recorder::append(const OpInfo& op, KernelFn fn, DType compute, const Args& 
     if (out[k].block >= 0) p.blocks[out[k].block].written = true;
   for (int k = 0; k < args.nin; k++)
     if (also >> k & 1 && in[k].block >= 0) p.blocks[in[k].block].written = true;
+  check_given();
   if (device.kind == Device::CPU && bytes > p.workspace_bytes) p.workspace_bytes = bytes;
   p.steps.push_back(s);
 }

@@ -2,6 +2,7 @@
 // addresses of the buffers that are made, dropped and touched meanwhile.
 #pragma once
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -30,12 +31,21 @@ class Recorder {
   std::vector<int> alive() const;        // internal blocks that somebody still holds
 
   Program* program;
+  struct Given {
+    const char *lo, *hi;  // an argument's own memory; the recording works on a copy of it
+    int block;            // the copy
+  };
+  std::vector<Given> given;
+  bool foreign = false;  // a step uses memory that another thread made meanwhile
 
  private:
   int add(Block block);
   Place locate(const View& v, bool written);
+  void check_given() const;
+  friend void note_allocated(Buffer* b);
 
-  std::map<const char*, int> live_;  // start of memory -> block
+  std::map<const char*, int> live_;    // start of memory -> block
+  std::set<const Buffer*> of_others_;  // made by other threads meanwhile
   const char* numbers_ = nullptr;
   size_t number_bytes_ = 0;
   struct Draw {

@@ -64,4 +64,12 @@ struct Args {
 
 using KernelFn = void (*)(const Args&);
 
+// Same dtype, shape and strides; strides of axes of length 0 or 1 do not matter.
+inline bool same_layout(const View& a, const View& b) {
+  if (a.ndim != b.ndim || a.dtype != b.dtype) return false;
+  for (int d = 0; d < a.ndim; d++)
+    if (a.shape[d] != b.shape[d] || (a.shape[d] > 1 && a.strides[d] != b.strides[d])) return false;
+  return true;
+}
+
 }  // namespace fastdl

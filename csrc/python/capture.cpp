@@ -1,5 +1,5 @@
-// Capture: one recorded call of a Python function. It knows how the arguments looked, binds those of a later call to the program,
-// replays it, and builds the results. fastdl/graph.py decides when to record; everything that happens on each replay is here.
+// Capture: one recorded call of a Python function: arguments, gradients, random streams and results while it is recorded.
+// fastdl/graph.py decides when to record; everything that happens on each replay is in replay.cpp.
 #include "capture.h"
 
 #include <cstring>
@@ -19,165 +19,70 @@ bool check_readable(const TensorObject* t, const char* what) {
   if (!recording() || recorder->constant(t->buffer)) return true;
   PyObject* fn = hook("user_line");
   PyObject* line = fn ? PyObject_CallNoArgs(fn) : nullptr;
-  if (line)
-    raise(ErrorCode::Capture,
-          "%s: a captured function must not read the values of a tensor (shape %s) in Python: they would be frozen at what they are now%U; "
-          "return the tensor and read it outside, or use fd.where and other ops instead of Python branches",
-          what, shape_text(t->view).c_str(), line);
-  Py_XDECREF(line);
-  return false;
-}
-
-namespace {
-
-bool same_layout(const View& a, const View& b) {
-  if (a.ndim != b.ndim || a.dtype != b.dtype) return false;
-  for (int d = 0; d < a.ndim; d++)
-    if (a.shape[d] != b.shape[d] || (a.strides[d] != b.strides[d] && a.shape[d] != 1)) return false;
-  return true;
-}
-
-// Values that are part of a call's key by what they are; everything else by which object it is.
-bool by_value(PyObject* o) {
-  return o == Py_None || PyBool_Check(o) || PyLong_CheckExact(o) || PyFloat_CheckExact(o) || PyUnicode_CheckExact(o) || PyBytes_CheckExact(o) ||
-         PyComplex_CheckExact(o);
-}
-
-bool same_static(PyObject* a, PyObject* b) {
-  if (a == b) return true;
-  if (Py_TYPE(a) != Py_TYPE(b) || !by_value(a)) return false;
-  if (PyFloat_CheckExact(a)) {  // -0.0 is not 0.0, NaN is itself
-    const double x = PyFloat_AS_DOUBLE(a), y = PyFloat_AS_DOUBLE(b);
-    return !std::memcmp(&x, &y, sizeof x);
+  const char* where = line ? PyUnicode_AsUTF8(line) : nullptr;
+  bool go_on = false;
+  if (where) {
+    const std::string text = std::string(what) + ": a captured function must not read the values of a tensor (shape " + shape_text(t->view) +
+                             ") in Python: they would be frozen at what they are now" + where +
+                             "; return the tensor and read it outside, or use fd.where and other ops instead of Python branches";
+    go_on = capturing->refuse(text.c_str());
   }
-  return PyObject_RichCompareBool(a, b, Py_EQ) == 1;
+  Py_XDECREF(line);
+  return go_on;
 }
 
-bool is_array(PyObject* o) {
-  PyObject* type = hook("np_ndarray");
-  return type && PyObject_TypeCheck(o, reinterpret_cast<PyTypeObject*>(type));
+void note_export(const TensorObject* t) {
+  if (recording() && capturing && recorder->block_of(t->buffer) >= 0) capturing->decline("it gives the memory of a tensor to NumPy or another library");
 }
-
-}  // namespace
-
-Tree::~Tree() { Py_XDECREF(value); }
 
 Capture::~Capture() {
   if (capturing == this) abort();
-  for (Argument& a : arguments_) Py_XDECREF(as_object(a.same)), Py_XDECREF(as_object(a.copy)), Py_XDECREF(as_object(a.given));
-  for (Grad& g : grads_) Py_XDECREF(as_object(g.leaf));
-  for (Result& r : results_) Py_XDECREF(as_object(r.same));
-  for (Stream& s : streams_) Py_XDECREF(s.generator);
+  clear();
+}
+
+int Capture::traverse(visitproc visit, void* arg) const {
+  for (const Tree* tree : {&args_, &kwargs_, &result_})
+    if (const int stop = tree->traverse(visit, arg)) return stop;
+  for (const Argument& a : arguments_) {
+    Py_VISIT(as_object(a.same));
+    Py_VISIT(as_object(a.copy));
+    Py_VISIT(as_object(a.given));
+  }
+  for (const Grad& g : grads_) Py_VISIT(as_object(g.leaf));
+  for (const Result& r : results_) Py_VISIT(as_object(r.same));
+  for (const Stream& s : streams_) Py_VISIT(s.generator);
+  return 0;
+}
+
+// Lets go of all Python objects; no call fits from then on.
+void Capture::clear() {
+  structure_ = ~uint64_t(0);
+  for (Argument& a : arguments_) {
+    Py_CLEAR(a.same);
+    Py_CLEAR(a.copy);
+    Py_CLEAR(a.given);
+  }
+  for (Grad& g : grads_) Py_CLEAR(g.leaf);
+  for (Result& r : results_) Py_CLEAR(r.same);
+  for (Stream& s : streams_) Py_CLEAR(s.generator);
+  grads_.clear(), results_.clear(), streams_.clear(), random_steps_.clear();
+  for (Tree* tree : {&args_, &kwargs_, &result_}) tree->clear();
+}
+
+bool Capture::refuse(const char* message) {
+  if (strict_) {
+    raise(ErrorCode::Capture, "%s", message);
+    return false;
+  }
+  decline(message);
+  return true;
+}
+
+void Capture::decline(const std::string& reason) {
+  if (declined_.empty()) declined_ = reason;
 }
 
 // ---- arguments -----------------------------------------------------------------------------------------------------------
-
-// Describes o and appends its tensors to `found` (borrowed, or owned by `converted`).
-bool Capture::describe(PyObject* o, Tree* tree, std::vector<TensorObject*>* found, std::vector<PyObject*>* converted) {
-  if (is_tensor(o) || is_array(o)) {
-    if (!is_tensor(o)) {
-      TensorObject* t = tensor_from(o);
-      if (!t) return false;
-      converted->push_back(o = as_object(t));
-    }
-    tree->kind = Tree::Leaf;
-    tree->leaf = int(found->size());
-    found->push_back(as_tensor(o));
-    return true;
-  }
-  const bool tuple = PyTuple_CheckExact(o) || (PyTuple_Check(o) && PyObject_HasAttrString(o, "_fields")), list = PyList_CheckExact(o);
-  Py_INCREF(o);
-  if (tuple || list) {
-    const Py_ssize_t n = PySequence_Fast_GET_SIZE(o);
-    tree->kind = tuple ? Tree::Tuple : Tree::List;
-    tree->value = reinterpret_cast<PyObject*>(Py_TYPE(o));
-    Py_INCREF(tree->value);
-    for (Py_ssize_t k = 0; k < n; k++) {
-      tree->children.emplace_back(new Tree);
-      if (!describe(PySequence_Fast_GET_ITEM(o, k), tree->children.back().get(), found, converted)) return Py_DECREF(o), false;
-    }
-    Py_DECREF(o);
-    return true;
-  }
-  if (PyDict_CheckExact(o)) {
-    tree->kind = Tree::Dict;
-    tree->value = PyDict_Keys(o);
-    PyObject *key, *item;
-    Py_ssize_t at = 0;
-    while (tree->value && PyDict_Next(o, &at, &key, &item)) {
-      tree->children.emplace_back(new Tree);
-      if (!describe(item, tree->children.back().get(), found, converted)) return Py_DECREF(o), false;
-    }
-    Py_DECREF(o);
-    return tree->value != nullptr;
-  }
-  tree->kind = Tree::Static;
-  tree->value = o;  // takes the reference
-  return true;
-}
-
-// Whether o looks as `tree` says; appends its tensors.
-bool Capture::match(const Tree& tree, PyObject* o, std::vector<TensorObject*>* found, std::vector<PyObject*>* converted) const {
-  switch (tree.kind) {
-    case Tree::Leaf: {
-      if (!is_tensor(o)) {
-        if (!is_array(o)) return false;
-        TensorObject* t = tensor_from(o);
-        if (!t) return PyErr_Clear(), false;
-        converted->push_back(o = as_object(t));
-      }
-      found->push_back(as_tensor(o));
-      return true;
-    }
-    case Tree::Tuple:
-    case Tree::List: {
-      if (reinterpret_cast<PyObject*>(Py_TYPE(o)) != tree.value || PySequence_Fast_GET_SIZE(o) != Py_ssize_t(tree.children.size())) return false;
-      for (size_t k = 0; k < tree.children.size(); k++)
-        if (!match(*tree.children[k], PySequence_Fast_GET_ITEM(o, Py_ssize_t(k)), found, converted)) return false;
-      return true;
-    }
-    case Tree::Dict: {
-      if (!PyDict_CheckExact(o) || PyDict_GET_SIZE(o) != Py_ssize_t(tree.children.size())) return false;
-      for (size_t k = 0; k < tree.children.size(); k++) {
-        PyObject* item = PyDict_GetItemWithError(o, PyList_GET_ITEM(tree.value, Py_ssize_t(k)));
-        if (!item || !match(*tree.children[k], item, found, converted)) return PyErr_Clear(), false;
-      }
-      return true;
-    }
-    case Tree::Static: {
-      const bool same = !is_tensor(o) && same_static(tree.value, o);
-      if (PyErr_Occurred()) PyErr_Clear();
-      return same;
-    }
-  }
-  return false;
-}
-
-bool Capture::fits(const std::vector<TensorObject*>& found) const {
-  for (size_t k = 0; k < arguments_.size(); k++) {
-    const Argument& a = arguments_[k];
-    const TensorObject* t = found[k];
-    if (a.same) {
-      if (a.same != t) return false;
-      continue;
-    }
-    if (needs_grad(t) || t->buffer->device != a.device || !same_layout(t->view, a.view)) return false;
-    if (a.leader == int(k)) {
-      const char *lo, *hi, *from, *to;
-      extent(t->view, &lo, &hi);
-      for (size_t j = 0; j < k; j++) {
-        if (arguments_[j].same || arguments_[j].leader != int(j)) continue;
-        extent(found[j]->view, &from, &to);
-        if (found[j]->buffer == t->buffer || (from < hi && lo < to)) return false;
-      }
-      for (const Buffer* b : a.block >= 0 && program_.blocks[a.block].written ? held_ : written_)
-        if (lo < static_cast<char*>(b->data) + b->bytes && static_cast<char*>(b->data) < hi) return false;
-    } else if (found[a.leader]->buffer != t->buffer || static_cast<char*>(t->view.data) - static_cast<char*>(found[a.leader]->view.data) != a.delta) {
-      return false;
-    }
-  }
-  return true;
-}
 
 // The arguments of the recorded call: tensors of the same layout in memory of their own, so that what the function does to them is
 // told apart from what it does to the same tensors seen by closure.
@@ -190,7 +95,7 @@ PyObject* Capture::begin(PyObject* args, PyObject* kwargs) {
       for (auto* o : v) Py_DECREF(o);
     }
   } drop{converted};
-  if (!describe(args, &args_, &found, &converted) || !describe(kwargs, &kwargs_, &found, &converted)) return nullptr;
+  if (!args_.describe(args, &found, &converted) || !kwargs_.describe(kwargs, &found, &converted)) return nullptr;
   arguments_.resize(found.size());
   for (size_t k = 0; k < found.size(); k++) {
     Argument& a = arguments_[k];
@@ -240,50 +145,24 @@ PyObject* Capture::begin(PyObject* args, PyObject* kwargs) {
       release(memory);
     }
     grad_mode_ = grad_enabled;
+    structure_before_ = structure_version;
     begin_record(&recorder_);
     capturing = this;
     for (size_t k = 0; k < found.size(); k++)
-      if (Argument& a = arguments_[k]; a.copy && a.leader == int(k)) a.block = recorder_.bound(a.copy->buffer);
+      if (Argument& a = arguments_[k]; a.copy && a.leader == int(k)) {
+        a.block = recorder_.bound(a.copy->buffer);
+        const char* lo = static_cast<char*>(a.view.data) + a.start;
+        recorder_.given.push_back({lo, lo + a.bytes, a.block});
+      }
   } catch (const Error& e) {
     return raise(e);
   }
   std::vector<PyObject*> leaves;
   for (Argument& a : arguments_) leaves.push_back(as_object(a.same ? a.same : a.copy));
-  PyObject* new_args = build(args_, leaves);
-  PyObject* new_kwargs = new_args ? build(kwargs_, leaves) : nullptr;
+  PyObject* new_args = args_.build(leaves);
+  PyObject* new_kwargs = new_args ? kwargs_.build(leaves) : nullptr;
   if (!new_kwargs) return Py_XDECREF(new_args), abort(), nullptr;
   return Py_BuildValue("(NN)", new_args, new_kwargs);
-}
-
-PyObject* Capture::build(const Tree& tree, const std::vector<PyObject*>& leaves) const {
-  if (tree.kind == Tree::Leaf || tree.kind == Tree::Static) {
-    PyObject* o = tree.kind == Tree::Leaf ? leaves[size_t(tree.leaf)] : tree.value;
-    Py_INCREF(o);
-    return o;
-  }
-  const Py_ssize_t n = Py_ssize_t(tree.children.size());
-  if (tree.kind == Tree::Dict) {
-    PyObject* d = PyDict_New();
-    for (Py_ssize_t k = 0; d && k < n; k++) {
-      PyObject* o = build(*tree.children[size_t(k)], leaves);
-      if (!o || PyDict_SetItem(d, PyList_GET_ITEM(tree.value, k), o) < 0) Py_CLEAR(d);
-      Py_XDECREF(o);
-    }
-    return d;
-  }
-  PyObject* seq = tree.kind == Tree::List ? PyList_New(n) : PyTuple_New(n);
-  for (Py_ssize_t k = 0; seq && k < n; k++) {
-    PyObject* o = build(*tree.children[size_t(k)], leaves);
-    if (!o) Py_CLEAR(seq);
-    else if (tree.kind == Tree::List) PyList_SET_ITEM(seq, k, o);
-    else PyTuple_SET_ITEM(seq, k, o);
-  }
-  if (seq && tree.kind == Tree::Tuple && tree.value != reinterpret_cast<PyObject*>(&PyTuple_Type)) {  // a named tuple
-    PyObject* named = PyObject_CallObject(tree.value, seq);  // one argument per field
-    Py_DECREF(seq);
-    seq = named;
-  }
-  return seq;
 }
 
 // ---- what the recorded function does -----------------------------------------------------------------------------------------
@@ -316,13 +195,14 @@ bool Capture::note_draw(PyObject* generator, uint64_t seed, uint64_t offset) {
     Py_INCREF(generator);
     stream->seed = seed, stream->start = offset;
   }
-  if (!stream->reseeded && (seed != stream->seed || offset < stream->start)) {
-    raise(ErrorCode::Capture, "capture: a generator was set to another state inside the captured function; set it outside");
-    return false;
-  }
+  if (!stream->reseeded && (seed != stream->seed || offset < stream->start))
+    return refuse("capture: a generator was set to another state inside the captured function; set it outside");
   const int stream_number = int(stream - streams_.data());
   for (const Draw& d : draws_)
-    if (d.stream == stream_number && d.seed == seed && d.offset == offset) return true;
+    if (d.seed == seed && d.offset == offset) {
+      if (d.stream != stream_number) decline("two of its random generators are in the same state");
+      if (d.stream == stream_number) return true;
+    }
   recorder_.drawn(seed, offset, int(draws_.size()));
   draws_.push_back({stream_number, seed, offset, !stream->reseeded});
   return true;
@@ -361,7 +241,7 @@ int Capture::count_leaks(PyObject* result) {
   Tree tree;
   std::vector<TensorObject*> found;
   std::vector<PyObject*> converted;
-  if (!describe(result, &tree, &found, &converted)) PyErr_Clear();
+  if (!tree.describe(result, &found, &converted)) PyErr_Clear();
   for (size_t k = grads_.size(); k-- > 0;)  // leaves that nobody outside can see
     if (Py_REFCNT(as_object(grads_[k].leaf)) == 1) {
       Py_DECREF(as_object(grads_[k].leaf));
@@ -419,7 +299,7 @@ PyObject* Capture::finish(PyObject* result, const Passes& passes) {
   const char* reason = nullptr;
   const int leaks = count_leaks(result);
   if (leaks) reason = "a tensor that it makes is kept outside of it (assigned to an attribute, a list or a variable of another scope)";
-  const bool described = describe(result, &result_, &found, &converted);
+  const bool described = result_.describe(result, &found, &converted);
   for (auto* o : converted) Py_DECREF(o);
   if (!converted.empty()) reason = "it returns NumPy arrays";
   for (size_t k = 0; k < arguments_.size(); k++)
@@ -427,6 +307,9 @@ PyObject* Capture::finish(PyObject* result, const Passes& passes) {
       reason = "it gives an argument a gradient, or makes it require one";
   if (grad_enabled != grad_mode_) reason = "it leaves gradients turned on or off";
   if (arguments_overlap()) reason = "arguments share memory with each other or with what it writes";
+  if (recorder_.foreign) reason = "it uses tensors that another thread made meanwhile";
+  if (structure_version != structure_before_) reason = "it changes a module (an attribute, parameter, buffer or hook), which a replay would not change";
+  if (!declined_.empty()) reason = declined_.c_str();
   std::vector<int> roles(program_.blocks.size(), 0);
   for (size_t k = 0; described && converted.empty() && k < found.size(); k++) {
     TensorObject* t = found[k];
@@ -498,10 +381,16 @@ PyObject* Capture::finish(PyObject* result, const Passes& passes) {
     value = result;
     if (!described) reason = "its result cannot be described";
   } else {
-    value = build(result_, leaves);
+    value = result_.build(leaves);
   }
   for (auto* o : leaves) Py_XDECREF(o);
   for (Argument& a : arguments_) {  // of the recorded call alone
+    if (a.copy && a.given && reason && (a.copy->requires_grad || a.copy->grad)) {  // what the function has made of its argument
+      a.given->requires_grad = a.given->requires_grad || a.copy->requires_grad;
+      PyObject* grad = a.copy->grad;
+      Py_XINCREF(grad);
+      Py_XSETREF(a.given->grad, grad);
+    }
     Py_CLEAR(a.given);
     Py_CLEAR(a.copy);
   }
@@ -541,140 +430,6 @@ bool Capture::state_of(PyObject* generator, uint64_t* seed, uint64_t* offset) {
   Py_XDECREF(s);
   Py_XDECREF(o);
   return o && !PyErr_Occurred();
-}
-
-// ---- replay ----------------------------------------------------------------------------------------------------------------------
-
-// Random steps read their stream where it is now; the streams move on as the recorded call moved them.
-bool Capture::set_streams() {
-  for (size_t i = 0; i < streams_.size(); i++) {
-    Stream& s = streams_[i];
-    if (!state_of(s.generator, &s.now_seed, &s.now)) return false;
-    const uint64_t seed = s.reseeded ? s.end_seed : s.now_seed;
-    const uint64_t end = s.reseeded ? s.end : (s.now + s.end) % (uint64_t(1) << 63);
-    PyObject *a = PyLong_FromUnsignedLongLong(seed), *b = PyLong_FromUnsignedLongLong(end);
-    const bool ok = a && b && PyObject_SetAttrString(s.generator, "seed", a) == 0 && PyObject_SetAttrString(s.generator, "offset", b) == 0;
-    Py_XDECREF(a);
-    Py_XDECREF(b);
-    if (!ok) return false;
-  }
-  for (const int k : random_steps_) {
-    Step& step = program_.steps[k];
-    const Draw& d = draws_[step.draw];
-    if (!d.relative) continue;
-    const Stream& s = streams_[d.stream];
-    step.attrs.i[0] = int64_t(s.now_seed);
-    step.attrs.i[1] = int64_t((s.now + (d.offset - s.start)) % (uint64_t(1) << 63));
-  }
-  return true;
-}
-
-bool Capture::grads_fit() const {
-  for (const Grad& g : grads_) {
-    if (g.start == Grad::Any) continue;
-    if (g.start == Grad::None ? g.leaf->grad != nullptr : !g.leaf->grad || !same_layout(as_tensor(g.leaf->grad)->view, g.view)) return false;
-    if (g.start == Grad::Given && needs_grad(as_tensor(g.leaf->grad))) return false;
-  }
-  return true;
-}
-
-PyObject* Capture::run(PyObject* args, PyObject* kwargs, bool timed) {
-  if (busy_ || recording() || anomaly_mode || structure_ != structure_version || mode_ != mode_version || grad_mode_ != grad_enabled) Py_RETURN_NOTIMPLEMENTED;
-  std::vector<TensorObject*>& found = found_;
-  found.clear();
-  std::vector<PyObject*> converted;
-  std::vector<Buffer*> fresh;
-  struct Cleanup {
-    Capture* self;
-    std::vector<PyObject*>& converted;
-    std::vector<Buffer*>& fresh;
-    ~Cleanup() {
-      for (auto* o : converted) Py_DECREF(o);
-      for (Buffer* b : fresh) release(b);
-      self->busy_ = false;
-    }
-  } cleanup{this, converted, fresh};
-  busy_ = true;
-  if (!match(args_, args, &found, &converted) || !match(kwargs_, kwargs, &found, &converted) || !fits(found) || !grads_fit()) Py_RETURN_NOTIMPLEMENTED;
-  const Running running;  // memory that is read here stays, whatever other threads do
-  try {
-    for (size_t k = 0; k < arguments_.size(); k++) {
-      const Argument& a = arguments_[k];
-      if (a.block >= 0) program_.bind(a.block, static_cast<char*>(found[k]->view.data) + a.start);
-    }
-    for (const Grad& g : grads_)
-      if (g.start == Grad::Given) program_.bind(g.in_block, as_tensor(g.leaf->grad)->view.data);
-    program_.check_indices();
-    for (const Grad& g : grads_)
-      if (g.start == Grad::Any) Py_CLEAR(g.leaf->grad);  // its memory is free for the new one
-    for (const int b : outputs_) {
-      fresh.push_back(alloc_device_buffer(program_.blocks[b].bytes, program_.blocks[b].device));
-      program_.bind(b, fresh.back()->data);
-    }
-    if (!set_streams()) return nullptr;
-    if (quick_) {
-      program_.replay(timed);
-    } else {
-      struct Unlock {
-        PyThreadState* state = PyEval_SaveThread();
-        ~Unlock() { PyEval_RestoreThread(state); }
-      } unlock;
-      program_.replay(timed);
-    }
-  } catch (const Error& e) {
-    return raise(e);
-  } catch (const std::bad_alloc&) {
-    return PyErr_NoMemory();
-  }
-  for (Buffer* b : written_) b->version++;
-  for (size_t k = 0; k < arguments_.size(); k++)
-    if (arguments_[k].block >= 0 && program_.blocks[arguments_[k].block].written) bump_version(found[k]);
-  return collect(found, fresh);
-}
-
-// Sets gradients and builds the result from the memory that the replay wrote.
-PyObject* Capture::collect(const std::vector<TensorObject*>& found, const std::vector<Buffer*>& fresh) {
-  const auto tensor_in = [&](int block, View v, int64_t offset) -> TensorObject* {
-    Buffer* b = nullptr;
-    for (size_t k = 0; k < outputs_.size(); k++)
-      if (outputs_[k] == block) b = fresh[k];
-    v.data = static_cast<char*>(b->data) + offset;
-    return new_tensor(retain(b), v);
-  };
-  for (Grad& g : grads_) {
-    if (g.unchanged) {
-      bump_version(as_tensor(g.leaf->grad));
-      continue;
-    }
-    if (g.out_block < 0) {
-      Py_CLEAR(g.leaf->grad);
-      continue;
-    }
-    TensorObject* t = tensor_in(g.out_block, g.out_view, g.offset);
-    if (!t) return nullptr;
-    Py_XSETREF(g.leaf->grad, as_object(t));
-  }
-  std::vector<PyObject*> leaves;
-  bool ok = true;
-  for (const Result& r : results_) {
-    PyObject* o = nullptr;
-    if (r.same || (r.argument >= 0 && !r.window)) {
-      o = as_object(r.same ? r.same : found[size_t(r.argument)]);
-      Py_INCREF(o);
-    } else if (r.window) {
-      const Argument& a = arguments_[size_t(r.argument)];
-      View v = r.view;
-      v.data = static_cast<char*>(found[size_t(r.argument)]->view.data) + (static_cast<char*>(r.view.data) - a.copied_at);
-      o = as_object(make_view(found[size_t(r.argument)], v, nullptr, nullptr));
-    } else {
-      o = as_object(tensor_in(r.block, r.view, r.offset));
-    }
-    ok = ok && o;
-    leaves.push_back(o);
-  }
-  PyObject* value = ok ? build(result_, leaves) : nullptr;
-  for (auto* o : leaves) Py_XDECREF(o);
-  return value;
 }
 
 }  // namespace fastdl::python

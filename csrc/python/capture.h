@@ -1,9 +1,9 @@
-// Capture: one recorded call of a Python function, and its replays (capture.cpp).
+// Capture: one recorded call of a Python function (capture.cpp), and its replays (replay.cpp).
 #pragma once
-#include <memory>
+#include <string>
 
 #include "core/record.h"
-#include "tensor.h"
+#include "tree.h"
 
 namespace fastdl::python {
 
@@ -11,20 +11,9 @@ namespace fastdl::python {
 // hold the old ones. mode_version: raised when a module changes between training and evaluation.
 extern uint64_t structure_version, mode_version;
 
-// How arguments or results are nested: tuples, lists and dicts of tensors and of other objects.
-struct Tree {
-  enum Kind : uint8_t { Leaf, Static, Tuple, List, Dict } kind = Static;
-  PyObject* value = nullptr;  // Static: the object; Tuple, List: the type; Dict: the list of keys. Owned
-  int leaf = -1;
-  std::vector<std::unique_ptr<Tree>> children;
-  Tree() = default;
-  Tree(const Tree&) = delete;
-  ~Tree();
-};
-
 class Capture {
  public:
-  Capture() : recorder_(&program_) {}
+  explicit Capture(bool strict) : recorder_(&program_), strict_(strict) {}
   Capture(const Capture&) = delete;
   ~Capture();
 
@@ -33,6 +22,8 @@ class Capture {
   int count_leaks(PyObject* result);
   PyObject* finish(PyObject* result, const Passes& passes);  // (why it cannot be replayed or None, result)
   void abort();
+  bool refuse(const char* message);  // strict: raises CaptureError and returns false; else the function goes on, eagerly
+  void decline(const std::string& reason);  // the recording will not be used
 
   // Replays if the call is of the recorded kind; else NotImplemented.
   PyObject* run(PyObject* args, PyObject* kwargs, bool timed);
@@ -44,6 +35,8 @@ class Capture {
 
   bool stale() const { return structure_ != structure_version; }  // a parameter or buffer has been replaced: no call fits any more
   Program& program() { return program_; }
+  int traverse(visitproc visit, void* arg) const;  // for Python's garbage collector
+  void clear();
   void accept_mode(uint64_t mode) { mode_ = mode; }  // all modules that it called are in the mode in which they were recorded
 
  private:
@@ -87,10 +80,7 @@ class Capture {
     bool relative;
   };
 
-  static bool describe(PyObject* o, Tree* tree, std::vector<TensorObject*>* found, std::vector<PyObject*>* converted);
-  bool match(const Tree& tree, PyObject* o, std::vector<TensorObject*>* found, std::vector<PyObject*>* converted) const;
   bool fits(const std::vector<TensorObject*>& found) const;
-  PyObject* build(const Tree& tree, const std::vector<PyObject*>& leaves) const;
   void copy_back();
   bool arguments_overlap() const;
   static bool state_of(PyObject* generator, uint64_t* seed, uint64_t* offset);
@@ -110,8 +100,10 @@ class Capture {
   std::vector<Buffer*> held_, written_;  // memory from outside, and what of it a replay changes
   std::vector<int> random_steps_;
   std::vector<TensorObject*> found_;
+  std::string declined_;
+  bool strict_;
   bool busy_ = false, quick_ = false, grad_mode_ = true;
-  uint64_t structure_ = 0, mode_ = 0;
+  uint64_t structure_ = 0, mode_ = 0, structure_before_ = 0;
 };
 
 extern thread_local Capture* capturing;  // the capture that this thread records, or null
@@ -119,6 +111,8 @@ extern thread_local Capture* capturing;  // the capture that this thread records
 // A tensor's values are about to be read by Python: an error while recording, unless they are constants.
 bool check_readable(const TensorObject* t, const char* what);
 
+// NumPy or another library gets the memory of a tensor made while recording: what it writes there is not recorded.
+void note_export(const TensorObject* t);
 
 inline void note_grad(TensorObject* leaf, bool overwrites) {
   if (__builtin_expect(recorders != 0, 0) && capturing) capturing->note_grad(leaf, overwrites);

@@ -25,6 +25,12 @@ Passes passes_of(const py::dict& d) {
   return p;
 }
 
+void refuse(Capture& c, const std::string& message) {
+  PyObject* fn = hook("user_line");
+  const std::string line = fn ? py::handle(fn)().cast<std::string>() : "";
+  if (!c.refuse((message + line).c_str())) throw py::error_already_set();
+}
+
 py::list steps_of(Program& p) {
   py::list steps;
   for (const Step& s : p.steps) {
@@ -55,8 +61,24 @@ py::list timings_of(const std::vector<Timing>& timings) {
 }  // namespace
 
 void bind_capture(py::module_& m) {
-  py::class_<Capture>(m, "Capture", "One recorded call of a function, and its replays; see fastdl.graph.")
-      .def(py::init<>())
+  // Programs hold parameters, generators and arguments that count by identity, and are held by what those belong to.
+  const py::custom_type_setup collected([](PyHeapTypeObject* heap) {
+    PyTypeObject* type = &heap->ht_type;
+    type->tp_flags |= Py_TPFLAGS_HAVE_GC;
+    type->tp_traverse = [](PyObject* self, visitproc visit, void* arg) {
+      Py_VISIT(Py_TYPE(self));
+      if (py::detail::is_holder_constructed(self)) return py::cast<Capture&>(py::handle(self)).traverse(visit, arg);
+      return 0;
+    };
+    type->tp_clear = [](PyObject* self) {
+      if (py::detail::is_holder_constructed(self)) py::cast<Capture&>(py::handle(self)).clear();
+      return 0;
+    };
+  });
+  py::class_<Capture>(m, "Capture", collected, "One recorded call of a function, and its replays; see fastdl.graph.")
+      .def(py::init<bool>(), py::arg("strict") = true)
+      .def("refuse", &refuse)
+      .def("decline", [](Capture& c, const std::string& reason) { c.decline(reason); })
       .def("begin", [](Capture& c, const py::tuple& args, const py::dict& kwargs) { return steal(c.begin(args.ptr(), kwargs.ptr())); })
       .def("count_leaks", [](Capture& c, const py::object& result) { return c.count_leaks(result.ptr()); })
       .def("finish", [](Capture& c, const py::object& result, const py::dict& passes) { return steal(c.finish(result.ptr(), passes_of(passes))); })
@@ -83,6 +105,9 @@ void bind_capture(py::module_& m) {
         return d;
       });
   m.def("recording", &recording);
+  m.def("refuse_capture", [](const std::string& message) {  // what is recorded cannot be replayed
+    if (capturing) refuse(*capturing, message);
+  });
   m.def("structure_changed", [] { structure_version++; });
   m.def("mode_changed", [] { mode_version++; });
   m.def("anomaly_enabled", [] { return anomaly_mode; });

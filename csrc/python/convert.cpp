@@ -335,6 +335,7 @@ int tensor_getbuffer(PyObject* self, Py_buffer* buf, int flags) {
     PyErr_SetString(PyExc_BufferError, "the tensor's memory order is not the one asked for");
     return -1;
   }
+  note_export(t);
   const View& v = t->view;
   // The export holds the memory itself: the tensor may get other memory (set_data) while the consumer reads.
   Export* e = static_cast<Export*>(PyMem_Malloc(sizeof(Export)));

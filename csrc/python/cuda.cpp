@@ -40,13 +40,6 @@ void copy_bytes(void* to, Device to_device, const void* from, Device from_device
   cuda_check(status);
 }
 
-bool same_layout(const View& a, const View& b) {
-  if (a.dtype != b.dtype || a.ndim != b.ndim) return false;
-  for (int d = 0; d < a.ndim; d++)
-    if (a.shape[d] != b.shape[d] || (a.shape[d] > 1 && a.strides[d] != b.strides[d])) return false;
-  return true;
-}
-
 bool move_operand(Operands* in, int k, Device device) {
   TensorObject* moved = to_device(as_tensor(in->objects[k]), device);
   if (!moved) return false;

@@ -80,6 +80,7 @@ void capsule_destructor(PyObject* capsule) {  // only if nobody consumed it
 PyObject* to_dlpack(PyObject* self, bool versioned) {
   TensorObject* t = as_tensor(self);
   if (!check_readable(t, "dlpack")) return nullptr;
+  note_export(t);
   Capsule* e = new Capsule;
   e->buffer = retain(t->buffer);
   DLTensor dl;

@@ -179,8 +179,11 @@ class Module:
             if value is not None:
                 raise TypeError(f"{type(self).__name__}.{name}: got {type(value).__name__}; need an nn.Module or None")
             self._modules[name] = None
-        if name in own and own[name] is not value:  # captured steps hold what was there before
-            _C.mode_changed() if name == "training" else _C.structure_changed()
+        if name in own:
+            if own[name] is not value:  # captured steps hold what was there before
+                _C.mode_changed() if name == "training" else _C.structure_changed()
+        elif hasattr(type(self), name):  # a method, or a default of the class, is covered
+            _C.structure_changed()
         object.__setattr__(self, name, value)
 
     def __delattr__(self, name: str) -> None:

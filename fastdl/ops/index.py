@@ -273,6 +273,7 @@ _C.set_hook("getitem_advanced", getitem_advanced)
 _C.set_hook("setitem_advanced", setitem_advanced)
 _C.set_hook("np_integer", np.integer)
 _C.set_hook("np_ndarray", np.ndarray)
+_C.set_hook("np_generic", np.generic)
 
 
 # ---- compositions ----------------------------------------------------------------------------------------------------

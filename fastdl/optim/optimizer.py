@@ -29,7 +29,7 @@ class _Hyper:
 
     def write(self, values: list[float]) -> None:
         if _C.recording():
-            raise fd.CaptureError(
+            _C.refuse_capture(
                 "param_groups: a captured function must not change settings of an optimiser (a scheduler's step does): replays would not "
                 "change them again; do it outside, between the calls"
             )
