@@ -154,6 +154,7 @@ class Trainer:
         )
         self.history: list[dict[str, float]] = []
         self.interrupted = False
+        self._step = fd.compile(self._forward_backward, strict=False)
 
     def run(self) -> None:
         """Train for all epochs; Ctrl-C ends it early, between two steps."""
@@ -185,21 +186,26 @@ class Trainer:
         total = correct = seen = 0.0
         bar = _progress(self.loader, f"epoch {epoch}/{self.epochs}")
         for x, y in bar:
-            self.optimizer.zero_grad()
-            logits = self.model(x)
-            loss = F.cross_entropy(logits, y)
-            loss.backward()
-            self.optimizer.step()
+            loss, hits = self._step(x, y)
             self.schedule.step()
             value, n = loss.item(), y.shape[0]
             if not np.isfinite(value):
                 raise CliError(f"the loss became {value} in epoch {epoch}; try a lower --lr than {self.rate:g}", code=1)
             total += value * n
-            correct += int((logits.detach().argmax(axis=1) == y).sum().item())
+            correct += int(hits.item())
             seen += n
             if hasattr(bar, "set_postfix_str"):
                 bar.set_postfix_str(f"loss {total / seen:.4f}, accuracy {correct / seen:.4f}", refresh=False)
         return total / seen, correct / seen
+
+    def _forward_backward(self, x: fd.Tensor, y: fd.Tensor) -> tuple[fd.Tensor, fd.Tensor]:
+        """One update; the loss and the number of right answers before it."""
+        self.optimizer.zero_grad()
+        logits = self.model(x)
+        loss = F.cross_entropy(logits, y)
+        loss.backward()
+        self.optimizer.step()
+        return loss.detach(), (logits.detach().argmax(axis=1) == y).sum()
 
     def evaluate(self) -> tuple[float, float]:
         """Mean loss and accuracy on the test images."""

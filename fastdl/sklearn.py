@@ -107,7 +107,7 @@ def _training_step(
         optimizer.step()
         return mean.detach()
 
-    return step
+    return fd.compile(step, strict=False)
 
 
 class _Estimator(BaseEstimator):
