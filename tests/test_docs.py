@@ -15,7 +15,13 @@ ROOT = Path(__file__).parents[1]
 PAGES = "README.md README.zh.md CONTRIBUTING.md SECURITY.md CHANGELOG.md".split()
 FILES = [*(ROOT / name for name in PAGES), *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
-NEEDS = {"sklearn": ["sklearn"], "seeing": ["matplotlib", "tensorboardX"], "sklearn_pipeline": ["sklearn"], "explain_fashion": ["matplotlib"]}
+NEEDS = {
+    "sklearn": ["sklearn"],
+    "seeing": ["matplotlib", "tensorboardX"],
+    "sklearn_pipeline": ["sklearn"],
+    **{name: ["matplotlib"] for name in ("explain_fashion", "autoencoders", "dcgan_fashion")},
+}
+PICTURES = {"autoencoders": {"autoencoders.png", "vae.png"}, "dcgan_fashion": {"dcgan.png"}}  # what an example writes to --out
 
 
 def test_examples_of_ops():
@@ -74,7 +80,30 @@ def test_example(path, tmp_path):
     assert len(path.read_text().splitlines()) < 100
     for package in NEEDS.get(path.stem, []):
         pytest.importorskip(package)
-    extra = {"cnn_fashion": ["--checkpoint", str(tmp_path / "c.safetensors")], "explain_fashion": ["--out", str(tmp_path)]}.get(path.stem, [])
+    settings = {"cnn_fashion": ["--checkpoint", str(tmp_path / "c.safetensors")]}
+    settings |= {name: ["--out", str(tmp_path)] for name in ("explain_fashion", *PICTURES)}
+    extra = settings.get(path.stem, [])
     run = subprocess.run([sys.executable, str(path), "--tiny", *extra], capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert run.returncode == 0, run.stderr
     assert run.stdout
+    assert PICTURES.get(path.stem, set()) <= {p.name for p in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize(("name", "extra"), [("transformer_text", ["--model", "masked"]), ("char_lstm", ["--cell", "gru"]), ("lenet_fashion", ["--model", "modern"])])
+def test_variants_of_examples(name, extra, tmp_path):
+    command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), "--tiny", *extra]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout
+
+
+def test_resnet_example_reads_cifar(tmp_path):
+    import numpy as np
+
+    for name in ("data_batch_1.bin", "test_batch.bin"):
+        records = np.random.default_rng(0).integers(0, 256, (64, 3073), dtype=np.uint8)
+        records[:, 0] %= 10
+        records.tofile(tmp_path / name)
+    command = [sys.executable, str(ROOT / "examples" / "resnet18.py"), "--tiny", "--cifar", str(tmp_path)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
+    assert run.returncode == 0 and "test accuracy" in run.stdout, run.stderr
