@@ -12,14 +12,17 @@ from fastdl import data, models, nn, optim
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--folder", type=Path, help="aclImdb, or the folder above it")
-parser.add_argument("--epochs", type=int, default=4)
+parser.add_argument("--epochs", type=int, default=6)
 parser.add_argument("--limit", type=int, help="at most so many reviews of each class")
 parser.add_argument("--tiny", action="store_true", help="a run of a second or two, for tests")
 args = parser.parse_args()
 
 
 def make_up(folder: Path, count: int) -> Path:
-    """Reviews whose words are mostly neutral, some kind or unkind, and at times turned round by "not"."""
+    """Reviews of mostly neutral words with five opinions, each right four times in five; some are turned round by "not".
+
+    Who understands "not" and counts opinions is right in 94 of 100 reviews; no one can do better.
+    """
     rng = np.random.default_rng(0)
     words = {
         "pos": "moving superb warm clever gripping".split(),
@@ -31,8 +34,9 @@ def make_up(folder: Path, count: int) -> Path:
             (folder / split / label).mkdir(parents=True)
             for k in range(count):
                 text = list(rng.choice(words["any"], rng.integers(20, 60)))
-                for place in rng.integers(0, len(text), 4):
-                    text[place] = rng.choice(words[label]) if rng.random() < 0.6 else f"not {rng.choice(words[other])}"
+                for place in rng.choice(len(text), 5, replace=False):
+                    mine, its_opposite = (label, other) if rng.random() < 0.8 else (other, label)
+                    text[place] = rng.choice(words[mine]) if rng.random() < 0.5 else f"not {rng.choice(words[its_opposite])}"
                 (folder / split / label / f"{k}_{9 if label == 'pos' else 2}.txt").write_text(" ".join(text) + ".<br />")
     return folder
 

@@ -1,4 +1,4 @@
-"""Who speaks? Kim's convolutional network tells Hamlet's lines from those of the others by their words."""
+"""Who speaks? Kim's convolutional network tells Hamlet's lines from those of the others by their words. Not easy: naive Bayes is no better."""
 
 import argparse
 import re
@@ -9,7 +9,7 @@ import fastdl as fd
 from fastdl import data, models, nn, optim
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--epochs", type=int, default=12)
+parser.add_argument("--epochs", type=int, default=30)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--tiny", action="store_true", help="a run of a second or two, for tests")
 args = parser.parse_args()
@@ -53,4 +53,5 @@ for epoch in range(1, args.epochs + 1):
     with fd.no_grad():
         guesses = model(fd.asarray(x[test])).numpy().argmax(1)
     balanced = np.mean([np.mean(guesses[y[test] == c] == c) for c in (0, 1)])
-    print(f"epoch {epoch:2}  loss {np.mean(losses):.4f}  test accuracy {np.mean(guesses == y[test]):.3f}, mean of both classes {balanced:.3f}", flush=True)
+    if epoch % max(1, args.epochs // 6) == 0:
+        print(f"epoch {epoch:2}  loss {np.mean(losses):.4f}  test accuracy {np.mean(guesses == y[test]):.3f}, mean of both classes {balanced:.3f}", flush=True)

@@ -8,7 +8,7 @@ import fastdl as fd
 from fastdl import data, models, nn, optim
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--steps", type=int, default=300)
+parser.add_argument("--steps", type=int, default=500)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--tiny", action="store_true", help="a run of a second or two, for tests")
 args = parser.parse_args()
@@ -27,10 +27,10 @@ def scenes(n: int) -> tuple[np.ndarray, np.ndarray]:
     row, column = np.mgrid[:size, :size]
     for image, mask in zip(images, masks, strict=True):
         for kind in rng.permutation([1, 2]):  # the later shape covers the earlier
-            (y, x), radius = rng.integers(8, size - 8, 2), rng.integers(5, size // 5)
+            (y, x), radius = rng.integers(8, size - 8, 2), rng.integers(7, size // 5 + 1)
             dy, dx = abs(row - y), abs(column - x)
             shape = dy**2 + dx**2 <= radius**2 if kind == 1 else np.maximum(dy, dx) <= 0.9 * radius
-            image[shape] = 0.5 * image[shape] + 0.5 * rng.uniform(0.2, 0.8)
+            image[shape] = 0.4 * image[shape] + 0.6 * rng.uniform(0.3, 1)
             mask[shape] = kind
     return images[:, None].astype(np.float32), masks
 
