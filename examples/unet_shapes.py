@@ -27,7 +27,7 @@ def scenes(n: int) -> tuple[np.ndarray, np.ndarray]:
     row, column = np.mgrid[:size, :size]
     for image, mask in zip(images, masks, strict=True):
         for kind in rng.permutation([1, 2]):  # the later shape covers the earlier
-            (y, x), radius = rng.integers(8, size - 8, 2), rng.integers(7, size // 5 + 1)
+            (y, x), radius = rng.integers(8, size - 8, 2), rng.integers(size // 9, size // 4)
             dy, dx = abs(row - y), abs(column - x)
             shape = dy**2 + dx**2 <= radius**2 if kind == 1 else np.maximum(dy, dx) <= 0.9 * radius
             image[shape] = 0.4 * image[shape] + 0.6 * rng.uniform(0.3, 1)
