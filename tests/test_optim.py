@@ -34,6 +34,14 @@ OPTIMISERS = [
     ("RMSprop", {"lr": 0.01}),
     ("RMSprop", {"lr": 0.01, "momentum": 0.9, "weight_decay": 0.01}),
     ("RMSprop", {"lr": 0.01, "centered": True, "momentum": 0.5, "alpha": 0.9, "eps": 1e-5}),
+    ("Adagrad", {"lr": 0.05}),
+    ("Adagrad", {"lr": 0.05, "lr_decay": 0.01, "weight_decay": 0.01, "initial_accumulator_value": 0.1, "eps": 1e-6}),
+    ("Adagrad", {"lr": 0.05, "maximize": True}),
+    ("Adadelta", {"lr": 1.0}),
+    ("Adadelta", {"lr": 0.5, "rho": 0.8, "eps": 1e-4, "weight_decay": 0.01, "maximize": True}),
+    ("NAdam", {"lr": 0.01}),
+    ("NAdam", {"lr": 0.01, "betas": (0.8, 0.95), "eps": 1e-4, "weight_decay": 0.01, "momentum_decay": 1.0}),
+    ("NAdam", {"lr": 0.01, "weight_decay": 0.1, "decoupled_weight_decay": True, "maximize": True}),
 ]
 
 
@@ -73,7 +81,7 @@ def test_hundred_steps(case: tuple, dtype: str) -> None:
 
 
 @needs_torch
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop"])
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "NAdam"])
 def test_parameters_without_gradient_are_skipped(name: str) -> None:
     sets = _set("float64")
     settings = {"momentum": 0.9} if name == "SGD" else {"weight_decay": 0.1}
@@ -348,3 +356,44 @@ def test_clip_grad_value_and_nonfinite() -> None:
     with pytest.raises(RuntimeError, match="inf"):
         optim.clip_grad_norm_([p], 1.0, error_if_nonfinite=True)
     assert optim.clip_grad_norm_([nn.Parameter(fd.ones((1,)))], 1.0).item() == 0.0
+
+
+def test_lion_is_its_formula() -> None:
+    p = nn.Parameter(fd.array([0.5, -1.5, 2.0], dtype="float64"))
+    want, m = np.array([0.5, -1.5, 2.0]), np.zeros(3)
+    optimiser = optim.Lion([p], lr=0.01, betas=(0.9, 0.95), weight_decay=0.1)
+    for step in range(20):
+        g = _grad(step, 0, (3,), "float64")
+        p.grad = fd.array(g)
+        optimiser.step()
+        want = want * (1 - 0.01 * 0.1) - 0.01 * np.sign(0.9 * m + 0.1 * g)
+        m = 0.95 * m + 0.05 * g
+    np.testing.assert_allclose(numpy(p), want, rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["Adagrad", "Adadelta", "NAdam", "Lion"])
+def test_composed_updates_are_captured_and_resume(name: str) -> None:
+    def run(compiled: bool, resume: bool) -> np.ndarray:
+        w = nn.Parameter(fd.array([1.0, -2.0, 3.0]))
+        optimiser = getattr(optim, name)([w], lr=0.1)
+
+        def step(x: fd.Tensor) -> fd.Tensor:
+            optimiser.zero_grad()
+            loss = fd.square(w * x).sum()
+            loss.backward()
+            optimiser.step()
+            return loss
+
+        step = fd.compile(step) if compiled else step
+        for k in range(6):
+            if k == 3:
+                optimiser.param_groups[0]["lr"] = 0.03
+            if k == 4 and resume:
+                state = copy.deepcopy(optimiser.state_dict())
+                optimiser = getattr(optim, name)([w], lr=1.0)
+                optimiser.load_state_dict(state)
+            step(fd.array([1.0, 0.5, 2.0 + k]))
+        return w.detach().numpy()
+
+    want = run(False, False)
+    assert np.array_equal(run(True, False), want) and np.array_equal(run(False, True), want)

@@ -141,6 +141,10 @@ class Optimizer:
     _kernel: ClassVar[Callable[..., Any]]
     #: Names of the state arrays in `state_dict`, in the order of the kernel's arguments.
     _state_names: ClassVar[tuple[str, ...]] = ()
+    #: Those of them that are 0-d float32, as PyTorch keeps them; the others have the parameter's shape.
+    _scalar_state: ClassVar[tuple[str, ...]] = ()
+    #: Whether the update is one kernel, not a composition of ops.
+    _fused: ClassVar[bool] = True
 
     def __init__(self, params: Iterable[Any], defaults: dict[str, Any]) -> None:
         if isinstance(params, fd.Tensor):
@@ -237,7 +241,7 @@ class Optimizer:
                         counted = counted or slot.hyper is common
                     if slot.args is None:
                         slot.place(slot.hyper, self._new_arrays(group, param))
-                    if slot.kernel is self._kernel and param.device.index is not None:
+                    if self._fused and slot.kernel is self._kernel and param.device.index is not None:
                         together.append((param, grad, *slot.args))  # type: ignore[misc]
                     else:
                         slot.kernel(param, grad, *slot.args)  # type: ignore[misc]
@@ -254,8 +258,12 @@ class Optimizer:
         slot.place(own, slot.arrays)
 
     def _new_arrays(self, group: ParamGroup, param: Any) -> tuple[Any, ...]:
-        shape, dtype = param.shape, _state_dtype(param)
-        return tuple([fd.zeros(shape, dtype=dtype, device=param.device) if used else None for used in self._used_state(group)])
+        pairs = zip(self._state_names, self._used_state(group), strict=True)
+        return tuple([self._new_state(name, param) if used else None for name, used in pairs])
+
+    def _new_state(self, name: str, param: Any) -> Any:
+        scalar = name in self._scalar_state
+        return fd.zeros(() if scalar else param.shape, dtype=fd.float32 if scalar else _state_dtype(param), device=param.device)
 
     # ---- state ---------------------------------------------------------------------------------------------------------
 
@@ -311,16 +319,16 @@ class Optimizer:
 
     def _checked_arrays(self, group: Mapping[str, Any], slot: _Slot, entry: Mapping[str, Any]) -> tuple[Any, ...]:
         arrays: list[fd.Tensor | None] = []
-        need = tuple(slot.param.shape)
         for name, used in zip(self._state_names, self._used_state(group), strict=True):
             array = entry.get(name)
             if not used:
                 arrays.append(None)
                 continue
+            copy = self._new_state(name, slot.param)
+            need = tuple(copy.shape)
             if array is None or tuple(array.shape) != need:
                 got = "nothing" if array is None else f"shape {tuple(array.shape)}"
                 raise ValueError(f"{type(self).__name__}.load_state_dict: {name}: got {got}, need shape {need}")
-            copy = fd.empty(need, dtype=_state_dtype(slot.param), device=slot.param.device)
             copy.copy_(fd.asarray(array).detach())
             arrays.append(copy)
         return tuple(arrays)
