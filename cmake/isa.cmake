@@ -1,6 +1,7 @@
 # The instruction sets that kernels are compiled for, lowest first: name | compile flags. What a CPU must offer for each is
 # tested in csrc/cpu/cpuid.cpp under the same names. A kernel file csrc/cpu/isa/<family>.cpp is compiled once per row;
-# a file named <family>_<isa>.cpp only for that row.
+# a file named <family>_<isa>.cpp only for that row. The last row has only the families that use tiles.
+set(FASTDL_AMX_FAMILIES matmul)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   set(FASTDL_ISA_TABLE
       "baseline|-march=x86-64-v2"
@@ -37,7 +38,7 @@ function(fastdl_add_kernels target dir)
     foreach(file IN LISTS files)
       get_filename_component(family ${file} NAME_WE)
       if(isa STREQUAL "amx")
-        if(NOT family MATCHES "_amx$")
+        if(NOT family IN_LIST FASTDL_AMX_FAMILIES)
           continue()
         endif()
       elseif(family MATCHES "_(amx|avx512|avx2|baseline)$" AND NOT family MATCHES "_${isa}$")

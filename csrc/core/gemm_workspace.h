@@ -34,8 +34,16 @@ constexpr int64_t gemm_pack_elements(int64_t batch, int64_t n, int64_t k) {
   return batch < kGemmPackLimit / one ? batch * one : kGemmPackLimit / one * one;
 }
 
+// Products on AMX tiles (cpu/isa/gemm_amx.h): both operands in blocks of 32 x 32, three bfloat16 per element, and a few words.
+// gemm_has_tiles: whether kernels that need this run here; set once, when the instruction set is chosen.
+extern bool gemm_has_tiles;
+constexpr int64_t tile_workspace_elements(int64_t m, int64_t n, int64_t k) {
+  const int64_t strips = (m + 31) / 32, panels = (n + 31) / 32, k_blocks = (k + 31) / 32;
+  return (strips + panels) * k_blocks * (32 * 32 * 3 / 2) + strips + panels + 64;
+}
+
 // Elements of scratch for `batch` products (m, k) x (k, n). Kernels merge batch dimensions into rows where strides permit.
-constexpr int64_t gemm_workspace_elements(int64_t batch, int64_t m, int64_t n, int64_t k) {
+inline int64_t gemm_workspace_elements(int64_t batch, int64_t m, int64_t n, int64_t k) {
   if (m == 0 || n == 0 || k == 0 || batch == 0) return 0;
   if (batch > 1) {
     const int64_t packed = gemm_pack_elements(batch, n, k), merged = gemm_workspace_elements(1, batch * m, n, k);
@@ -43,7 +51,9 @@ constexpr int64_t gemm_workspace_elements(int64_t batch, int64_t m, int64_t n, i
   }
   if (m == 1 || n == 1) return gemv_splits(m == 1 ? n : m, k) * (m == 1 ? n : m);
   const int64_t splits = gemm_splits(1, m, n, k);
-  return gemm_pack_elements(1, n, k) + (splits > 1 ? splits * m * n : 0);
+  const int64_t plain = gemm_pack_elements(1, n, k) + (splits > 1 ? splits * m * n : 0);
+  const int64_t tiles = gemm_has_tiles && m >= 32 && n >= 32 && k >= 32 ? tile_workspace_elements(m, n, k) : 0;
+  return tiles > plain && tiles <= 2 * kGemmPackLimit ? tiles : plain;
 }
 
 }  // namespace fastdl

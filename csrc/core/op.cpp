@@ -7,6 +7,7 @@
 #include <unordered_map>
 
 #include "../cpu/cpuid.h"
+#include "gemm_workspace.h"
 
 // Tables exported by kernel objects, one line FD_TABLE(isa, family) per object.
 #define FD_TABLE(isa, family) extern "C" const ::fastdl::KernelRow fastdl_rows_##family##_##isa[];
@@ -51,6 +52,8 @@ OpInfo op_table[kNumOps] = {
 #include "../ops.def"
 };
 
+bool gemm_has_tiles = false;
+
 void init_op_table() {
   static std::once_flag once;
   std::call_once(once, [] {
@@ -60,6 +63,7 @@ void init_op_table() {
     for (int isa = 0; isa <= chosen_isa(); isa++)  // lowest first: a later row replaces an earlier one
       for (const KernelTable* t = kKernelTables; t->isa; t++)
         if (!strcmp(t->isa, isa_name(isa))) install_rows(t->rows);
+    gemm_has_tiles = !strcmp(isa_name(chosen_isa()), "amx");
   });
 }
 

@@ -11,6 +11,9 @@
 #pragma once
 #include "core/gemm_workspace.h"
 #include "cpu/isa/gemv.h"
+#if defined(__AMX_BF16__)
+#include "cpu/isa/gemm_amx.h"
+#endif
 
 namespace fastdl {
 namespace {
@@ -309,6 +312,9 @@ inline void gemm(Gemm<T> g, GemmBatch batch, T* workspace) {
   }
   if (g.m == 1 || g.n == 1) return gemv_batch(g, batch, workspace);
   if (wants_dots(g)) return dot_batch(g, batch);
+#if defined(__AMX_BF16__)
+  if (wants_tiles(g, batch) && gemm_tiles(g, workspace)) return;
+#endif
   const int64_t splits = gemm_splits(batch.count, g.m, g.n, g.k);
   if (splits > 1 && g.c_row == g.n) return gemm_split(g, workspace, splits);
   gemm_products(g, batch, workspace, batch.count);

@@ -1,0 +1,299 @@
+// Products of float32 matrices on AMX's bfloat16 tiles, as accurate as float32 multiply-adds.
+//
+// Method: each operand is split in three bfloat16 parts, x = x1 + x2 + x3, whose 8 bits each hold float32's 24. Six of the nine
+// products of parts, accumulated in float32 by the tile unit, reach float32 accuracy; the other three are below 2^-24 of the result
+// (Henry, Tang and Heinecke 2019, arXiv 1904.06376). Sums over blocks of k are added in float32 outside the tiles.
+//
+// The tile unit flushes denormal numbers, and infinities do not split. So the largest magnitude of each packed block is noted:
+// where it is not finite, or so small that parts of typical elements would vanish, gemm_tiles() gives up and the caller multiplies
+// again in float32. Elements below 2^-110 beside large ones lose relative accuracy, not absolute.
+#pragma once
+#include "cpu/isa/gemv.h"
+#include "cpu/isa/tiles_amx.h"
+#include "cpu/vec/transpose.h"
+
+namespace fastdl {
+namespace {
+
+constexpr int kParts = 3;
+constexpr int64_t kSide = 32;                            // C is computed in blocks of 32 x 32: 2 x 2 tiles
+constexpr int64_t kBlockWords = kParts * kSide * kSide;  // a packed 32 x 32 block of A or B: for each part two tiles of 512 words
+constexpr uint32_t kMostBits = 0x7f000000;               // 2^127: rounding to bfloat16 stays finite below
+constexpr uint32_t kLeastBits = 0x12800000;              // 2^-90
+
+// Packs two vectors of floats as pairs of words: out[2 l] = x[l], out[2 l + 1] = y[l], for each part.
+FD_INLINE void split_pair(__m512 x, __m512 y, uint16_t* out) {
+  const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
+                                         19, 3, 18, 2, 17, 1, 16, 0);
+  const __m512i high = _mm512_set1_epi32(int(0xffff0000));
+#pragma GCC unroll 3
+  for (int part = 0; part < kParts; part++) {
+    const __m512i words = _mm512_permutexvar_epi16(pairs, (__m512i)_mm512_cvtne2ps_pbh(y, x));
+    _mm512_store_si512(out + part * kSide * kSide, words);
+    if (part + 1 == kParts) break;
+    x = _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(words, 16)));
+    y = _mm512_sub_ps(y, _mm512_castsi512_ps(_mm512_and_si512(words, high)));
+  }
+}
+
+// A 32 x 32 block whose rows are read as vectors: element (r, c) at from[r * row + c], rows x cols of them exist, others count as
+// zero. Within k, pair p holds k = p and k = p + 16, for A and B alike.
+struct Block {
+  const float* from;
+  int64_t row;
+  int rows, cols;
+};
+
+FD_INLINE __m512 block_row(const Block& b, int r, int half) {
+  if (r >= b.rows) return _mm512_setzero_ps();
+  const int left = b.cols - half * 16;
+  if (left >= 16) return _mm512_loadu_ps(b.from + r * b.row + half * 16);
+  return left <= 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(__mmask16((1u << left) - 1), b.from + r * b.row + half * 16);
+}
+
+FD_INLINE __m512i magnitude(__m512 x) { return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)); }
+
+template <bool whole>
+FD_INLINE __m512i pack_a_rows(const Block& b, uint16_t* out, __m512i most) {  // rows are i, columns k
+  for (int i = 0; i < kSide; i++) {
+    const __m512 x = whole ? _mm512_loadu_ps(b.from + i * b.row) : block_row(b, i, 0);
+    const __m512 y = whole ? _mm512_loadu_ps(b.from + i * b.row + 16) : block_row(b, i, 1);
+    most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(x), magnitude(y)));
+    split_pair(x, y, out + i * kSide);  // rows of 32 words; 16 of them are one tile
+  }
+  return most;
+}
+
+template <bool whole>
+FD_INLINE __m512i pack_b_rows(const Block& b, uint16_t* out, __m512i most) {  // rows are k, columns j
+  for (int half = 0; half < 2; half++)
+    for (int p = 0; p < 16; p++) {
+      const __m512 x = whole ? _mm512_loadu_ps(b.from + p * b.row + half * 16) : block_row(b, p, half);
+      const __m512 y = whole ? _mm512_loadu_ps(b.from + (p + 16) * b.row + half * 16) : block_row(b, p + 16, half);
+      most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(x), magnitude(y)));
+      split_pair(x, y, out + half * 512 + p * kSide);
+    }
+  return most;
+}
+
+// The block with rows along the other axis, in scratch of 32 x 32.
+inline Block turned(const float* from, int64_t row, int64_t column, int rows, int cols, float* scratch) {
+  if (row == 1) {
+    for (int c = 0; c < cols; c += 16)  // whole vectors of rows where they exist
+      for (int r = 0; r < rows; r += 16) {
+        if (cols - c >= 16 && rows - r >= 16) {
+          transpose(from + c * column + r, column, scratch + r * kSide + c, kSide, int64_t(16), int64_t(16));
+          continue;
+        }
+        for (int i = r; i < rows && i < r + 16; i++)
+          for (int j = c; j < cols && j < c + 16; j++) scratch[i * kSide + j] = from[j * column + i];
+      }
+  } else {
+    for (int i = 0; i < rows; i++)
+      for (int j = 0; j < cols; j++) scratch[i * kSide + j] = from[i * row + j * column];
+  }
+  return {scratch, kSide, rows, cols};
+}
+
+// Packs rows [i0, i0 + 32) of A for k in [k0, k1), block by block. Adds to the largest magnitudes.
+inline __m512i pack_a_strip(const Gemm<float>& g, int64_t i0, int64_t k0, int64_t k1, uint16_t* out, __m512i most) {
+  alignas(64) float scratch[kSide * kSide];
+  const int rows = int(min_of(kSide, g.m - i0));
+  for (int64_t k = k0; k < k1; k += kSide, out += kBlockWords) {
+    const int cols = int(min_of(kSide, k1 - k));
+    const float* from = g.a + i0 * g.a_row + k * g.a_k;
+    const Block b = g.a_k == 1 ? Block{from, g.a_row, rows, cols} : turned(from, g.a_row, g.a_k, rows, cols, scratch);
+    most = rows == kSide && cols == kSide ? pack_a_rows<true>(b, out, most) : pack_a_rows<false>(b, out, most);
+  }
+  return most;
+}
+
+// Packs panels [p0, p1) of 32 columns of B, all of k: panel p starts at out + p * k_blocks * kBlockWords.
+inline __m512i pack_b_panels(const Gemm<float>& g, int64_t p0, int64_t p1, uint16_t* out) {
+  alignas(64) float scratch[kSide * kSide];
+  const int64_t k_blocks = ceil_div(g.k, kSide);
+  __m512i most = _mm512_setzero_si512();
+  for (int64_t kb = 0; kb < k_blocks; kb++) {
+    const int64_t k = kb * kSide;
+    const int rows = int(min_of(kSide, g.k - k));
+    for (int64_t p = p0; p < p1; p++) {
+      const int64_t j = p * kSide;
+      const int cols = int(min_of(kSide, g.n - j));
+      const float* from = g.b + k * g.b_k + j * g.b_col;
+      const Block b = g.b_col == 1 ? Block{from, g.b_k, rows, cols} : turned(from, g.b_k, g.b_col, rows, cols, scratch);
+      uint16_t* to = out + (p * k_blocks + kb) * kBlockWords;
+      most = rows == kSide && cols == kSide ? pack_b_rows<true>(b, to, most) : pack_b_rows<false>(b, to, most);
+    }
+  }
+  return most;
+}
+
+FD_INLINE void prefetch_lines(const void* p) {  // 2 KB into L1
+#pragma GCC unroll 32
+  for (int line = 0; line < 32; line++) __builtin_prefetch(static_cast<const char*>(p) + line * 64);
+}
+
+// out (32 x 32) = the product of `blocks` blocks of A and B. Neighbouring products share an operand; the next blocks are fetched
+// into L1 meanwhile. rows, cols: one or two tiles of the block are wanted.
+template <int rows, int cols>
+__attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out) {
+  FD_TILE_ZERO(0);
+  FD_TILE_ZERO(1);
+  FD_TILE_ZERO(2);
+  FD_TILE_ZERO(3);
+  const auto load_a = [&](int part) __attribute__((always_inline)) {
+    FD_TILE_LOAD(4, a + part * 1024, 64);
+    if (rows == 2) FD_TILE_LOAD(5, a + part * 1024 + 512, 64);
+  };
+  const auto load_b = [&](int part) __attribute__((always_inline)) {
+    FD_TILE_LOAD(6, b + part * 1024, 64);
+    if (cols == 2) FD_TILE_LOAD(7, b + part * 1024 + 512, 64);
+  };
+  const auto multiply = [&]() __attribute__((always_inline)) {
+    FD_TILE_MULTIPLY(0, 4, 6);
+    if (cols == 2) FD_TILE_MULTIPLY(1, 4, 7);
+    if (rows == 2) FD_TILE_MULTIPLY(2, 5, 6);
+    if (rows == 2 && cols == 2) FD_TILE_MULTIPLY(3, 5, 7);
+  };
+  for (; blocks > 0; blocks--, a += kBlockWords, b += kBlockWords) {
+    const uint16_t *next_a = a + kBlockWords, *next_b = b + kBlockWords;
+    load_a(0), load_b(2), multiply(), prefetch_lines(next_a);
+    load_b(1), multiply(), prefetch_lines(next_a + 1024);
+    load_a(1), multiply(), prefetch_lines(next_a + 2048);
+    load_b(0), multiply(), prefetch_lines(next_b);
+    load_a(2), multiply(), prefetch_lines(next_b + 1024);
+    load_a(0), multiply(), prefetch_lines(next_b + 2048);
+  }
+  FD_TILE_STORE(0, out, 128);
+  if (cols == 2) FD_TILE_STORE(1, out + 16, 128);
+  if (rows == 2) FD_TILE_STORE(2, out + 16 * 32, 128);
+  if (rows == 2 && cols == 2) FD_TILE_STORE(3, out + 16 * 32 + 16, 128);
+}
+
+inline void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int rows, int cols) {
+  if (rows > 16) return cols > 16 ? multiply_blocks<2, 2>(a, b, blocks, out) : multiply_blocks<2, 1>(a, b, blocks, out);
+  return cols > 16 ? multiply_blocks<1, 2>(a, b, blocks, out) : multiply_blocks<1, 1>(a, b, blocks, out);
+}
+
+// C block (rows x cols) = or += sums, then bias, relu, other activations.
+inline void finish_block(const Gemm<float>& g, int64_t i0, int64_t j0, const float* sums, int rows, int cols, bool first,
+                         bool last) {
+  for (int i = 0; i < rows; i++) {
+    float* c = g.c + (i0 + i) * g.c_row + j0;
+    for (int half = 0; half < 2; half++) {
+      const int left = cols - half * 16;
+      if (left <= 0) break;
+      const __mmask16 mask = left >= 16 ? __mmask16(0xffff) : __mmask16((1u << left) - 1);
+      __m512 v = _mm512_load_ps(sums + i * kSide + half * 16);
+      if (!first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, c + half * 16));
+      if (last && g.bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, g.bias + j0 + half * 16));
+      if (last && g.relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);  // NaN, as second operand, stays NaN
+      _mm512_mask_storeu_ps(c + half * 16, mask, v);
+    }
+    if (last && g.finish) g.finish(c, cols);
+  }
+}
+
+// How one product is cut: pieces of row_blocks x col_blocks, each some strips of 32 rows and panels of 32 columns.
+struct TilePlan {
+  int64_t strips, panels, k_blocks;  // of 32
+  int64_t kc;                        // blocks of k that are summed in the tiles
+  int64_t row_blocks, col_blocks;
+  bool shared_a;  // A is packed once for all pieces, else by each piece
+};
+
+inline TilePlan plan_tiles(const Gemm<float>& g) {
+  TilePlan p;
+  p.strips = ceil_div(g.m, kSide), p.panels = ceil_div(g.n, kSide), p.k_blocks = ceil_div(g.k, kSide);
+  p.kc = ceil_div(p.k_blocks, ceil_div(p.k_blocks, kTileKc / kSide));
+  p.col_blocks = ceil_div(p.panels, kTileCols / kSide);
+  p.row_blocks = 1;
+  while (p.row_blocks * p.col_blocks < kGemmChunks && g.m * g.n / (p.row_blocks * p.col_blocks) * g.k >= 2 * kTileChunkMacs) {
+    const bool can_rows = p.row_blocks * 2 <= p.strips, can_cols = p.col_blocks * 2 <= p.panels;
+    if (can_rows)
+      p.row_blocks *= 2;
+    else if (can_cols)
+      p.col_blocks *= 2;
+    else
+      break;
+  }
+  p.shared_a = p.col_blocks > 1;
+  return p;
+}
+
+FD_INLINE uint32_t largest(__m512i v) { return _mm512_reduce_max_epu32(v); }
+FD_INLINE bool splits_well(uint32_t most) { return most < kMostBits && (most >= kLeastBits || most == 0); }
+
+// Whether the tiles are worth their packing. Figures: bench/results.
+template <class T>
+inline bool wants_tiles(const Gemm<T>&, const GemmBatch&) {
+  return false;
+}
+template <>
+inline bool wants_tiles(const Gemm<float>& g, const GemmBatch& batch) {
+  return batch.count == 1 && !g.accumulate && !g.mirror && g.m >= kTileLeastRows && g.n >= kTileLeastCols && g.k >= kTileLeastK &&
+         tile_workspace_elements(g.m, g.n, g.k) <= 2 * kGemmPackLimit;
+}
+
+// C = A B; false where the operands do not split well, then C is not finished.
+template <class T>
+inline bool gemm_tiles(const Gemm<T>&, T*) {
+  return false;
+}
+template <>
+inline bool gemm_tiles(const Gemm<float>& g, float* workspace) {
+  const TilePlan plan = plan_tiles(g);
+  uint16_t* const packed_b = reinterpret_cast<uint16_t*>(workspace);
+  uint16_t* const packed_a = packed_b + plan.panels * plan.k_blocks * kBlockWords;
+  uint32_t* const found = reinterpret_cast<uint32_t*>(packed_a + (plan.shared_a ? plan.strips * plan.k_blocks * kBlockWords : 0));
+  const int64_t share = max_of(int64_t(1), min_of(int64_t(4), plan.panels / kGemmChunks));  // panels in one task
+  const int64_t b_tasks = ceil_div(plan.panels, share), a_tasks = plan.shared_a ? plan.strips : 0;
+  parallel_chunks(b_tasks + a_tasks, [&](int64_t task) {
+    if (task < b_tasks) {
+      found[task] = largest(pack_b_panels(g, task * share, min_of((task + 1) * share, plan.panels), packed_b));
+    } else {
+      const int64_t s = task - b_tasks;
+      found[task] = largest(pack_a_strip(g, s * kSide, 0, g.k, packed_a + s * plan.k_blocks * kBlockWords, _mm512_setzero_si512()));
+    }
+  });
+  uint32_t most_b = 0, most_a = 0;
+  for (int64_t t = 0; t < b_tasks; t++) most_b = max_of(most_b, found[t]);
+  for (int64_t t = b_tasks; t < b_tasks + a_tasks; t++) most_a = max_of(most_a, found[t]);
+  if (!splits_well(most_b) || (plan.shared_a && !splits_well(most_a))) return false;
+
+  const int64_t pieces = plan.row_blocks * plan.col_blocks;
+  parallel_chunks(pieces, [&](int64_t piece) {
+    const int64_t rb = piece % plan.row_blocks, cb = piece / plan.row_blocks;
+    const int64_t s0 = rb * plan.strips / plan.row_blocks, s1 = (rb + 1) * plan.strips / plan.row_blocks;
+    const int64_t p0 = cb * plan.panels / plan.col_blocks, p1 = (cb + 1) * plan.panels / plan.col_blocks;
+    alignas(64) uint16_t strip[kTileKc / kSide * kBlockWords];
+    alignas(64) float sums[kSide * kSide];
+    const TileRegisters tiles;
+    __m512i most = _mm512_setzero_si512();
+    for (int64_t k = 0; k < plan.k_blocks; k += plan.kc) {
+      const int64_t blocks = min_of(plan.kc, plan.k_blocks - k);
+      for (int64_t s = s0; s < s1; s++) {
+        const int64_t i = s * kSide;
+        const uint16_t* a = packed_a + (s * plan.k_blocks + k) * kBlockWords;
+        if (!plan.shared_a) {
+          most = pack_a_strip(g, i, k * kSide, min_of((k + blocks) * kSide, g.k), strip, most);
+          a = strip;
+        }
+        const int rows = int(min_of(kSide, g.m - i));
+        for (int64_t p = p0; p < p1; p++) {
+          const int64_t j = p * kSide;
+          const int cols = int(min_of(kSide, g.n - j));
+          multiply_blocks(a, packed_b + (p * plan.k_blocks + k) * kBlockWords, blocks, sums, rows, cols);
+          finish_block(g, i, j, sums, rows, cols, k == 0, k + blocks >= plan.k_blocks);
+        }
+      }
+    }
+    found[piece] = largest(most);
+  });
+  if (plan.shared_a) return true;
+  for (int64_t piece = 0; piece < pieces; piece++) most_a = max_of(most_a, found[piece]);
+  return splits_well(most_a);
+}
+
+}  // namespace
+}  // namespace fastdl
