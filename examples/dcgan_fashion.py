@@ -11,7 +11,7 @@ import fastdl as fd
 from fastdl import data, models, nn, optim, visual
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--epochs", type=int, default=25)
+parser.add_argument("--epochs", type=int, default=40)
 parser.add_argument("--out", type=Path, default=Path(tempfile.gettempdir()), help="folder for the picture")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--tiny", action="store_true", help="a run of a second or two, for tests")
@@ -52,7 +52,10 @@ for epoch in range(1, args.epochs + 1):
     if epoch % max(1, args.epochs // 5) == 0:
         print(f"epoch {epoch:3}  discriminator {losses[0]:.3f}  generator {losses[1]:.3f}  {time.perf_counter() - start:.0f} s", flush=True)
 
-judge = models.LeNet5(activation="relu")
+judge = nn.Sequential(
+    nn.Conv2d(1, 16, 3, padding=1), nn.BatchNorm2d(16), nn.ReLU(), nn.MaxPool2d(2),
+    nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 49, 10),
+)  # fmt: skip
 optimizer = optim.Adam(judge.parameters(), lr=2e-3)
 for _ in range(judge_epochs):
     for images, labels in data.DataLoader((x, y), 50, shuffle=True, rng=args.seed):
@@ -60,7 +63,7 @@ for _ in range(judge_epochs):
         nn.functional.cross_entropy(judge(images), labels).backward()
         optimizer.step()
 
-generator.eval()
+generator.eval(), judge.eval()
 with fd.no_grad():
     made = (generator(fd.random.normal((500, latent), rng=args.seed)) + 1) / 2
     scores = {"real": fd.softmax(judge(fd.asarray(x[:500])), -1).numpy(), "made": fd.softmax(judge(made), -1).numpy()}

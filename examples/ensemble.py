@@ -9,7 +9,7 @@ from fastdl import data, models, nn, optim
 from fastdl.nn import functional as F
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--epochs", type=int, default=8)
+parser.add_argument("--epochs", type=int, default=15)
 parser.add_argument("--members", type=int, default=5)
 parser.add_argument("--tiny", action="store_true", help="a run of a second or two, for tests")
 args = parser.parse_args()

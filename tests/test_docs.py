@@ -4,6 +4,7 @@
 import doctest
 import importlib
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -107,3 +108,14 @@ def test_resnet_example_reads_cifar(tmp_path):
     command = [sys.executable, str(ROOT / "examples" / "resnet18.py"), "--tiny", "--cifar", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300)
     assert run.returncode == 0 and "test accuracy" in run.stdout, run.stderr
+
+
+@pytest.mark.parametrize("name", ["deep_belief", "detect_digits", "recommender"])
+def test_captured_examples_have_the_numbers_of_eager_ones(name, tmp_path):
+    command = [sys.executable, str(ROOT / "examples" / f"{name}.py"), "--tiny"]
+    runs = [
+        subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=300, env={**os.environ, "FASTDL_COMPILE": flag})
+        for flag in ("1", "0")
+    ]
+    assert runs[0].stdout == runs[1].stdout != ""
+    assert not runs[0].stderr  # no word of steps that could not be captured
