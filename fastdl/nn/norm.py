@@ -207,11 +207,8 @@ class GroupNorm(Module):
         return f"{self.num_groups}, {self.num_channels}, eps={self.eps}, affine={self.affine}"
 
 
-class InstanceNorm2d(Module):
-    """Instance normalisation (Ulyanov et al., 2016) of (N, C, H, W) by each image's own statistics.
-
-    As in PyTorch there are no parameters unless `affine=True`. Running statistics are not supported.
-    """
+class _InstanceNorm(Module):
+    _rank = 4
 
     weight: Parameter | None
     bias: Parameter | None
@@ -228,7 +225,7 @@ class InstanceNorm2d(Module):
     ) -> None:
         super().__init__()
         if track_running_stats:
-            raise NotImplementedError("InstanceNorm2d: track_running_stats=True is not supported")
+            raise NotImplementedError(f"{type(self).__name__}: track_running_stats=True is not supported")
         self.num_features = num_features
         self.eps = eps
         self.momentum = momentum
@@ -237,16 +234,64 @@ class InstanceNorm2d(Module):
         self.register_parameter("bias", Parameter(fd.zeros((num_features,), dtype=dtype, device=device)) if affine else None)
 
     def forward(self, input: fd.Tensor) -> fd.Tensor:
-        if input.ndim not in (3, 4) or input.shape[-3] != self.num_features:
-            raise fd.ShapeError(
-                f"instance_norm: got shape {tuple(input.shape)}; need (N, {self.num_features}, H, W) or ({self.num_features}, H, W)"
-            )
-        if input.ndim == 3:
+        sizes = f"{self.num_features}, " + ("L" if self._rank == 3 else "H, W")
+        if input.ndim not in (self._rank - 1, self._rank) or input.shape[1 - self._rank] != self.num_features:
+            raise fd.ShapeError(f"instance_norm: got shape {tuple(input.shape)}; need (N, {sizes}) or ({sizes})")
+        if input.ndim == self._rank - 1:
             return F.instance_norm(input[None], self.weight, self.bias, self.eps)[0]
         return F.instance_norm(input, self.weight, self.bias, self.eps)
 
     def extra_repr(self) -> str:
         return f"{self.num_features}, eps={self.eps}, affine={self.affine}"
+
+
+class InstanceNorm1d(_InstanceNorm):
+    """Instance normalisation of sequences (N, C, L) or (C, L); arguments as :class:`InstanceNorm2d`.
+
+    Examples
+    --------
+    >>> import fastdl as fd
+    >>> from fastdl import nn
+    >>> nn.InstanceNorm1d(2)(fd.array([[[1.0, 3.0], [5.0, 5.0]]])).round(3).tolist()
+    [[[-1.0, 1.0], [0.0, 0.0]]]
+    """
+
+    _rank = 3
+
+
+class InstanceNorm2d(_InstanceNorm):
+    """Instance normalisation (Ulyanov et al., 2016) of (N, C, H, W) or (C, H, W) by each image's own statistics.
+
+    As in PyTorch there are no parameters unless `affine=True`. Running statistics are not supported.
+
+    Parameters
+    ----------
+    num_features : int
+        C.
+    eps : float
+        Added to the variance.
+    momentum : float
+        Accepted and not used.
+    affine : bool
+        Whether there are `weight` and `bias`.
+    track_running_stats : bool
+        Must be False.
+    device, dtype : optional
+
+    Raises
+    ------
+    ShapeError
+        When called with another number of channels or dimensions.
+    NotImplementedError
+        When `track_running_stats=True`.
+
+    Examples
+    --------
+    >>> import fastdl as fd
+    >>> from fastdl import nn
+    >>> nn.InstanceNorm2d(3)(fd.ones((2, 3, 4, 4))).shape
+    (2, 3, 4, 4)
+    """
 
 
 class RMSNorm(Module):
