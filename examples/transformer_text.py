@@ -15,7 +15,7 @@ parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--tiny", action="store_true", help="a run of a second or two, for tests")
 args = parser.parse_args()
 
-text, context, width, depth, batch = data.load_hamlet(), 128, 128, 3, 16
+text, context, width, depth, batch = data.load_hamlet(), 64, 128, 3, 32
 if args.tiny:
     text, context, width, depth, args.steps = text[:12_000], 32, 16, 1, 10
 letters = sorted(set(text))
@@ -27,8 +27,8 @@ mask = len(letters)  # one more token: "hidden"
 fd.manual_seed(args.seed)
 kind = models.GPT if args.model == "gpt" else models.MaskedTransformer
 model = kind(len(letters) + 1, context, width, depth, heads=4, dropout=0.1)
-optimizer = optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05, betas=(0.9, 0.98))
-schedule = optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, total_steps=args.steps + 1, pct_start=0.1)
+optimizer = optim.AdamW(model.parameters(), lr=3e-3, weight_decay=0.05, betas=(0.9, 0.98))
+schedule = optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=args.steps + 1, pct_start=0.1)
 print(f"{args.model}: {sum(p.size for p in model.parameters())} parameters")
 
 

@@ -29,10 +29,11 @@ class _Body(nn.Module):
         self.dropout = nn.Dropout(dropout)
         layer = nn.TransformerEncoderLayer(width, heads, 4 * width, dropout, "gelu", batch_first=True, norm_first=True)
         self.body = nn.TransformerEncoder(layer, depth, nn.LayerNorm(width))
+        std = (0.3072 / width) ** 0.5  # GPT-2's 0.02 at its width of 768; smaller networks stand still with so small weights
         for name, parameter in self.named_parameters():
             if parameter.ndim > 1:  # projections onto the residual stream start smaller, as there are two per layer
                 last = name.endswith(("out_proj.weight", "linear2.weight"))
-                nn.init.normal_(parameter, 0.0, 0.02 / (2 * depth) ** 0.5 if last else 0.02)
+                nn.init.normal_(parameter, 0.0, std / (2 * depth) ** 0.5 if last else std)
             elif name.endswith("bias"):
                 nn.init.zeros_(parameter)
 
