@@ -9,7 +9,7 @@ import fastdl as fd
 from fastdl import data, models, nn, optim
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("--epochs", type=int, default=20)
+parser.add_argument("--epochs", type=int, default=60)
 parser.add_argument("--labels", type=int, default=100)
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--tiny", action="store_true", help="a run of a second or two, for tests")

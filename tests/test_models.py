@@ -371,6 +371,14 @@ def test_gpt_learns_a_rule() -> None:
     assert losses[-1] < 0.35 < losses[0]
 
 
+def test_sampler_follows_the_chances() -> None:
+    scores = fd.array([0.0, 1.0, -1.0])
+    for temperature in (1.0, 0.5):
+        draw = models.sampler(temperature, rng=0)
+        counts = np.bincount([draw(scores) for _ in range(2000)], minlength=3) / 2000
+        np.testing.assert_allclose(counts, fd.softmax(scores / temperature).numpy(), atol=0.04)
+
+
 def test_mask_tokens() -> None:
     text = rng.integers(0, 9, (200, 100))
     inputs, targets = models.mask_tokens(text, 9, 0.15, rng=0)
