@@ -26,10 +26,6 @@ constexpr int64_t kGemmChunks = 16;          // pieces wanted, so that threads f
 constexpr int64_t kGemmChunkMacs = 1 << 18;  // ... unless they fall below this many multiply-adds (a few microseconds)
 constexpr int64_t kGemmDirectTiles = 10;     // up to so many tiles of rows a row-major B is read where it lies
 constexpr int64_t kGemmDirectBytes = FD_VEC_BYTES == 64 ? 768 << 10 : 128 << 10;  // and also when all of B is no larger
-// Products on AMX tiles (gemm_amx.h): the smallest that pay, blocks of k and columns that stay in L2, work of one piece.
-constexpr int64_t kTileLeastRows = 32, kTileLeastCols = 32, kTileLeastK = 64;
-constexpr int64_t kTileKc = 768, kTileCols = 256;
-constexpr int64_t kTileChunkMacs = 1 << 19;
 constexpr int64_t kGemvChunkMacs = 1 << 15;        // pieces of products with few rows, which wait for memory
 constexpr int64_t kDotRows = 12;                   // up to so many rows, x W^T is computed as dot products
 constexpr int64_t kGemmPrefetchBytes = 256 << 10;  // a larger B, read where it lies, is prefetched

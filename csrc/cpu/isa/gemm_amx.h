@@ -10,6 +10,7 @@
 #pragma once
 #include "cpu/isa/gemv.h"
 #include "cpu/isa/tiles_amx.h"
+#include "cpu/tune_tiles.h"
 #include "cpu/vec/transpose.h"
 
 namespace fastdl {
@@ -108,12 +109,11 @@ inline __m512i pack_a_strip(const Gemm<float>& g, int64_t i0, int64_t k0, int64_
   return most;
 }
 
-// Packs panels [p0, p1) of 32 columns of B, all of k: panel p starts at out + p * k_blocks * kBlockWords.
-inline __m512i pack_b_panels(const Gemm<float>& g, int64_t p0, int64_t p1, uint16_t* out) {
+// Packs panels [p0, p1) of 32 columns of B for blocks [kb0, kb1) of k: panel p starts at out + (p - p0) * panel_words.
+inline __m512i pack_b_panels(const Gemm<float>& g, int64_t p0, int64_t p1, int64_t kb0, int64_t kb1, uint16_t* out,
+                             int64_t panel_words, __m512i most) {
   alignas(64) float scratch[kSide * kSide];
-  const int64_t k_blocks = ceil_div(g.k, kSide);
-  __m512i most = _mm512_setzero_si512();
-  for (int64_t kb = 0; kb < k_blocks; kb++) {
+  for (int64_t kb = kb0; kb < kb1; kb++) {
     const int64_t k = kb * kSide;
     const int rows = int(min_of(kSide, g.k - k));
     for (int64_t p = p0; p < p1; p++) {
@@ -121,7 +121,7 @@ inline __m512i pack_b_panels(const Gemm<float>& g, int64_t p0, int64_t p1, uint1
       const int cols = int(min_of(kSide, g.n - j));
       const float* from = g.b + k * g.b_k + j * g.b_col;
       const Block b = g.b_col == 1 ? Block{from, g.b_k, rows, cols} : turned(from, g.b_k, g.b_col, rows, cols, scratch);
-      uint16_t* to = out + (p * k_blocks + kb) * kBlockWords;
+      uint16_t* to = out + (p - p0) * panel_words + (kb - kb0) * kBlockWords;
       most = rows == kSide && cols == kSide ? pack_b_rows<true>(b, to, most) : pack_b_rows<false>(b, to, most);
     }
   }
@@ -231,8 +231,53 @@ inline bool wants_tiles(const Gemm<T>&, const GemmBatch&) {
 }
 template <>
 inline bool wants_tiles(const Gemm<float>& g, const GemmBatch& batch) {
-  return batch.count == 1 && !g.accumulate && !g.mirror && g.m >= kTileLeastRows && g.n >= kTileLeastCols && g.k >= kTileLeastK &&
-         tile_workspace_elements(g.m, g.n, g.k) <= 2 * kGemmPackLimit;
+  return batch.count == 1 && !g.accumulate && !g.mirror && min_of(g.m, g.n) >= kTileLeastSide && g.m * g.n >= kTileLeastArea &&
+         g.k >= kTileLeastK && tile_workspace_elements(g.m, g.n, g.k) <= 2 * kGemmPackLimit;
+}
+
+// One block of C over `blocks` blocks of k from k on.
+FD_INLINE void run_block(const Gemm<float>& g, const TilePlan& plan, int64_t s, int64_t p, int64_t k, int64_t blocks,
+                         const uint16_t* a, const uint16_t* b, float* sums) {
+  const int64_t i = s * kSide, j = p * kSide;
+  const int rows = int(min_of(kSide, g.m - i)), cols = int(min_of(kSide, g.n - j));
+  multiply_blocks(a, b, blocks, sums, rows, cols);
+  finish_block(g, i, j, sums, rows, cols, k == 0, k + blocks >= plan.k_blocks);
+}
+
+// Few rows: A is packed once, and each piece of columns packs its part of B into memory that stays in L2, just before all rows use
+// it.
+inline bool gemm_tiles_few_rows(const Gemm<float>& g, const TilePlan& plan, float* workspace) {
+  uint16_t* const packed_a = reinterpret_cast<uint16_t*>(workspace);
+  uint32_t* const found = reinterpret_cast<uint32_t*>(packed_a + plan.strips * plan.k_blocks * kBlockWords);
+  parallel_chunks(plan.strips, [&](int64_t s) {
+    found[s] = largest(pack_a_strip(g, s * kSide, 0, g.k, packed_a + s * plan.k_blocks * kBlockWords, _mm512_setzero_si512()));
+  });
+  uint32_t most = 0;
+  for (int64_t s = 0; s < plan.strips; s++) most = max_of(most, found[s]);
+  if (!splits_well(most)) return false;
+  constexpr int64_t most_width = kTilePackCols / kSide, depth = kTilePackKc / kSide;
+  const int64_t width =
+      max_of(int64_t(1), min_of(most_width, plan.panels / 8));  // at least eight pieces, where there are as many panels
+  const int64_t pieces = ceil_div(plan.panels, width), kc = ceil_div(plan.k_blocks, ceil_div(plan.k_blocks, depth));
+  parallel_chunks(pieces, [&](int64_t piece) {
+    const int64_t p0 = piece * plan.panels / pieces, p1 = (piece + 1) * plan.panels / pieces;
+    alignas(64) uint16_t packed_b[most_width * depth * kBlockWords];
+    alignas(64) float sums[kSide * kSide];
+    const TileRegisters tiles;
+    __m512i largest_b = _mm512_setzero_si512();
+    for (int64_t k = 0; k < plan.k_blocks; k += kc) {
+      const int64_t blocks = min_of(kc, plan.k_blocks - k);
+      largest_b = pack_b_panels(g, p0, p1, k, k + blocks, packed_b, blocks * kBlockWords, largest_b);
+      for (int64_t p = p0; p < p1; p++)
+        for (int64_t s = 0; s < plan.strips; s++)
+          run_block(g, plan, s, p, k, blocks, packed_a + (s * plan.k_blocks + k) * kBlockWords,
+                    packed_b + (p - p0) * blocks * kBlockWords, sums);
+    }
+    found[piece] = largest(largest_b);
+  });
+  most = 0;
+  for (int64_t piece = 0; piece < pieces; piece++) most = max_of(most, found[piece]);
+  return splits_well(most);
 }
 
 // C = A B; false where the operands do not split well, then C is not finished.
@@ -243,17 +288,20 @@ inline bool gemm_tiles(const Gemm<T>&, T*) {
 template <>
 inline bool gemm_tiles(const Gemm<float>& g, float* workspace) {
   const TilePlan plan = plan_tiles(g);
+  if (plan.strips <= kTileFewStrips) return gemm_tiles_few_rows(g, plan, workspace);
+  const int64_t line = plan.k_blocks * kBlockWords;  // of one strip or panel
   uint16_t* const packed_b = reinterpret_cast<uint16_t*>(workspace);
-  uint16_t* const packed_a = packed_b + plan.panels * plan.k_blocks * kBlockWords;
-  uint32_t* const found = reinterpret_cast<uint32_t*>(packed_a + (plan.shared_a ? plan.strips * plan.k_blocks * kBlockWords : 0));
+  uint16_t* const packed_a = packed_b + plan.panels * line;
+  uint32_t* const found = reinterpret_cast<uint32_t*>(packed_a + (plan.shared_a ? plan.strips * line : 0));
   const int64_t share = max_of(int64_t(1), min_of(int64_t(4), plan.panels / kGemmChunks));  // panels in one task
   const int64_t b_tasks = ceil_div(plan.panels, share), a_tasks = plan.shared_a ? plan.strips : 0;
   parallel_chunks(b_tasks + a_tasks, [&](int64_t task) {
+    const __m512i none = _mm512_setzero_si512();
     if (task < b_tasks) {
-      found[task] = largest(pack_b_panels(g, task * share, min_of((task + 1) * share, plan.panels), packed_b));
+      const int64_t p0 = task * share, p1 = min_of(p0 + share, plan.panels);
+      found[task] = largest(pack_b_panels(g, p0, p1, 0, plan.k_blocks, packed_b + p0 * line, line, none));
     } else {
-      const int64_t s = task - b_tasks;
-      found[task] = largest(pack_a_strip(g, s * kSide, 0, g.k, packed_a + s * plan.k_blocks * kBlockWords, _mm512_setzero_si512()));
+      found[task] = largest(pack_a_strip(g, (task - b_tasks) * kSide, 0, g.k, packed_a + (task - b_tasks) * line, none));
     }
   });
   uint32_t most_b = 0, most_a = 0;
@@ -273,22 +321,15 @@ inline bool gemm_tiles(const Gemm<float>& g, float* workspace) {
     for (int64_t k = 0; k < plan.k_blocks; k += plan.kc) {
       const int64_t blocks = min_of(plan.kc, plan.k_blocks - k);
       for (int64_t s = s0; s < s1; s++) {
-        const int64_t i = s * kSide;
-        const uint16_t* a = packed_a + (s * plan.k_blocks + k) * kBlockWords;
+        const uint16_t* a = packed_a + s * line + k * kBlockWords;
         if (!plan.shared_a) {
-          most = pack_a_strip(g, i, k * kSide, min_of((k + blocks) * kSide, g.k), strip, most);
+          most = pack_a_strip(g, s * kSide, k * kSide, min_of((k + blocks) * kSide, g.k), strip, most);
           a = strip;
         }
-        const int rows = int(min_of(kSide, g.m - i));
-        for (int64_t p = p0; p < p1; p++) {
-          const int64_t j = p * kSide;
-          const int cols = int(min_of(kSide, g.n - j));
-          multiply_blocks(a, packed_b + (p * plan.k_blocks + k) * kBlockWords, blocks, sums, rows, cols);
-          finish_block(g, i, j, sums, rows, cols, k == 0, k + blocks >= plan.k_blocks);
-        }
+        for (int64_t p = p0; p < p1; p++) run_block(g, plan, s, p, k, blocks, a, packed_b + p * line + k * kBlockWords, sums);
       }
     }
-    found[piece] = largest(most);
+    if (!plan.shared_a) found[piece] = largest(most);
   });
   if (plan.shared_a) return true;
   for (int64_t piece = 0; piece < pieces; piece++) most_a = max_of(most_a, found[piece]);

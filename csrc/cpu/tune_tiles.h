@@ -1,0 +1,17 @@
+// Block sizes of the products on AMX tiles (isa/gemm_amx.h), as data. Measured on one core of Emerald Rapids with 2 MB of L2.
+#pragma once
+#include <cstdint>
+
+namespace fastdl {
+namespace {
+
+constexpr int64_t kTileLeastSide = 96, kTileLeastArea = 192 * 192, kTileLeastK = 64;  // smaller C or k: multiply-adds are as fast
+constexpr int64_t kTileKc = 768;             // k of one pass through the tiles: a strip of A and a panel of B take 150 KB each
+constexpr int64_t kTileCols = 256;           // columns of B per piece of work; B's share stays in L2
+constexpr int64_t kTileChunkMacs = 1 << 19;  // pieces are not cut below this many multiply-adds
+constexpr int64_t kTileFewStrips = 8;        // up to so many strips of 32 rows, B is packed by the piece that uses it, once, ...
+constexpr int64_t kTilePackCols = 128;       // ... so many columns at a time, in blocks of kTilePackKc
+constexpr int64_t kTilePackKc = 512;
+
+}  // namespace
+}  // namespace fastdl

@@ -1,0 +1,104 @@
+"""float32 products on AMX's bfloat16 tiles: as accurate as sums of float32 products, for any shape, layout, thread count and value."""
+
+import numpy as np
+import pytest
+
+import fastdl as fd
+
+pytestmark = pytest.mark.skipif(fd._C.isa() != "amx", reason="needs AMX")
+EPS = 2.0**-24
+
+
+def laid_out(x, layout):
+    if layout == "transposed":
+        return fd.array(np.ascontiguousarray(x.T)).T
+    return fd.array(np.repeat(x, 2, axis=1))[:, ::2] if layout == "strided" else fd.array(x)
+
+
+def error(a, b, c):
+    """Largest error beside |a| |b|, as a share of what k roundings in a row may give."""
+    a, b = a.astype("f8"), b.astype("f8")
+    return float((np.abs(np.asarray(c) - a @ b) / (np.abs(a) @ np.abs(b) + 1e-300)).max()) / EPS
+
+
+@pytest.mark.parametrize("left", ["rows", "transposed", "strided"])
+@pytest.mark.parametrize("right", ["rows", "transposed", "strided"])
+@pytest.mark.parametrize("m, k, n", [(96, 64, 384), (97, 65, 400), (300, 96, 130), (128, 784, 1024), (257, 1600, 161), (511, 33 * 7, 321), (2000, 100, 97)])
+def test_shapes_and_layouts(m, k, n, left, right):
+    rng = np.random.default_rng(m + k + n)
+    a, b = rng.standard_normal((m, k)).astype("f4"), rng.standard_normal((k, n)).astype("f4")
+    got = laid_out(a, left) @ laid_out(b, right)
+    assert error(a, b, got) < 8
+    threads = fd.get_num_threads()
+    try:
+        for t in (1, 2, 3):
+            fd.set_num_threads(t)
+            np.testing.assert_array_equal(np.asarray(laid_out(a, left) @ laid_out(b, right)), np.asarray(got))
+    finally:
+        fd.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("spread", [0, 5, 20])
+@pytest.mark.parametrize("k", [256, 1024, 3000])
+def test_error_is_not_larger_than_numpys(k, spread):
+    """NumPy's float32 product sums with multiply-adds. Spread 20: seventeen orders of magnitude."""
+    rng = np.random.default_rng(k + spread)
+
+    def draw(shape):
+        return (rng.standard_normal(shape) * np.exp(rng.uniform(-spread, spread, shape))).astype("f4")
+
+    a, b = draw((256, k)), draw((k, 256))
+    exact = a.astype("f8") @ b.astype("f8")
+    ours = np.linalg.norm(np.asarray(fd.array(a) @ fd.array(b)) - exact)
+    # Half of NumPy's error on even data; the more the largest terms of a sum stand out, the more the tiles' additional roundings count.
+    assert ours <= {0: 0.8, 5: 0.8, 20: 1.25}[spread] * np.linalg.norm(a @ b - exact)
+
+
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 3.4e38, 1e-40])
+@pytest.mark.parametrize("where", ["a", "b", "both"])
+@pytest.mark.parametrize("m", [128, 400])
+def test_values_that_do_not_split(value, where, m):
+    """Infinities and NaN spread as in float32 sums; the rest of the result is as accurate as ever."""
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((m, 100)).astype("f4"), rng.standard_normal((100, 300)).astype("f4")
+    if where != "b":
+        a[m - 3, 5] = value
+    if where != "a":
+        b[7, 290] = value
+    if value == 3.4e38:
+        np.abs(a, out=a), np.abs(b, out=b)  # or the order of sums decides what overflows
+    got = np.asarray(fd.array(a) @ fd.array(b))
+    with np.errstate(all="ignore"):
+        want = a.astype("f8") @ b.astype("f8")
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+        np.testing.assert_array_equal(np.isinf(got), np.isinf(want.astype("f4")))
+        fine = np.isfinite(got)
+        bound = np.abs(a.astype("f8")) @ np.abs(b.astype("f8"))
+        assert (np.abs(got - want)[fine] <= 16 * EPS * bound[fine]).all()
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-30, 1e-20, 1e20, 1e30])
+def test_scales(scale):
+    rng = np.random.default_rng(1)
+    a, b = (rng.standard_normal((200, 300)) * scale).astype("f4"), rng.standard_normal((300, 200)).astype("f4")
+    got = np.asarray(fd.array(a) @ fd.array(b))
+    want = a.astype("f8") @ b.astype("f8")
+    assert np.linalg.norm(got - want) < 8 * EPS * np.linalg.norm(want)
+
+
+def test_epilogues_and_gradients():
+    """linear with bias and activation, and both gradients, at sizes that run on tiles."""
+    rng = np.random.default_rng(2)
+    x, w, bias, g = (rng.standard_normal(s).astype("f4") for s in ((200, 150), (250, 150), (250,), (200, 250)))
+    tx, tw, tb = (fd.array(v).requires_grad_() for v in (x, w, bias))
+    y = fd.nn.functional.relu(fd.nn.functional.linear(tx, tw, tb))
+    y.backward(fd.array(g))
+    x, w, bias, g = (v.astype("f8") for v in (x, w, bias, g))
+    pre = x @ w.T + bias
+    np.testing.assert_allclose(np.asarray(y.detach()), np.maximum(pre, 0), rtol=1e-5, atol=1e-4)
+    sure = np.abs(pre) > 1e-4
+    gp = g * (pre > 0)
+    assert sure.all()
+    np.testing.assert_allclose(np.asarray(tx.grad), gp @ w, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(np.asarray(tw.grad), gp.T @ x, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(np.asarray(tb.grad), gp.sum(0), rtol=1e-4, atol=1e-3)
