@@ -21,6 +21,7 @@ from . import dtypes as dtypes
 from . import errors as errors
 from . import graph as graph
 from . import io as io
+from . import keras as keras
 from . import memory as memory
 from . import models as models
 from . import nn as nn
