@@ -106,7 +106,7 @@ class StackedAutoencoder(Autoencoder):
         """
         from fastdl.data import DataLoader
 
-        below: Any = fd.asarray(x).detach()
+        below: Any = fd.asarray(x).detach().to(next(self.parameters()).device)
         if below.ndim != 2 or below.shape[1] != self.sizes[0]:
             raise fd.ShapeError(f"pretrain: got shape {tuple(below.shape)}; need (N, {self.sizes[0]})")
         if not 0 <= noise < 1:
@@ -116,7 +116,7 @@ class StackedAutoencoder(Autoencoder):
         for k in range(count):
             up = nn.Sequential(self.encoder[2 * k], *([nn.ReLU()] if k < count - 1 else []))
             down = nn.Sequential(self.decoder[2 * (count - 1 - k)], *([nn.Sigmoid()] if k == 0 else []))
-            loader = DataLoader(below, batch_size, shuffle=True, rng=rng)
+            loader = DataLoader(below, batch_size, shuffle=True, rng=rng, device=below.device)
             history.append(_restore(up, down, loader, epochs, lr, noise))
             with fd.no_grad():
                 below = fd.concat([up(below[n : n + 1024]) for n in range(0, below.shape[0], 1024)])
@@ -130,7 +130,7 @@ def _restore(up: nn.Module, down: nn.Module, loader: Any, epochs: int, lr: float
     @fd.compile
     def step(x: fd.Tensor) -> fd.Tensor:
         optimizer.zero_grad()
-        noisy = x * fd.random.bernoulli(1 - noise, x.shape, dtype=x.dtype) if noise else x
+        noisy = x * fd.random.bernoulli(1 - noise, x.shape, dtype=x.dtype, device=x.device) if noise else x
         loss = F.mse_loss(down(up(noisy)), x)
         loss.backward()
         optimizer.step()
@@ -205,7 +205,7 @@ class VAE(nn.Module):
         """Logits of the reconstruction (N, sizes[0]); mean and log of the variance of the code (N, sizes[-1])."""
         hidden = self.encoder(x)
         mean, log_var = self.mean(hidden), self.log_var(hidden)
-        noise = fd.random.normal(mean.shape, dtype=mean.dtype)
+        noise = fd.random.normal(mean.shape, dtype=mean.dtype, device=mean.device)
         return self.decoder(mean + noise * fd.exp(0.5 * log_var)), mean, log_var
 
     def loss(self, x: fd.Tensor) -> fd.Tensor:
@@ -217,5 +217,7 @@ class VAE(nn.Module):
 
     def sample(self, n: int, rng: Any = None) -> fd.Tensor:
         """Means (n, sizes[0]) of `n` new examples."""
+        like = self.mean.weight
         with fd.no_grad():
-            return fd.sigmoid(self.decoder(fd.random.normal((n, self.sizes[-1]), rng=rng)))
+            code = fd.random.normal((n, self.sizes[-1]), dtype=like.dtype, rng=rng, device=like.device)
+            return fd.sigmoid(self.decoder(code))

@@ -78,7 +78,7 @@ class RBM(nn.Module):
 
 
 def _sample(p: fd.Tensor) -> fd.Tensor:
-    return (fd.random.uniform(p.shape, dtype=p.dtype) < p).astype(p.dtype)
+    return (fd.random.uniform(p.shape, dtype=p.dtype, device=p.device) < p).astype(p.dtype)
 
 
 class DBN(nn.Module):
@@ -142,12 +142,12 @@ class DBN(nn.Module):
         """
         from fastdl.data import DataLoader
 
-        below: Any = fd.asarray(x).detach()
+        below: Any = fd.asarray(x).detach().to(next(self.parameters()).device)
         if below.ndim != 2 or below.shape[1] != self.sizes[0]:
             raise fd.ShapeError(f"pretrain: got shape {tuple(below.shape)}; need (N, {self.sizes[0]})")
         history = []
         for rbm in self.rbms:
-            loader = DataLoader(below, batch_size, shuffle=True, rng=rng)
+            loader = DataLoader(below, batch_size, shuffle=True, rng=rng, device=below.device)
             history.append(_train(rbm, loader, epochs, optim.SGD(rbm.parameters(), lr=lr, momentum=momentum), k))
             with fd.no_grad():
                 below = fd.concat([rbm(below[n : n + 1024]) for n in range(0, below.shape[0], 1024)])

@@ -109,7 +109,7 @@ class SSD(nn.Module):
         """For each image its boxes (M, 4) in pixels, labels (M,) from 0, and scores (M,), best first; call `eval()` before."""
         with fd.no_grad():
             scores, offsets = self(x)
-            chances, offsets = fd.softmax(scores, -1).numpy(), offsets.numpy()
+            chances, offsets = fd.softmax(scores, -1).cpu().numpy(), offsets.cpu().numpy()
         results = []
         for chance, offset in zip(chances, offsets, strict=True):
             label, score = chance[:, 1:].argmax(1), chance[:, 1:].max(1)

@@ -55,7 +55,7 @@ class SkipGram(nn.Module):
 
     def nearest(self, index: int, count: int = 5) -> list[int]:
         """The `count` words whose vectors point most nearly in the direction of word `index`, nearest first."""
-        table = self.centre.weight.detach().numpy()
+        table = self.centre.weight.detach().cpu().numpy()
         table = table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
         order = np.argsort(-(table @ table[index]), kind="stable")
         return [int(k) for k in order if k != index][:count]
@@ -160,13 +160,13 @@ class RecurrentLM(nn.Module):
     def generate(self, prompt: Sequence[int], count: int, temperature: float = 1.0, rng: Any = None) -> np.ndarray:
         """The prompt and `count` further tokens, drawn one by one."""
         draw = sampler(temperature, rng)
-        tokens = [int(t) for t in prompt]
+        tokens, device = [int(t) for t in prompt], self.head.weight.device
         was, _ = self.training, self.eval()
         with fd.no_grad():
-            scores, state = self(fd.array([tokens]))
+            scores, state = self(fd.array([tokens], device=device))
             for _ in range(count):
                 tokens.append(draw(scores[0, -1]))
-                scores, state = self(fd.array([tokens[-1:]]), state)
+                scores, state = self(fd.array([tokens[-1:]], device=device), state)
         self.train(was)
         return np.array(tokens)
 
@@ -189,7 +189,7 @@ def sampler(temperature: float = 1.0, rng: Any = None) -> Any:
     def draw(scores: fd.Tensor) -> int:
         if temperature == 0:
             return int(scores.argmax().item())
-        chances = F.softmax(scores.detach() / temperature).numpy().astype(np.float64)
+        chances = F.softmax(scores.detach() / temperature).cpu().numpy().astype(np.float64)
         return int(generator.choice(len(chances), p=chances / chances.sum()))
 
     return draw

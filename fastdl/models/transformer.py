@@ -74,11 +74,11 @@ class GPT(_Body):
     def generate(self, prompt: Sequence[int], count: int, temperature: float = 1.0, rng: Any = None) -> np.ndarray:
         """The prompt and `count` further tokens, drawn one by one from what the last `context` tokens say."""
         draw = sampler(temperature, rng)
-        tokens = [int(t) for t in prompt]
+        tokens, device = [int(t) for t in prompt], self.tokens.weight.device
         was, _ = self.training, self.eval()
         with fd.no_grad():
             for _ in range(count):
-                tokens.append(draw(self(fd.array([tokens[-self.context :]]))[0, -1]))
+                tokens.append(draw(self(fd.array([tokens[-self.context :]], device=device))[0, -1]))
         self.train(was)
         return np.array(tokens)
 
