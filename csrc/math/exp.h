@@ -66,6 +66,16 @@ FD_MATH V exp(V x) {
   }
 }
 
+// exp for arguments up to 0, as softmax has them. (Greater ones only occur in rows with NaN, where any result will do.) What would
+// be denormal is 0: processors are slow with denormal numbers, and masked elements have arguments of -inf.
+template <class V>
+FD_MATH V exp_negative(V x) {
+  if constexpr (kIsDouble<V>)
+    return exp(x);
+  else
+    return select(x < V(-87.33f), V(0.0f), exp_bounded(max(V(-87.33f), x)));
+}
+
 template <class V>
 FD_MATH V exp2(V x) {
   if constexpr (kIsDouble<V>) {

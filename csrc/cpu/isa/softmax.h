@@ -69,14 +69,6 @@ FD_INLINE WideOf<T> row_max(const T* x, int64_t n) {
   return reduce_max(
       join_vectors<W>(n, -kInf<W>, [&](int64_t i, auto k) { return get(x + i, k); }, [](Vec<W> a, Vec<W> b) { return max(a, b); }));
 }
-// exp for arguments below 0. (Greater ones only occur in rows with NaN, where any result will do.)
-template <class V>
-FD_INLINE V exp_negative(V x) {
-  if constexpr (kIsDouble<V>)
-    return exp(x);
-  else
-    return exp_bounded(max(V(-104.0f), x));
-}
 // Sum of exp(x - m).
 template <class T>
 FD_INLINE WideOf<T> row_sum_exp(const T* x, int64_t n, WideOf<T> m) {

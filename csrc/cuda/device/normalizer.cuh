@@ -7,14 +7,6 @@
 namespace fastdl {
 namespace {
 
-template <class V>
-FD_DEVICE V exp_negative(V x) {  // for arguments below 0
-  if constexpr (sizeof(V) == 8)
-    return exp(x);
-  else
-    return exp_bounded(max(V(-104), x));
-}
-
 // The maximum and the sum of exp(x - maximum) of some elements. Starts at the lowest finite number, as -inf - -inf would be NaN.
 template <class W>
 struct Normalizer {
