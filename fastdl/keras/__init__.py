@@ -15,7 +15,19 @@
 from __future__ import annotations
 
 from . import (
-    activations, backend, callbacks, constraints, initializers, layers, losses, metrics, models, optimizers, regularizers, saving, utils,
+    activations,
+    backend,
+    callbacks,
+    constraints,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    models,
+    optimizers,
+    regularizers,
+    saving,
+    utils,
 )  # fmt: skip
 from .layers.base import Layer, Variable
 from .layers.core import Input
