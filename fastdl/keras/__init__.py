@@ -14,6 +14,9 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 from . import (
     activations,
     backend,
@@ -34,7 +37,12 @@ from .layers.core import Input
 from .models import Model, Sequential
 
 __all__ = [
-    "Input", "Layer", "Model", "Sequential", "Variable", "activations", "backend", "callbacks", "constraints", "initializers",
-    "layers", "losses", "metrics", "models", "optimizers", "regularizers", "saving", "utils",
+    "Input", "Layer", "Model", "Sequential", "Variable", "activations", "backend", "callbacks", "constraints", "datasets", "initializers",
+    "layers", "losses", "metrics", "models", "optimizers", "preprocessing", "regularizers", "saving", "utils",
 ]  # fmt: skip
 
+
+def __getattr__(name: str) -> Any:
+    if name in ("datasets", "preprocessing"):
+        return import_module(f"fastdl.keras.{name}")
+    raise AttributeError(f"module 'fastdl.keras' has no attribute {name!r}")
