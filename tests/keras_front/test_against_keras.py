@@ -12,6 +12,10 @@ import pytest
 from fastdl import keras
 
 theirs = pytest.importorskip("keras")
+if theirs.backend.backend() == "torch":
+    import torch
+
+    torch.set_num_threads(1)  # these sizes are too small for more
 RNG = np.random.default_rng(0)
 IMAGES = RNG.standard_normal((3, 9, 8, 4)).astype("float32")
 STEPS = RNG.standard_normal((3, 6, 4)).astype("float32")
