@@ -53,6 +53,9 @@ class Trainer(Layer):
     stop_training = False
     output_names: list[str]
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_steps": {}}  # captured steps belong to this object: copies record their own
+
     # ---- compile -------------------------------------------------------------------------------------------------------------
 
     def compile(
@@ -224,6 +227,8 @@ class Trainer(Layer):
         self._ready(x)
         if kind == "train":
             if not self.__dict__["_optimizer_built"]:
+                if not self.trainable_weights:
+                    raise ValueError_(f"{self.name}: no weight is trainable; set trainable = True where the model is to learn, then compile")
                 self.optimizer.build(self.trainable_weights)
                 if "_optimizer_state" in self.__dict__:
                     self.optimizer.load_state(*self.__dict__.pop("_optimizer_state"))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -299,6 +301,8 @@ def test_metrics_of_users():
         (lambda m: keras.Sequential([layers.Dense(2)]).fit(X, Y), "compile() first"),
         (lambda m: m.fit(X, Y, validation_split=1.5), "between 0 and 1"),
         (lambda m: layers.Dense(0), "positive integer"),
+        (lambda m: (setattr(m, "trainable", False), m.fit(X, Y, verbose=0)), "no weight is trainable"),
+        (lambda m: layers.Embedding(3, 2, mask_zero=True), "mask_zero"),
         (lambda m: m.set_weights([np.ones((2, 1))]), "has 2 weights"),
         (lambda m: layers.Conv2D(2, 3, data_format="channels_first"), "channels_last"),
     ],
@@ -367,6 +371,18 @@ def test_order_of_events_and_terminate_on_nan():
     bad[25] = np.nan
     history = model.fit(bad, Y, batch_size=10, epochs=5, verbose=0, shuffle=False, callbacks=[keras.callbacks.TerminateOnNaN()])
     assert len(history.epoch) == 1 and model.optimizer.iterations == 3
+
+
+@pytest.mark.parametrize("how", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_train_by_themselves(how):
+    model = _model()
+    model.fit(X, Y, epochs=3, verbose=0)
+    before = model.get_weights()
+    other = how(model)
+    assert all(np.array_equal(a, b) for a, b in zip(before, other.get_weights(), strict=True))
+    other.fit(X, Y, epochs=1, verbose=0)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+    assert not np.array_equal(before[0], other.get_weights()[0])
 
 
 # ---- files -------------------------------------------------------------------------------------------------------------------------
