@@ -215,7 +215,9 @@ class Trainer(Layer):
         model = self
 
         def predict_step(x: Any) -> Any:
-            return model(x)
+            predicted = model(x)
+            model.take_losses()  # of activity_regularizer and add_loss: not wanted here
+            return predicted
 
         return predict_step
 
@@ -480,9 +482,7 @@ class Trainer(Layer):
     def _predict(self, x: Any) -> Any:
         self._ready(x)
         with fd.no_grad():
-            result = map_tree(lambda t: t.cpu().numpy(), self._step("predict")(x))
-        self.take_losses()
-        return result
+            return map_tree(lambda t: t.cpu().numpy(), self._step("predict")(x))
 
     def predict_on_batch(self, x: Any) -> Any:
         """Outputs of one batch as NumPy arrays."""

@@ -100,6 +100,13 @@ def test_captured_and_eager_fit_give_the_same_numbers():
     assert all(np.array_equal(u, v) for u, v in zip(wa, wb, strict=True))
 
 
+def test_predict_is_captured_with_activity_penalties():
+    model = keras.Sequential([keras.Input((2,)), layers.Dense(3, activity_regularizer="l1"), layers.Dense(1)])
+    whole = model.predict(X, verbose=0)
+    np.testing.assert_allclose(model.predict(X, batch_size=10, verbose=0), whole, rtol=1e-5, atol=1e-6)
+    assert model._steps["predict"].programs == 1 and not model.losses
+
+
 # ---- building ----------------------------------------------------------------------------------------------------------------------
 
 
