@@ -74,7 +74,7 @@ _LAZY = {
 }  # fmt: skip
 _LAZY_NAMES = {
     "save": "io", "load": "io", "save_checkpoint": "io", "load_checkpoint": "io",
-    "show_config": "config", "config_text": "config", "set_conv_winograd": "config",
+    "show_config": "config", "config_text": "config", "set_conv_winograd": "config", "set_matmul_precision": "config", "get_matmul_precision": "config",
     "summary": "nn.summaries",
 }  # fmt: skip
 

@@ -49,7 +49,9 @@ from .autograd import set_grad_enabled as set_grad_enabled
 from .autograd import value_and_grad as value_and_grad
 from .autograd import vjp as vjp
 from .config import config_text as config_text
+from .config import get_matmul_precision as get_matmul_precision
 from .config import set_conv_winograd as set_conv_winograd
+from .config import set_matmul_precision as set_matmul_precision
 from .config import show_config as show_config
 from .device import device as device
 from .device import get_default_device as get_default_device

@@ -102,3 +102,29 @@ def test_epilogues_and_gradients():
     np.testing.assert_allclose(np.asarray(tx.grad), gp @ w, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(np.asarray(tw.grad), gp.T @ x, rtol=1e-4, atol=1e-3)
     np.testing.assert_allclose(np.asarray(tb.grad), gp.sum(0), rtol=1e-4, atol=1e-3)
+
+
+def test_precision():
+    """highest, high and medium: three, two and one part; gradients of the error as documented."""
+    rng = np.random.default_rng(3)
+    a, b = rng.uniform(-1, 1, (300, 500)).astype("f4"), rng.uniform(-1, 1, (500, 300)).astype("f4")
+    exact = a.astype("f8") @ b.astype("f8")
+    errors = {}
+    try:
+        for precision in ("medium", "high", "highest"):
+            fd.set_matmul_precision(precision)
+            errors[precision] = np.linalg.norm(np.asarray(fd.array(a) @ fd.array(b)) - exact) / np.linalg.norm(exact)
+    finally:
+        fd.set_matmul_precision("highest")
+    assert errors["highest"] < 3e-7 < 1e-6 < errors["high"] < 1e-5 < 5e-4 < errors["medium"] < 5e-3
+
+
+@pytest.mark.parametrize("m, k, n", [(128, 784, 1024), (400, 96, 300)])
+def test_bfloat16(m, k, n):
+    """One part is exact for bfloat16 operands: only the result is rounded."""
+    rng = np.random.default_rng(4)
+    a, b = (fd.array(rng.standard_normal(s).astype("f4")).astype("bfloat16") for s in ((m, k), (k, n)))
+    want = np.asarray(a.astype("float64")) @ np.asarray(b.astype("float64"))
+    got = np.asarray((a @ b).astype("float32"))
+    bound = np.abs(np.asarray(a.astype("float64"))) @ np.abs(np.asarray(b.astype("float64")))
+    assert (np.abs(got - want) <= 2.0**-8 * np.abs(want) + 8 * EPS * bound).all()

@@ -37,6 +37,8 @@ constexpr int64_t gemm_pack_elements(int64_t batch, int64_t n, int64_t k) {
 // Products on AMX tiles (cpu/isa/gemm_amx.h): both operands in blocks of 32 x 32, three bfloat16 per element, and a few words.
 // gemm_has_tiles: whether kernels that need this run here; set once, when the instruction set is chosen.
 extern bool gemm_has_tiles;
+extern int
+    gemm_parts;  // bfloat16 parts of a float32 there: 3, or 2 or 1 where less accuracy is asked for (fd.set_matmul_precision)
 constexpr int64_t tile_workspace_elements(int64_t m, int64_t n, int64_t k) {
   const int64_t strips = (m + 31) / 32, panels = (n + 31) / 32, k_blocks = (k + 31) / 32;
   return (strips + panels) * k_blocks * (32 * 32 * 3 / 2) + strips + panels + 64;

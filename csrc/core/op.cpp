@@ -53,6 +53,7 @@ OpInfo op_table[kNumOps] = {
 };
 
 bool gemm_has_tiles = false;
+int gemm_parts = 3;
 
 void init_op_table() {
   static std::once_flag once;

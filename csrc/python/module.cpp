@@ -2,6 +2,9 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <utility>
+
+#include "core/gemm_workspace.h"
 #include "core/infer/infer.h"
 #include "core/parallel.h"
 #include "core/threads.h"
@@ -231,6 +234,7 @@ PYBIND11_MODULE(_C, m) {
     set_num_threads(n);
   });
   m.def("set_conv_winograd", &set_conv_winograd);
+  m.def("set_matmul_parts", [](int parts) { return std::exchange(gemm_parts, parts); });
   m.def("memory_stats", memory_stats_dict);
   m.def("reset_peak_memory", &reset_peak_memory);
   m.def("empty_cache", &empty_cache);

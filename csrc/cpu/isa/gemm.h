@@ -212,7 +212,7 @@ inline bool prefers_swap(const Gemm<T>& g, int64_t slot) {
 template <class T>
 inline Gemm<T> swap_operands(const Gemm<T>& g) {
   Gemm<T> s = {g.n, g.m,     g.k,   g.b,   g.b_col,  g.b_k, g.a,     g.a_k,  g.a_row, nullptr,
-               g.m, nullptr, false, false, g.finish, g.c,   g.c_row, g.bias, g.relu};
+               g.m, nullptr, false, false, g.finish, g.c,   g.c_row, g.bias, g.relu,  g.parts};
   return s;
 }
 

@@ -16,22 +16,26 @@
 namespace fastdl {
 namespace {
 
-constexpr int kParts = 3;
-constexpr int64_t kSide = 32;                            // C is computed in blocks of 32 x 32: 2 x 2 tiles
-constexpr int64_t kBlockWords = kParts * kSide * kSide;  // a packed 32 x 32 block of A or B: for each part two tiles of 512 words
-constexpr uint32_t kMostBits = 0x7f000000;               // 2^127: rounding to bfloat16 stays finite below
-constexpr uint32_t kLeastBits = 0x12800000;              // 2^-90
+constexpr int64_t kSide = 32;  // C is computed in blocks of 32 x 32: 2 x 2 tiles
+// Words of a packed 32 x 32 block of A or B: for each part two tiles of 512.
+constexpr int64_t block_words(int parts) { return parts * kSide * kSide; }
+constexpr int64_t kPackedWords =
+    kTilePackCols / kSide * (kTilePackKc / kSide) * block_words(3);  // what a piece packs of B, at most
+constexpr int64_t kStripWords = kTileKc / kSide * block_words(3);    // and of A
+constexpr uint32_t kMostBits = 0x7f000000;                           // 2^127: rounding to bfloat16 stays finite below
+constexpr uint32_t kLeastBits = 0x12800000;                          // 2^-90
 
 // Packs two vectors of floats as pairs of words: out[2 l] = x[l], out[2 l + 1] = y[l], for each part.
+template <int parts>
 FD_INLINE void split_pair(__m512 x, __m512 y, uint16_t* out) {
   const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
                                          19, 3, 18, 2, 17, 1, 16, 0);
   const __m512i high = _mm512_set1_epi32(int(0xffff0000));
 #pragma GCC unroll 3
-  for (int part = 0; part < kParts; part++) {
+  for (int part = 0; part < parts; part++) {
     const __m512i words = _mm512_permutexvar_epi16(pairs, (__m512i)_mm512_cvtne2ps_pbh(y, x));
     _mm512_store_si512(out + part * kSide * kSide, words);
-    if (part + 1 == kParts) break;
+    if (part + 1 == parts) break;
     x = _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(words, 16)));
     y = _mm512_sub_ps(y, _mm512_castsi512_ps(_mm512_and_si512(words, high)));
   }
@@ -54,25 +58,25 @@ FD_INLINE __m512 block_row(const Block& b, int r, int half) {
 
 FD_INLINE __m512i magnitude(__m512 x) { return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)); }
 
-template <bool whole>
+template <int parts, bool whole>
 FD_INLINE __m512i pack_a_rows(const Block& b, uint16_t* out, __m512i most) {  // rows are i, columns k
   for (int i = 0; i < kSide; i++) {
     const __m512 x = whole ? _mm512_loadu_ps(b.from + i * b.row) : block_row(b, i, 0);
     const __m512 y = whole ? _mm512_loadu_ps(b.from + i * b.row + 16) : block_row(b, i, 1);
     most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(x), magnitude(y)));
-    split_pair(x, y, out + i * kSide);  // rows of 32 words; 16 of them are one tile
+    split_pair<parts>(x, y, out + i * kSide);  // rows of 32 words; 16 of them are one tile
   }
   return most;
 }
 
-template <bool whole>
+template <int parts, bool whole>
 FD_INLINE __m512i pack_b_rows(const Block& b, uint16_t* out, __m512i most) {  // rows are k, columns j
   for (int half = 0; half < 2; half++)
     for (int p = 0; p < 16; p++) {
       const __m512 x = whole ? _mm512_loadu_ps(b.from + p * b.row + half * 16) : block_row(b, p, half);
       const __m512 y = whole ? _mm512_loadu_ps(b.from + (p + 16) * b.row + half * 16) : block_row(b, p + 16, half);
       most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(x), magnitude(y)));
-      split_pair(x, y, out + half * 512 + p * kSide);
+      split_pair<parts>(x, y, out + half * 512 + p * kSide);
     }
   return most;
 }
@@ -97,19 +101,21 @@ inline Block turned(const float* from, int64_t row, int64_t column, int rows, in
 }
 
 // Packs rows [i0, i0 + 32) of A for k in [k0, k1), block by block. Adds to the largest magnitudes.
+template <int parts>
 inline __m512i pack_a_strip(const Gemm<float>& g, int64_t i0, int64_t k0, int64_t k1, uint16_t* out, __m512i most) {
   alignas(64) float scratch[kSide * kSide];
   const int rows = int(min_of(kSide, g.m - i0));
-  for (int64_t k = k0; k < k1; k += kSide, out += kBlockWords) {
+  for (int64_t k = k0; k < k1; k += kSide, out += block_words(parts)) {
     const int cols = int(min_of(kSide, k1 - k));
     const float* from = g.a + i0 * g.a_row + k * g.a_k;
     const Block b = g.a_k == 1 ? Block{from, g.a_row, rows, cols} : turned(from, g.a_row, g.a_k, rows, cols, scratch);
-    most = rows == kSide && cols == kSide ? pack_a_rows<true>(b, out, most) : pack_a_rows<false>(b, out, most);
+    most = rows == kSide && cols == kSide ? pack_a_rows<parts, true>(b, out, most) : pack_a_rows<parts, false>(b, out, most);
   }
   return most;
 }
 
 // Packs panels [p0, p1) of 32 columns of B for blocks [kb0, kb1) of k: panel p starts at out + (p - p0) * panel_words.
+template <int parts>
 inline __m512i pack_b_panels(const Gemm<float>& g, int64_t p0, int64_t p1, int64_t kb0, int64_t kb1, uint16_t* out,
                              int64_t panel_words, __m512i most) {
   alignas(64) float scratch[kSide * kSide];
@@ -121,8 +127,8 @@ inline __m512i pack_b_panels(const Gemm<float>& g, int64_t p0, int64_t p1, int64
       const int cols = int(min_of(kSide, g.n - j));
       const float* from = g.b + k * g.b_k + j * g.b_col;
       const Block b = g.b_col == 1 ? Block{from, g.b_k, rows, cols} : turned(from, g.b_k, g.b_col, rows, cols, scratch);
-      uint16_t* to = out + (p - p0) * panel_words + (kb - kb0) * kBlockWords;
-      most = rows == kSide && cols == kSide ? pack_b_rows<true>(b, to, most) : pack_b_rows<false>(b, to, most);
+      uint16_t* to = out + (p - p0) * panel_words + (kb - kb0) * block_words(parts);
+      most = rows == kSide && cols == kSide ? pack_b_rows<parts, true>(b, to, most) : pack_b_rows<parts, false>(b, to, most);
     }
   }
   return most;
@@ -135,7 +141,7 @@ FD_INLINE void prefetch_lines(const void* p) {  // 2 KB into L1
 
 // out (32 x 32) = the product of `blocks` blocks of A and B. Neighbouring products share an operand; the next blocks are fetched
 // into L1 meanwhile. rows, cols: one or two tiles of the block are wanted.
-template <int rows, int cols>
+template <int parts, int rows, int cols>
 __attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out) {
   FD_TILE_ZERO(0);
   FD_TILE_ZERO(1);
@@ -155,14 +161,22 @@ __attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t
     if (rows == 2) FD_TILE_MULTIPLY(2, 5, 6);
     if (rows == 2 && cols == 2) FD_TILE_MULTIPLY(3, 5, 7);
   };
-  for (; blocks > 0; blocks--, a += kBlockWords, b += kBlockWords) {
-    const uint16_t *next_a = a + kBlockWords, *next_b = b + kBlockWords;
-    load_a(0), load_b(2), multiply(), prefetch_lines(next_a);
-    load_b(1), multiply(), prefetch_lines(next_a + 1024);
-    load_a(1), multiply(), prefetch_lines(next_a + 2048);
-    load_b(0), multiply(), prefetch_lines(next_b);
-    load_a(2), multiply(), prefetch_lines(next_b + 1024);
-    load_a(0), multiply(), prefetch_lines(next_b + 2048);
+  for (; blocks > 0; blocks--, a += block_words(parts), b += block_words(parts)) {
+    const uint16_t *next_a = a + block_words(parts), *next_b = b + block_words(parts);
+    if constexpr (parts == 3) {
+      load_a(0), load_b(2), multiply(), prefetch_lines(next_a);
+      load_b(1), multiply(), prefetch_lines(next_a + 1024);
+      load_a(1), multiply(), prefetch_lines(next_a + 2048);
+      load_b(0), multiply(), prefetch_lines(next_b);
+      load_a(2), multiply(), prefetch_lines(next_b + 1024);
+      load_a(0), multiply(), prefetch_lines(next_b + 2048);
+    } else if constexpr (parts == 2) {
+      load_a(0), load_b(1), multiply(), prefetch_lines(next_a), prefetch_lines(next_a + 1024);
+      load_b(0), multiply(), prefetch_lines(next_b);
+      load_a(1), multiply(), prefetch_lines(next_b + 1024);
+    } else {
+      load_a(0), load_b(0), multiply(), prefetch_lines(next_a), prefetch_lines(next_b);
+    }
   }
   FD_TILE_STORE(0, out, 128);
   if (cols == 2) FD_TILE_STORE(1, out + 16, 128);
@@ -170,9 +184,11 @@ __attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t
   if (rows == 2 && cols == 2) FD_TILE_STORE(3, out + 16 * 32 + 16, 128);
 }
 
+template <int parts>
 inline void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int rows, int cols) {
-  if (rows > 16) return cols > 16 ? multiply_blocks<2, 2>(a, b, blocks, out) : multiply_blocks<2, 1>(a, b, blocks, out);
-  return cols > 16 ? multiply_blocks<1, 2>(a, b, blocks, out) : multiply_blocks<1, 1>(a, b, blocks, out);
+  if (rows > 16)
+    return cols > 16 ? multiply_blocks<parts, 2, 2>(a, b, blocks, out) : multiply_blocks<parts, 2, 1>(a, b, blocks, out);
+  return cols > 16 ? multiply_blocks<parts, 1, 2>(a, b, blocks, out) : multiply_blocks<parts, 1, 1>(a, b, blocks, out);
 }
 
 // C block (rows x cols) = or += sums, then bias, relu, other activations.
@@ -236,21 +252,24 @@ inline bool wants_tiles(const Gemm<float>& g, const GemmBatch& batch) {
 }
 
 // One block of C over `blocks` blocks of k from k on.
+template <int parts>
 FD_INLINE void run_block(const Gemm<float>& g, const TilePlan& plan, int64_t s, int64_t p, int64_t k, int64_t blocks,
                          const uint16_t* a, const uint16_t* b, float* sums) {
   const int64_t i = s * kSide, j = p * kSide;
   const int rows = int(min_of(kSide, g.m - i)), cols = int(min_of(kSide, g.n - j));
-  multiply_blocks(a, b, blocks, sums, rows, cols);
+  multiply_blocks<parts>(a, b, blocks, sums, rows, cols);
   finish_block(g, i, j, sums, rows, cols, k == 0, k + blocks >= plan.k_blocks);
 }
 
 // Few rows: A is packed once, and each piece of columns packs its part of B into memory that stays in L2, just before all rows use
 // it.
+template <int parts>
 inline bool gemm_tiles_few_rows(const Gemm<float>& g, const TilePlan& plan, float* workspace) {
   uint16_t* const packed_a = reinterpret_cast<uint16_t*>(workspace);
-  uint32_t* const found = reinterpret_cast<uint32_t*>(packed_a + plan.strips * plan.k_blocks * kBlockWords);
+  uint32_t* const found = reinterpret_cast<uint32_t*>(packed_a + plan.strips * plan.k_blocks * block_words(parts));
   parallel_chunks(plan.strips, [&](int64_t s) {
-    found[s] = largest(pack_a_strip(g, s * kSide, 0, g.k, packed_a + s * plan.k_blocks * kBlockWords, _mm512_setzero_si512()));
+    found[s] = largest(
+        pack_a_strip<parts>(g, s * kSide, 0, g.k, packed_a + s * plan.k_blocks * block_words(parts), _mm512_setzero_si512()));
   });
   uint32_t most = 0;
   for (int64_t s = 0; s < plan.strips; s++) most = max_of(most, found[s]);
@@ -261,17 +280,17 @@ inline bool gemm_tiles_few_rows(const Gemm<float>& g, const TilePlan& plan, floa
   const int64_t pieces = ceil_div(plan.panels, width), kc = ceil_div(plan.k_blocks, ceil_div(plan.k_blocks, depth));
   parallel_chunks(pieces, [&](int64_t piece) {
     const int64_t p0 = piece * plan.panels / pieces, p1 = (piece + 1) * plan.panels / pieces;
-    alignas(64) uint16_t packed_b[most_width * depth * kBlockWords];
+    alignas(64) uint16_t packed_b[kPackedWords];
     alignas(64) float sums[kSide * kSide];
     const TileRegisters tiles;
     __m512i largest_b = _mm512_setzero_si512();
     for (int64_t k = 0; k < plan.k_blocks; k += kc) {
       const int64_t blocks = min_of(kc, plan.k_blocks - k);
-      largest_b = pack_b_panels(g, p0, p1, k, k + blocks, packed_b, blocks * kBlockWords, largest_b);
+      largest_b = pack_b_panels<parts>(g, p0, p1, k, k + blocks, packed_b, blocks * block_words(parts), largest_b);
       for (int64_t p = p0; p < p1; p++)
         for (int64_t s = 0; s < plan.strips; s++)
-          run_block(g, plan, s, p, k, blocks, packed_a + (s * plan.k_blocks + k) * kBlockWords,
-                    packed_b + (p - p0) * blocks * kBlockWords, sums);
+          run_block<parts>(g, plan, s, p, k, blocks, packed_a + (s * plan.k_blocks + k) * block_words(parts),
+                           packed_b + (p - p0) * blocks * block_words(parts), sums);
     }
     found[piece] = largest(largest_b);
   });
@@ -280,16 +299,10 @@ inline bool gemm_tiles_few_rows(const Gemm<float>& g, const TilePlan& plan, floa
   return splits_well(most);
 }
 
-// C = A B; false where the operands do not split well, then C is not finished.
-template <class T>
-inline bool gemm_tiles(const Gemm<T>&, T*) {
-  return false;
-}
-template <>
-inline bool gemm_tiles(const Gemm<float>& g, float* workspace) {
-  const TilePlan plan = plan_tiles(g);
-  if (plan.strips <= kTileFewStrips) return gemm_tiles_few_rows(g, plan, workspace);
-  const int64_t line = plan.k_blocks * kBlockWords;  // of one strip or panel
+// Any other: both operands are packed (A by the piece that uses it, if that is only one), then pieces of C are computed.
+template <int parts>
+inline bool gemm_tiles_blocks(const Gemm<float>& g, const TilePlan& plan, float* workspace) {
+  const int64_t line = plan.k_blocks * block_words(parts);  // of one strip or panel
   uint16_t* const packed_b = reinterpret_cast<uint16_t*>(workspace);
   uint16_t* const packed_a = packed_b + plan.panels * line;
   uint32_t* const found = reinterpret_cast<uint32_t*>(packed_a + (plan.shared_a ? plan.strips * line : 0));
@@ -299,9 +312,9 @@ inline bool gemm_tiles(const Gemm<float>& g, float* workspace) {
     const __m512i none = _mm512_setzero_si512();
     if (task < b_tasks) {
       const int64_t p0 = task * share, p1 = min_of(p0 + share, plan.panels);
-      found[task] = largest(pack_b_panels(g, p0, p1, 0, plan.k_blocks, packed_b + p0 * line, line, none));
+      found[task] = largest(pack_b_panels<parts>(g, p0, p1, 0, plan.k_blocks, packed_b + p0 * line, line, none));
     } else {
-      found[task] = largest(pack_a_strip(g, (task - b_tasks) * kSide, 0, g.k, packed_a + (task - b_tasks) * line, none));
+      found[task] = largest(pack_a_strip<parts>(g, (task - b_tasks) * kSide, 0, g.k, packed_a + (task - b_tasks) * line, none));
     }
   });
   uint32_t most_b = 0, most_a = 0;
@@ -314,19 +327,20 @@ inline bool gemm_tiles(const Gemm<float>& g, float* workspace) {
     const int64_t rb = piece % plan.row_blocks, cb = piece / plan.row_blocks;
     const int64_t s0 = rb * plan.strips / plan.row_blocks, s1 = (rb + 1) * plan.strips / plan.row_blocks;
     const int64_t p0 = cb * plan.panels / plan.col_blocks, p1 = (cb + 1) * plan.panels / plan.col_blocks;
-    alignas(64) uint16_t strip[kTileKc / kSide * kBlockWords];
+    alignas(64) uint16_t strip[kStripWords];
     alignas(64) float sums[kSide * kSide];
     const TileRegisters tiles;
     __m512i most = _mm512_setzero_si512();
     for (int64_t k = 0; k < plan.k_blocks; k += plan.kc) {
       const int64_t blocks = min_of(plan.kc, plan.k_blocks - k);
       for (int64_t s = s0; s < s1; s++) {
-        const uint16_t* a = packed_a + s * line + k * kBlockWords;
+        const uint16_t* a = packed_a + s * line + k * block_words(parts);
         if (!plan.shared_a) {
-          most = pack_a_strip(g, s * kSide, k * kSide, min_of((k + blocks) * kSide, g.k), strip, most);
+          most = pack_a_strip<parts>(g, s * kSide, k * kSide, min_of((k + blocks) * kSide, g.k), strip, most);
           a = strip;
         }
-        for (int64_t p = p0; p < p1; p++) run_block(g, plan, s, p, k, blocks, a, packed_b + p * line + k * kBlockWords, sums);
+        for (int64_t p = p0; p < p1; p++)
+          run_block<parts>(g, plan, s, p, k, blocks, a, packed_b + p * line + k * block_words(parts), sums);
       }
     }
     if (!plan.shared_a) found[piece] = largest(most);
@@ -334,6 +348,27 @@ inline bool gemm_tiles(const Gemm<float>& g, float* workspace) {
   if (plan.shared_a) return true;
   for (int64_t piece = 0; piece < pieces; piece++) most_a = max_of(most_a, found[piece]);
   return splits_well(most_a);
+}
+
+template <int parts>
+inline bool gemm_tiles_parts(const Gemm<float>& g, float* workspace) {
+  const TilePlan plan = plan_tiles(g);
+  return plan.strips <= kTileFewStrips ? gemm_tiles_few_rows<parts>(g, plan, workspace)
+                                       : gemm_tiles_blocks<parts>(g, plan, workspace);
+}
+
+// C = A B; false where the operands do not split well, then C is not finished. parts: three for the accuracy of float32, two for
+// about 16 bits, one for that of bfloat16.
+template <class T>
+inline bool gemm_tiles(const Gemm<T>&, T*) {
+  return false;
+}
+template <>
+inline bool gemm_tiles(const Gemm<float>& g, float* workspace) {
+  const int parts = g.parts ? g.parts : gemm_parts;
+  return parts == 3   ? gemm_tiles_parts<3>(g, workspace)
+         : parts == 2 ? gemm_tiles_parts<2>(g, workspace)
+                      : gemm_tiles_parts<1>(g, workspace);
 }
 
 }  // namespace

@@ -28,6 +28,7 @@ struct Gemm {
   int64_t mirror_row;
   const T* mirror_bias;
   bool mirror_relu;
+  int parts;  // bfloat16 parts of each number, where tiles are used: 0: as set for all, 1: the numbers are bfloat16
 };
 
 // A batch of products: matrix i of an operand lies at the sum of index[d] * stride[d]. C is dense.

@@ -56,10 +56,13 @@ View as_matrix(const View& v) {
   return m;
 }
 
-template <class T>
+// parts: see Gemm; 1 for operands that were bfloat16.
+template <class T, int parts = 0>
 void run_matmul(const Args& args) {
   const View &a = args.in[0], &b = args.in[1], &c = args.out[0];
-  gemm(product_of<T>(c, a, b), batch_of(c, a, b), static_cast<T*>(args.workspace));
+  Gemm<T> g = product_of<T>(c, a, b);
+  g.parts = parts;
+  gemm(g, batch_of(c, a, b), static_cast<T*>(args.workspace));
 }
 
 template <class T>
@@ -70,11 +73,12 @@ void run_matmul_any(const Args& args) {
 }
 
 // y (.., N) = x (.., K) w^T: leading dims of x are rows where strides allow, else a batch on the same w.
-template <class T>
+template <class T, int parts = 0>
 void run_linear(const Args& args) {
   const View &x = args.in[0], &w = args.in[1], &bias = args.in[2], &y = args.out[0];
   const View wt = transposed(w);
   Gemm<T> g = product_of<T>(y, x, wt);
+  g.parts = parts;
   if (bias.given()) g.bias = bias.ptr<T>();
   g.relu = args.attrs->i[0] == 1;
   g.finish = activation<T>(args.attrs->i[0]);
@@ -82,13 +86,15 @@ void run_linear(const Args& args) {
 }
 
 // dw (N, K) = g^T x, db (N) = ones^T g
-template <class T>
+template <class T, int parts = 0>
 void run_linear_backward_weight(const Args& args) {
   const View g = as_matrix(args.in[0]), x = as_matrix(args.in[1]);
   const View gt = transposed(g);
   GemmBatch one = {};
   one.count = 1;
-  gemm(product_of<T>(args.out[0], gt, x), one, static_cast<T*>(args.workspace));
+  Gemm<T> product = product_of<T>(args.out[0], gt, x);
+  product.parts = parts;
+  gemm(product, one, static_cast<T*>(args.workspace));
   const T ones = T(1);
   Gemm<T> sums = product_of<T>(args.out[1], gt, g);
   sums.m = 1, sums.n = g.shape[1];
@@ -136,7 +142,7 @@ constexpr DTypeMask k32Bit = mask_of(DType::int32) | mask_of(DType::uint32),
 
 #define FLOAT_ROWS(op)                                                                                                          \
   {OpId::op, kF32, run_##op<float>}, {OpId::op, kF64, run_##op<double>}, {OpId::op, kF16, through_float<f16, run_##op<float>>}, \
-      {OpId::op, kBF16, through_float<bf16, run_##op<float>>},
+      {OpId::op, kBF16, through_float<bf16, run_##op<float, 1>>},
 
 FD_KERNEL_TABLE(matmul) = {
     FLOAT_ROWS(matmul) FLOAT_ROWS(linear) FLOAT_ROWS(linear_backward_weight){OpId::matmul, k8Bit, run_matmul_any<uint8_t>},
