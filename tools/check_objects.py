@@ -19,6 +19,7 @@ from pathlib import Path
 CORE = {
     "fastdl::parallel_chunks",
     "fastdl::num_threads",
+    "fastdl::gemm_parts",  # a setting
 }
 LIBC = {
     "memcpy", "memmove", "memset", "memcmp", "bcmp", "abort", "__stack_chk_fail", "_GLOBAL_OFFSET_TABLE_", "__cpu_model",
