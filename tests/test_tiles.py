@@ -1,5 +1,7 @@
 """float32 products on AMX's bfloat16 tiles: as accurate as sums of float32 products, for any shape, layout, thread count and value."""
 
+import threading
+
 import numpy as np
 import pytest
 
@@ -128,3 +130,19 @@ def test_bfloat16(m, k, n):
     got = np.asarray((a @ b).astype("float32"))
     bound = np.abs(np.asarray(a.astype("float64"))) @ np.abs(np.asarray(b.astype("float64")))
     assert (np.abs(got - want) <= 2.0**-8 * np.abs(want) + 8 * EPS * bound).all()
+
+
+def test_threads_with_small_stacks():
+    rng = np.random.default_rng(5)
+    a, b = (fd.array(rng.standard_normal((s, 600)).astype("f4")) for s in (400, 600))
+    want = np.asarray(a @ b), np.asarray(a[:128] @ b)
+    got = []
+    before = threading.stack_size(160 * 1024)
+    try:
+        thread = threading.Thread(target=lambda: got.append((np.asarray(a @ b), np.asarray(a[:128] @ b))))
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+    for x, y in zip(got[0], want, strict=True):
+        np.testing.assert_array_equal(x, y)

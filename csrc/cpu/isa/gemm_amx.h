@@ -19,11 +19,11 @@ namespace {
 constexpr int64_t kSide = 32;  // C is computed in blocks of 32 x 32: 2 x 2 tiles
 // Words of a packed 32 x 32 block of A or B: for each part two tiles of 512.
 constexpr int64_t block_words(int parts) { return parts * kSide * kSide; }
-constexpr int64_t kPackedWords =
-    kTilePackCols / kSide * (kTilePackKc / kSide) * block_words(3);  // what a piece packs of B, at most
-constexpr int64_t kStripWords = kTileKc / kSide * block_words(3);    // and of A
-constexpr uint32_t kMostBits = 0x7f000000;                           // 2^127: rounding to bfloat16 stays finite below
-constexpr uint32_t kLeastBits = 0x12800000;                          // 2^-90
+// What a piece of work packs for itself: some panels of B (few rows), or a strip of A. Too much for the stacks of small threads.
+constexpr int64_t kScratchWords = max_of(kTilePackCols / kSide * (kTilePackKc / kSide), kTileKc / kSide) * block_words(3);
+thread_local uint16_t tile_scratch[kScratchWords] __attribute__((aligned(64)));
+constexpr uint32_t kMostBits = 0x7f000000;   // 2^127: rounding to bfloat16 stays finite below
+constexpr uint32_t kLeastBits = 0x12800000;  // 2^-90
 
 // Packs two vectors of floats as pairs of words: out[2 l] = x[l], out[2 l + 1] = y[l], for each part.
 template <int parts>
@@ -280,7 +280,7 @@ inline bool gemm_tiles_few_rows(const Gemm<float>& g, const TilePlan& plan, floa
   const int64_t pieces = ceil_div(plan.panels, width), kc = ceil_div(plan.k_blocks, ceil_div(plan.k_blocks, depth));
   parallel_chunks(pieces, [&](int64_t piece) {
     const int64_t p0 = piece * plan.panels / pieces, p1 = (piece + 1) * plan.panels / pieces;
-    alignas(64) uint16_t packed_b[kPackedWords];
+    uint16_t* const packed_b = tile_scratch;
     alignas(64) float sums[kSide * kSide];
     const TileRegisters tiles;
     __m512i largest_b = _mm512_setzero_si512();
@@ -327,7 +327,7 @@ inline bool gemm_tiles_blocks(const Gemm<float>& g, const TilePlan& plan, float*
     const int64_t rb = piece % plan.row_blocks, cb = piece / plan.row_blocks;
     const int64_t s0 = rb * plan.strips / plan.row_blocks, s1 = (rb + 1) * plan.strips / plan.row_blocks;
     const int64_t p0 = cb * plan.panels / plan.col_blocks, p1 = (cb + 1) * plan.panels / plan.col_blocks;
-    alignas(64) uint16_t strip[kStripWords];
+    uint16_t* const strip = tile_scratch;
     alignas(64) float sums[kSide * kSide];
     const TileRegisters tiles;
     __m512i most = _mm512_setzero_si512();
