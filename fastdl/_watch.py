@@ -6,17 +6,21 @@ itself cannot be replayed. Modules (`nn.Module`) and optimisers tell of their ch
 
 from __future__ import annotations
 
+import collections
+import functools
+import itertools
 import math
 import os
+import random
 import sys
 import sysconfig
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 
-from ._C import Tensor
+from ._C import Op, Tensor
 
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _NUMPY = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
@@ -24,6 +28,15 @@ _LIBRARY = sysconfig.get_paths()["stdlib"] + os.sep
 _MOST_ITEMS = 64  # containers with more are taken as data
 _MOST_PLACES = 512
 _DEEP = 3  # attributes of attributes
+_KNOWN = ("fastdl", "numpy", "builtins", "torch", "unittest")
+_CONTAINERS = (dict, list, set, tuple, collections.deque)
+_ITERATORS = (
+    types.GeneratorType, itertools.count, itertools.cycle, itertools.chain, map, filter, zip, enumerate,
+    *map(type, (iter(()), iter([]), iter({}), iter(set()), iter(range(0)))),
+)  # fmt: skip
+# Methods that Python calls without their name.
+_IMPLICIT = ("__call__", "__getitem__", "__enter__", "__exit__", "__iter__", "__len__", "__bool__", "__float__", "__index__", "__getattr__",
+             "__add__", "__radd__", "__sub__", "__rsub__", "__mul__", "__rmul__", "__truediv__", "__rtruediv__", "__pow__", "__neg__")  # fmt: skip
 _SCALARS = (bool, int, float, complex, str, bytes, type(None))
 
 
@@ -65,6 +78,9 @@ class _Items:
 class Watch:
     """The places that a function reads, and what they held.
 
+    Functions that it names are looked into as well, if they are Python code of users, and so are objects: their attributes under any of
+    the names that occur in those functions, with what their methods, properties and operators read.
+
     Attributes
     ----------
     places : list of (callable, key, value)
@@ -72,7 +88,7 @@ class Watch:
     iterators : list of str
         Names of iterators among them: a replay would not ask for the next item.
     generators : list
-        NumPy generators among them.
+        Random generators of Python and NumPy among them.
     """
 
     def __init__(self) -> None:
@@ -81,88 +97,153 @@ class Watch:
         self.iterators: list[str] = []
         self.generators: list[Any] = []
         self._seen: set[Any] = set()
+        self._items = 0  # of containers
+        self._words: set[str] = set(_IMPLICIT)  # names in the functions
+        self._objects: list[tuple[Any, str, int]] = []
+        self._looked: dict[int, set[str]] = {}  # object: names that were looked for
 
-    def function(self, fn: Any, owner: Any = None) -> None:
-        """fn, and the functions that it names, if they are Python code of users."""
-        while isinstance(getattr(fn, "__wrapped__", None), types.FunctionType) and not isinstance(fn, types.FunctionType):
-            fn = fn.__wrapped__  # a captured function
-        if isinstance(fn, types.MethodType):
-            fn, owner = fn.__func__, fn.__self__
-        code = getattr(fn, "__code__", None)
-        if code is None or (code, id(owner)) in self._seen or _of_a_library(code.co_filename):
+    def start(self, fn: Any, objects: Iterable[Any]) -> None:
+        """fn and the arguments that are neither tensors nor values."""
+        self._function(fn)
+        for o in objects:
+            self._look_into(o, "an argument", 0)
+        self._finish()
+
+    def close(self) -> None:
+        """Lets go of what was only needed to find the places."""
+        self._objects.clear()
+        self._looked.clear()
+        self._seen.clear()
+
+    def module(self, module: Any) -> None:
+        """A module of a user's class that is called: what its `forward` reads, and the method itself, which may be replaced."""
+        for base in type(module).__mro__:
+            if "forward" in vars(base):
+                if (id(base), "forward") not in self._seen:
+                    self._seen.add((id(base), "forward"))
+                    self._add(vars(base).get, "forward", vars(base)["forward"], f"{base.__name__}.forward")
+                self._function(vars(base)["forward"])
+                break
+        self._objects.append((module, type(module).__name__, 0))
+        self._finish()
+
+    def _finish(self) -> None:
+        before = -1
+        while before != (before := len(self._words) + len(self._objects) + len(self.places)):
+            for o, title, depth in list(self._objects):
+                self._attributes(o, title, depth)
+
+    def _function(self, fn: Any, owner: Any = None) -> None:
+        while True:
+            if isinstance(fn, types.MethodType):
+                owner, fn = fn.__self__, fn.__func__
+                self._look_into(owner, type(owner).__name__, 0)
+            elif isinstance(fn, functools.partial):
+                for value in (*fn.args, *fn.keywords.values()):
+                    self._look_into(value, "an argument of a partial", 0)
+                fn = fn.func
+            elif isinstance(wrapped := _own(fn).get("__wrapped__"), types.FunctionType | types.MethodType):
+                if isinstance(fn, types.FunctionType):
+                    self._one_function(fn)
+                fn = wrapped
+            else:
+                break
+        if isinstance(fn, types.FunctionType):
+            self._one_function(fn)
+        elif callable(fn):
+            self._look_into(fn, type(fn).__name__, 0)
+
+    def _one_function(self, fn: types.FunctionType) -> None:
+        code = fn.__code__
+        if id(fn) in self._seen or _of_a_library(code.co_filename):
             return
-        self._seen.add((code, id(owner)))
+        self._seen.add(id(fn))
         names = _names(code)
-        if owner is not None:
-            self.attributes(owner, names, type(owner).__name__, 0)
+        self._words |= names
         for name, cell in zip(code.co_freevars, fn.__closure__ or ()):
             try:
-                self._place(cell.__getattribute__, "cell_contents", cell.cell_contents, name, names, 0)
+                self._place(cell.__getattribute__, "cell_contents", cell.cell_contents, name, 0)
             except ValueError:  # not assigned yet
                 continue
         scope = fn.__globals__
         for name in names:
             if name in scope:
-                self._place(scope.get, name, scope[name], name, names, 0)
-        for default in (fn.__defaults__ or (), (fn.__kwdefaults__ or {}).values()):
-            for value in default:
-                self._look_into(value, f"a default of {fn.__name__}", names, 0)
+                self._place(scope.get, name, scope[name], name, 0)
+        for value in (*(fn.__defaults__ or ()), *(fn.__kwdefaults__ or {}).values()):
+            self._look_into(value, f"a default of {fn.__name__}", 0)
 
-    def method(self, kind: type, name: str) -> None:
-        """The method of a class, which may be replaced."""
-        own = vars(kind)
-        self.places.append((own.get, name, own[name]))
-        self.names.append(f"{kind.__name__}.{name}")
-        self.function(own[name])
-
-    def argument(self, o: Any, fn: Any) -> None:
-        """An argument that is neither a tensor nor a value: what fn reads of it."""
-        code = getattr(getattr(fn, "__func__", fn), "__code__", None)
-        self._look_into(o, "an argument", _names(code) if code is not None else set(), 0)
-
-    def attributes(self, o: Any, names: set[str], title: str, depth: int) -> None:
-        """Attributes of o under these names, and what methods of these names read."""
-        kind = type(o)
-        own = getattr(o, "__dict__", None)
+    def _attributes(self, o: Any, title: str, depth: int) -> None:
+        """Attributes of o under the names that occur, and what methods and properties of these names read."""
+        looked = self._looked.setdefault(id(o), set())
+        names = self._words - looked
+        looked |= names
+        own, module = _own(o), _is_module(o)
         for name in names:
-            if own is not None and name in own:
-                self._place(own.get, name, own[name], f"{title}.{name}", names, depth + 1)
-            elif isinstance(at := getattr(kind, name, None), types.FunctionType):
-                self.function(at, o)
-            elif isinstance(at, types.MemberDescriptorType) and hasattr(o, name):  # a slot
-                self._place(o.__getattribute__, name, getattr(o, name), f"{title}.{name}", names, depth + 1)
+            if name in own:
+                value = own[name]
+                if not (module and (isinstance(value, Tensor) or _is_module(value))):  # modules tell of those themselves
+                    self._place(own.get, name, value, f"{title}.{name}", depth + 1)
+                continue
+            for base in () if isinstance(o, types.ModuleType) else (o if isinstance(o, type) else type(o)).__mro__:
+                if name not in vars(base):
+                    continue
+                at = vars(base)[name]
+                if _root(base) in _KNOWN or _root(base) in sys.stdlib_module_names:
+                    break
+                if isinstance(at, property):
+                    self._function(at.fget, o)
+                elif isinstance(at, (classmethod, staticmethod)):
+                    self._function(at.__func__, o)
+                elif isinstance(at, types.FunctionType):
+                    self._add(vars(base).get, name, at, f"{base.__name__}.{name}")
+                    self._function(at, o)
+                elif isinstance(at, types.MemberDescriptorType):  # a slot
+                    try:
+                        self._place(o.__getattribute__, name, getattr(o, name), f"{title}.{name}", depth + 1)
+                    except AttributeError:
+                        pass
+                else:
+                    self._place(vars(base).get, name, at, f"{base.__name__}.{name}", depth + 1)
+                break
 
-    def _place(self, get: Callable[[Any], Any], key: Any, value: Any, title: str, names: set[str], depth: int) -> None:
-        if isinstance(value, (types.ModuleType, type)) or len(self.places) >= _MOST_PLACES:
-            return
-        if str(getattr(value, "__module__", "")).startswith("fastdl.ops"):
-            return
+    def _add(self, get: Callable[[Any], Any], key: Any, value: Any, title: str) -> bool:
+        if len(self.places) >= _MOST_PLACES:
+            return False
         self.places.append((get, key, value))
         self.names.append(title)
-        self._look_into(value, title, names, depth)
+        return True
 
-    def _look_into(self, o: Any, title: str, names: set[str], depth: int) -> None:
+    def _place(self, get: Callable[[Any], Any], key: Any, value: Any, title: str, depth: int) -> None:
+        if isinstance(value, (types.ModuleType, type)):
+            self._look_into(value, title, depth)
+        elif self._add(get, key, value, title):
+            self._look_into(value, title, depth)
+
+    def _look_into(self, o: Any, title: str, depth: int) -> None:
         kind = type(o)
-        if isinstance(o, types.FunctionType) or hasattr(o, "__wrapped__") or isinstance(o, types.MethodType):
-            self.function(o)
-        elif is_value(o) or isinstance(o, (Tensor, np.ndarray, type, types.ModuleType)) or depth > _DEEP or (id(o), "") in self._seen:
+        if isinstance(o, (types.FunctionType, types.MethodType, functools.partial)) or "__wrapped__" in _own(o):
+            self._function(o)
+        elif is_value(o) or isinstance(o, (Tensor, Op, np.ndarray, types.BuiltinFunctionType)) or depth > _DEEP or id(o) in self._seen:
             return
-        elif kind.__module__.partition(".")[0] == "fastdl":
-            return  # tells of its changes itself
-        elif hasattr(kind, "__next__"):
-            self.iterators.append(title)
-        elif isinstance(o, (np.random.Generator, np.random.RandomState)):
+        elif isinstance(o, types.ModuleType):
+            path = _own(o).get("__file__")
+            if path and not _of_a_library(path) and "site-packages" not in path:
+                self._seen.add(id(o))
+                self._objects.append((o, title, depth))
+        elif isinstance(o, (np.random.Generator, np.random.RandomState, random.Random)):
             self.generators.append(o)
-        else:
-            self._seen.add((id(o), ""))
-            if isinstance(o, (dict, list, set, tuple)) and len(o) <= _MOST_ITEMS:
+        elif isinstance(o, _ITERATORS):
+            self.iterators.append(title)
+        elif isinstance(o, _CONTAINERS) or _root(o if isinstance(o, type) else kind) not in _KNOWN:
+            # what belongs to this package tells of its changes itself
+            self._seen.add(id(o))
+            if isinstance(o, _CONTAINERS) and len(o) <= _MOST_ITEMS and self._items <= _MOST_PLACES:
+                self._items += len(o)
                 if not isinstance(o, tuple):
-                    self.places.append((_Items(o).unchanged, None, True))
-                    self.names.append(title)
-                for item in o.values() if isinstance(o, dict) else o:
-                    self._look_into(item, f"an item of {title}", names, depth + 1)
-            if not _is_module(o):
-                self.attributes(o, names, title, depth)
+                    self._add(_Items(o).unchanged, None, True, title)
+                for item in dict.values(o) if isinstance(o, dict) else list(o):
+                    self._look_into(item, f"an item of {title}", depth + 1)
+            self._objects.append((o, title, depth))
 
     def unchanged(self) -> bool:
         for get, key, value in self.places:
@@ -190,14 +271,30 @@ class Watch:
 
     def random_state(self) -> list[Any]:
         """Changes when Python's random, NumPy's global generator or one of the generators is drawn from."""
-        state: list[Any] = [sys.modules["random"].getstate()] if "random" in sys.modules else []
+        state: list[Any] = [random.getstate()]
         numpy_random = sys.modules.get("numpy.random")
         if numpy_random is not None:
             legacy = numpy_random.get_state()
             state += [legacy[1].tobytes(), legacy[2]]
         for g in self.generators:
-            state.append(repr(g.bit_generator.state) if isinstance(g, np.random.Generator) else repr(g.get_state()))
+            if isinstance(g, random.Random):
+                state.append(g.getstate())
+            else:
+                state.append(repr(g.bit_generator.state if isinstance(g, np.random.Generator) else g.get_state()))
         return state
+
+
+def _root(kind: type) -> str:
+    """The package that a class belongs to."""
+    return str(kind.__module__).partition(".")[0]
+
+
+def _own(o: Any) -> Any:
+    """The attributes of o itself; no code of o runs."""
+    try:
+        return object.__getattribute__(o, "__dict__")
+    except AttributeError:
+        return {}
 
 
 def _is_module(o: Any) -> bool:

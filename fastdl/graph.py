@@ -32,6 +32,7 @@ _log = logging.getLogger("fastdl")
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _PASSES = ("dead_code", "constants", "common", "in_place", "fuse", "epilogue", "arena")
 _MOST_PROGRAMS = 16  # of one function; the least recently used goes
+_MANY_KINDS = 24  # of calls, none recorded: time for a warning
 _MOST_KEYS = 256  # calls that were seen but not recorded
 _recording = threading.Lock()
 _TRIES = 3  # recordings of one kind of call that may fail because the first calls build state
@@ -120,18 +121,13 @@ class _Called:
     def __init__(self, watch: Watch) -> None:
         self.watch = watch
         self.modules: list[tuple[Any, bool]] = []
-        self._classes: set[type] = set()
+        self._known: set[int] = set()
 
     def append(self, entry: tuple[Any, bool]) -> None:
         self.modules.append(entry)
-        kind = type(entry[0])
-        if kind in self._classes or kind.__module__.partition(".")[0] == "fastdl":
-            return
-        self._classes.add(kind)
-        for base in kind.__mro__:
-            if "forward" in vars(base):
-                self.watch.method(base, "forward")
-                break
+        if type(entry[0]).__module__.partition(".")[0] != "fastdl" and id(entry[0]) not in self._known:
+            self._known.add(id(entry[0]))
+            self.watch.module(entry[0])
 
 
 class _Entry:
@@ -180,6 +176,7 @@ class Compiled:
         self._seen: dict[Any, int] = {}
         self._declined: dict[Any, str] = {}
         self._timed = False
+        self._last: Watch | None = None
         self._off = os.environ.get("FASTDL_COMPILE", "1").strip().lower() in ("0", "off", "false", "no")
 
     def __get__(self, instance: Any, owner: Any = None) -> Any:
@@ -214,7 +211,9 @@ class Compiled:
         args, kwargs = _tensors(args), _tensors(kwargs)
         if self._off or _C.recording() or _C.anomaly_enabled():  # a captured function inside another is part of it
             return self.fn(*args, **kwargs)
-        self._entries = [e for e in self._entries if not e.capture.stale()]
+        if any(e.capture.stale() for e in self._entries):  # a parameter, buffer or module was replaced
+            self._entries = [e for e in self._entries if not e.capture.stale()]
+            self._seen.clear()  # the next call may make state, in optimisers for instance
         for k, entry in enumerate(self._entries):
             if entry.watch.unchanged() and entry.same_modes():
                 entry.capture.accept_mode()
@@ -231,6 +230,7 @@ class Compiled:
             self._seen.clear()
         self._seen[key] = count + 1
         if count == 0:
+            self._note_kinds(watch)
             return self.fn(*args, **kwargs)
         if not _recording.acquire(blocking=False):  # another thread records: what it notes must be its own
             return self.fn(*args, **kwargs)
@@ -239,11 +239,19 @@ class Compiled:
         finally:
             _recording.release()
 
+    def _note_kinds(self, watch: Watch) -> None:
+        """Says so, once, when every call is of another kind and nothing is ever replayed."""
+        before, self._last = self._last, watch
+        if len(self._seen) != _MANY_KINDS or self._entries or before is None:
+            return
+        changed = before.changed()
+        what = f"{changed} is another at each call" if changed else "its arguments are of another kind at each call"
+        self.reason = f"{what}; what changes should come in as a tensor"
+        _log.warning("compile: %s runs eagerly: %s", self._name, self.reason)
+
     def _look(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Watch:
         watch = Watch()
-        watch.function(self.fn)
-        for o in _objects((args, kwargs)):
-            watch.argument(o, self.fn)
+        watch.start(self.fn, _objects((args, kwargs)))
         return watch
 
     def _record(self, args: tuple[Any, ...], kwargs: dict[str, Any], key: Any, tries: int, watch: Watch) -> Any:
@@ -280,6 +288,7 @@ class Compiled:
             _random._observe(before[0])
             _observe_modules(before[1])
             capture.abort()
+            watch.close()
         if reason is None:
             self._entries.insert(0, _Entry(capture, called.modules, watch))
             del self._entries[_MOST_PROGRAMS:]

@@ -393,7 +393,7 @@ def test_composed_updates_are_captured_and_resume(name: str) -> None:
                 optimiser = getattr(optim, name)([w], lr=1.0)
                 optimiser.load_state_dict(state)
             step(fd.array([1.0, 0.5, 2.0 + k]))
-        return w.detach().numpy()
+        return w.detach().cpu().numpy()
 
     want = run(False, False)
     assert np.array_equal(run(True, False), want) and np.array_equal(run(False, True), want)

@@ -146,3 +146,20 @@ def test_threads_with_small_stacks():
         threading.stack_size(before)
     for x, y in zip(got[0], want, strict=True):
         np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("left, right", [(1e-19, 1e-19), (1e-19, 1e-17), (1e-10, 1e-20), (1e-12, 1e-3), (1e20, 1e-20)])
+def test_scales_of_products(left, right):
+    """Parts of the products may vanish although those of the operands do not."""
+    rng = np.random.default_rng(6)
+    a, b = (rng.standard_normal((256, 256)) * left).astype("f4"), (rng.standard_normal((256, 256)) * right).astype("f4")
+    want = a.astype("f8") @ b.astype("f8")
+    got = np.asarray(fd.array(a) @ fd.array(b))
+    assert np.linalg.norm(got - want) <= 1.1 * np.linalg.norm(a @ b - want)
+
+
+def test_sums_that_overflow():
+    a, b = np.full((256, 256), 1e25, "f4"), np.full((256, 256), 1e20, "f4")
+    assert np.isposinf(np.asarray(fd.array(a) @ fd.array(b))).all()
+    near = np.eye(256, dtype="f4") * np.float32(1.8446e19)
+    np.testing.assert_array_equal(np.asarray(fd.array(near) @ fd.array(near)), near @ near)

@@ -229,6 +229,7 @@ int set_requires_grad(PyObject* self, PyObject* value, void*) {
     if (!on) return raise(ErrorCode::Grad, "requires_grad: only leaves can change it; use detach()"), -1;
     return 0;
   }
+  if (bool(on) != t->requires_grad && Py_TYPE(self) != tensor_type) structure_version++;  // a parameter: captured steps may hold it
   t->requires_grad = on;
   return 0;
 }

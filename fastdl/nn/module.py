@@ -195,8 +195,7 @@ class Module:
 
     def _claim(self, name: str, registry: dict[str, Any]) -> None:
         """`name` moves to `registry` from whatever it was before."""
-        if name in self.__dict__:
-            _C.structure_changed()
+        _C.structure_changed()
         for other in (self._parameters, self._buffers, self._modules):
             if other is not registry:
                 other.pop(name, None)
@@ -356,6 +355,7 @@ class Module:
                 device = arg
             else:
                 dtype = arg
+        _C.structure_changed()
         moved: dict[int, Any] = {}
 
         def convert(tensor: fd.Tensor) -> Any:

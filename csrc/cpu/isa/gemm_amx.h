@@ -23,6 +23,7 @@ constexpr int64_t block_words(int parts) { return parts * kSide * kSide; }
 constexpr int64_t kScratchWords = max_of(kTilePackCols / kSide * (kTilePackKc / kSide), kTileKc / kSide) * block_words(3);
 thread_local uint16_t tile_scratch[kScratchWords] __attribute__((aligned(64)));
 constexpr uint32_t kMostBits = 0x7f000000;   // 2^127: rounding to bfloat16 stays finite below
+constexpr int kLeastProduct = -70;  // exponent of the largest product: parts that count stay far above 2^-126
 constexpr uint32_t kLeastBits = 0x12800000;  // 2^-90
 
 // Packs two vectors of floats as pairs of words: out[2 l] = x[l], out[2 l + 1] = y[l], for each part.
@@ -238,7 +239,14 @@ inline TilePlan plan_tiles(const Gemm<float>& g) {
 }
 
 FD_INLINE uint32_t largest(__m512i v) { return _mm512_reduce_max_epu32(v); }
-FD_INLINE bool splits_well(uint32_t most) { return most < kMostBits && (most >= kLeastBits || most == 0); }
+// Whether operands with these largest magnitudes split: no part overflows or is flushed where it counts, nor do sums of k products.
+FD_INLINE bool splits_well(uint32_t a, uint32_t b, int64_t k) {
+  if (a >= kMostBits || b >= kMostBits) return false;
+  if (a == 0 || b == 0) return true;
+  if (a < kLeastBits || b < kLeastBits) return false;
+  const int product = int(a >> 23) + int(b >> 23) - 2 * 127;  // its exponent, or one less
+  return product >= kLeastProduct && product + 2 + (64 - __builtin_clzll(uint64_t(k))) <= 126;
+}
 
 // Whether the tiles are worth their packing. Figures: bench/results.
 template <class T>
@@ -273,7 +281,7 @@ inline bool gemm_tiles_few_rows(const Gemm<float>& g, const TilePlan& plan, floa
   });
   uint32_t most = 0;
   for (int64_t s = 0; s < plan.strips; s++) most = max_of(most, found[s]);
-  if (!splits_well(most)) return false;
+  const uint32_t most_a = most;
   constexpr int64_t most_width = kTilePackCols / kSide, depth = kTilePackKc / kSide;
   const int64_t width =
       max_of(int64_t(1), min_of(most_width, plan.panels / 8));  // at least eight pieces, where there are as many panels
@@ -296,7 +304,7 @@ inline bool gemm_tiles_few_rows(const Gemm<float>& g, const TilePlan& plan, floa
   });
   most = 0;
   for (int64_t piece = 0; piece < pieces; piece++) most = max_of(most, found[piece]);
-  return splits_well(most);
+  return splits_well(most_a, most, g.k);
 }
 
 // Any other: both operands are packed (A by the piece that uses it, if that is only one), then pieces of C are computed.
@@ -320,7 +328,7 @@ inline bool gemm_tiles_blocks(const Gemm<float>& g, const TilePlan& plan, float*
   uint32_t most_b = 0, most_a = 0;
   for (int64_t t = 0; t < b_tasks; t++) most_b = max_of(most_b, found[t]);
   for (int64_t t = b_tasks; t < b_tasks + a_tasks; t++) most_a = max_of(most_a, found[t]);
-  if (!splits_well(most_b) || (plan.shared_a && !splits_well(most_a))) return false;
+  if (plan.shared_a && !splits_well(most_a, most_b, g.k)) return false;
 
   const int64_t pieces = plan.row_blocks * plan.col_blocks;
   parallel_chunks(pieces, [&](int64_t piece) {
@@ -347,7 +355,7 @@ inline bool gemm_tiles_blocks(const Gemm<float>& g, const TilePlan& plan, float*
   });
   if (plan.shared_a) return true;
   for (int64_t piece = 0; piece < pieces; piece++) most_a = max_of(most_a, found[piece]);
-  return splits_well(most_a);
+  return splits_well(most_a, most_b, g.k);
 }
 
 template <int parts>
