@@ -23,7 +23,7 @@ constexpr int64_t block_words(int parts) { return parts * kSide * kSide; }
 constexpr int64_t kScratchWords = max_of(kTilePackCols / kSide * (kTilePackKc / kSide), kTileKc / kSide) * block_words(3);
 thread_local uint16_t tile_scratch[kScratchWords] __attribute__((aligned(64)));
 constexpr uint32_t kMostBits = 0x7f000000;   // 2^127: rounding to bfloat16 stays finite below
-constexpr int kLeastProduct = -70;  // exponent of the largest product: parts that count stay far above 2^-126
+constexpr int kLeastProduct = -70;           // exponent of the largest product: parts that count stay far above 2^-126
 constexpr uint32_t kLeastBits = 0x12800000;  // 2^-90
 
 // Packs two vectors of floats as pairs of words: out[2 l] = x[l], out[2 l + 1] = y[l], for each part.
