@@ -25,7 +25,7 @@ from ._C import Op, Tensor
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _NUMPY = os.path.dirname(os.path.abspath(np.__file__)) + os.sep
 _LIBRARY = sysconfig.get_paths()["stdlib"] + os.sep
-_MOST_ITEMS = 64  # containers with more are taken as data
+_MOST_ITEMS = 64  # containers and arrays with more, and those after twice as many items in all, are taken as data
 _MOST_PLACES = 512
 _DEEP = 3  # attributes of attributes
 _KNOWN = ("fastdl", "numpy", "builtins", "torch", "unittest")
@@ -134,7 +134,9 @@ class Watch:
                 self._attributes(o, title, depth)
 
     def _function(self, fn: Any, owner: Any = None) -> None:
-        while True:
+        met: list[Any] = []
+        while not any(fn is f for f in met):  # wrappers may go in a circle
+            met.append(fn)
             if isinstance(fn, types.MethodType):
                 owner, fn = fn.__self__, fn.__func__
                 self._look_into(owner, type(owner).__name__, 0)
@@ -178,6 +180,8 @@ class Watch:
         names = self._words - looked
         looked |= names
         own, module = _own(o), _is_module(o)
+        if module and _root(type(o)) == "fastdl":
+            names &= {"training"}
         for name in names:
             if name in own:
                 value = own[name]
@@ -200,8 +204,8 @@ class Watch:
                 elif isinstance(at, types.MemberDescriptorType):  # a slot
                     try:
                         self._place(o.__getattribute__, name, getattr(o, name), f"{title}.{name}", depth + 1)
-                    except AttributeError:
-                        pass
+                    except AttributeError:  # not set yet
+                        continue
                 else:
                     self._place(vars(base).get, name, at, f"{base.__name__}.{name}", depth + 1)
                 break
@@ -223,7 +227,11 @@ class Watch:
         kind = type(o)
         if isinstance(o, (types.FunctionType, types.MethodType, functools.partial)) or "__wrapped__" in _own(o):
             self._function(o)
-        elif is_value(o) or isinstance(o, (Tensor, Op, np.ndarray, types.BuiltinFunctionType)) or depth > _DEEP or id(o) in self._seen:
+        elif isinstance(o, np.ndarray):
+            if id(o) not in self._seen and o.size <= _MOST_ITEMS and not o.dtype.hasobject:  # Python may read numbers from it
+                self._seen.add(id(o))
+                self._add(lambda _: o.tobytes(), None, o.tobytes(), title)
+        elif is_value(o) or isinstance(o, (Tensor, Op, types.BuiltinFunctionType)) or depth > _DEEP or id(o) in self._seen:
             return
         elif isinstance(o, types.ModuleType):
             path = _own(o).get("__file__")
@@ -234,10 +242,12 @@ class Watch:
             self.generators.append(o)
         elif isinstance(o, _ITERATORS):
             self.iterators.append(title)
-        elif isinstance(o, _CONTAINERS) or _root(o if isinstance(o, type) else kind) not in _KNOWN:
-            # what belongs to this package tells of its changes itself
+        elif _is_module(o) and _root(kind) == "fastdl":  # tells of its changes itself, but its mode may be read without a call
             self._seen.add(id(o))
-            if isinstance(o, _CONTAINERS) and len(o) <= _MOST_ITEMS and self._items <= _MOST_PLACES:
+            self._objects.append((o, title, depth))
+        elif isinstance(o, _CONTAINERS) or _root(o if isinstance(o, type) else kind) not in _KNOWN:
+            self._seen.add(id(o))
+            if isinstance(o, _CONTAINERS) and len(o) <= _MOST_ITEMS and self._items + len(o) <= 2 * _MOST_ITEMS:
                 self._items += len(o)
                 if not isinstance(o, tuple):
                     self._add(_Items(o).unchanged, None, True, title)

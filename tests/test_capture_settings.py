@@ -104,7 +104,19 @@ def by_user_module(change):
     return build
 
 
+def by_array():
+    table = np.array([1.0, 2.0], np.float32)
+    return lambda x: x * float(table[1]), lambda: table.__setitem__(1, 3.0)
+
+
+def by_mode():
+    layer = nn.Dropout(0.5)
+    return lambda x: x * (2.0 if layer.training else 3.0), layer.eval
+
+
 WAYS: dict[str, Any] = {
+    "NumPy array": by_array,
+    "mode of a layer that is not called": by_mode,
     "partial": by_partial,
     "helper": by_helper,
     "closures of one factory": by_closures_of_one_factory,
@@ -208,6 +220,14 @@ def test_ordinary_loops_are_not_refused():
     c = fd.compile(f)
     same(call(c, fd.ones(2)), np.full(2, 2, np.float32))
     assert c.programs == 1
+
+
+def test_wrappers_in_a_circle():
+    def f(x):
+        return x * 2
+
+    f.__wrapped__ = f
+    same(call(fd.compile(lambda x: f(x)), fd.ones(2)), np.full(2, 2, np.float32))
 
 
 def test_calls_that_are_never_alike_are_reported(caplog):

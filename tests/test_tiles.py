@@ -40,6 +40,18 @@ def test_shapes_and_layouts(m, k, n, left, right):
         fd.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("m, k, n", [(2000, 3000, 2600), (2600, 3000, 2000)])
+def test_large_products_are_cut(m, k, n):
+    """More than the workspace holds; with a bias, which is cut along."""
+    rng = np.random.default_rng(7)
+    x, w, bias = (rng.standard_normal(s).astype("f4") for s in ((m, k), (n, k), (n,)))
+    got = np.asarray(fd.nn.functional.linear(fd.array(x), fd.array(w), fd.array(bias)))
+    rows = rng.integers(0, m, 20)
+    want = x[rows].astype("f8") @ w.T.astype("f8") + bias
+    bound = np.abs(x[rows]).astype("f8") @ np.abs(w.T).astype("f8") + np.abs(bias)
+    assert (np.abs(got[rows] - want) <= 8 * EPS * bound).all()
+
+
 @pytest.mark.parametrize("spread", [0, 5, 20])
 @pytest.mark.parametrize("k", [256, 1024, 3000])
 def test_error_is_not_larger_than_numpys(k, spread):

@@ -43,6 +43,12 @@ constexpr int64_t tile_workspace_elements(int64_t m, int64_t n, int64_t k) {
   const int64_t strips = (m + 31) / 32, panels = (n + 31) / 32, k_blocks = (k + 31) / 32;
   return (strips + panels) * k_blocks * (32 * 32 * 3 / 2) + strips + panels + 64;
 }
+constexpr int64_t kTileLimit = 2 * kGemmPackLimit;  // elements; larger products are cut in parts that take less
+// Which products are worth their packing. Measured on Emerald Rapids: with a smaller C or k, multiply-adds are as fast.
+constexpr int64_t kTileLeastSide = 96, kTileLeastArea = 192 * 192, kTileLeastK = 64, kTileMostK = int64_t(1) << 16;
+constexpr bool tiles_pay(int64_t m, int64_t n, int64_t k) {
+  return m >= kTileLeastSide && n >= kTileLeastSide && m * n >= kTileLeastArea && k >= kTileLeastK && k <= kTileMostK;
+}
 
 // Elements of scratch for `batch` products (m, k) x (k, n). Kernels merge batch dimensions into rows where strides permit.
 inline int64_t gemm_workspace_elements(int64_t batch, int64_t m, int64_t n, int64_t k) {
@@ -54,8 +60,9 @@ inline int64_t gemm_workspace_elements(int64_t batch, int64_t m, int64_t n, int6
   if (m == 1 || n == 1) return gemv_splits(m == 1 ? n : m, k) * (m == 1 ? n : m);
   const int64_t splits = gemm_splits(1, m, n, k);
   const int64_t plain = gemm_pack_elements(1, n, k) + (splits > 1 ? splits * m * n : 0);
-  const int64_t tiles = gemm_has_tiles && m >= 32 && n >= 32 && k >= 32 ? tile_workspace_elements(m, n, k) : 0;
-  return tiles > plain && tiles <= 2 * kGemmPackLimit ? tiles : plain;
+  if (!gemm_has_tiles || !tiles_pay(m, n, k)) return plain;
+  const int64_t all = tile_workspace_elements(m, n, k), tiles = all < kTileLimit ? all : kTileLimit;
+  return tiles > plain ? tiles : plain;
 }
 
 }  // namespace fastdl

@@ -1,11 +1,11 @@
-// Block sizes of the products on AMX tiles (isa/gemm_amx.h), as data. Measured on one core of Emerald Rapids with 2 MB of L2.
+// Block sizes of the products on AMX tiles (isa/gemm_amx.h), as data; which products use tiles is in core/gemm_workspace.h.
+// Measured on one core of Emerald Rapids with 2 MB of L2.
 #pragma once
 #include <cstdint>
 
 namespace fastdl {
 namespace {
 
-constexpr int64_t kTileLeastSide = 96, kTileLeastArea = 192 * 192, kTileLeastK = 64;  // smaller C or k: multiply-adds are as fast
 constexpr int64_t kTileKc = 768;             // k of one pass through the tiles: a strip of A and a panel of B take 150 KB each
 constexpr int64_t kTileCols = 256;           // columns of B per piece of work; B's share stays in L2
 constexpr int64_t kTileChunkMacs = 1 << 19;  // pieces are not cut below this many multiply-adds

@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 import fastdl as fd
 from fastdl import Tensor
 
-_Pair = int | Sequence[int]
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (int(value[0]), int(value[-1]))
-
-
-def _single(value: Any) -> int:
-    return value if isinstance(value, int) else int(value[0])
+from ._sizes import Pair as _Pair, pair as _pair, single as _single
 
 
 def conv_transpose2d(

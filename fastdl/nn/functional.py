@@ -35,6 +35,7 @@ from ._losses import (
     soft_margin_loss,
     triplet_margin_loss,
 )
+from ._sizes import Pair as _Pair, pair as _pair, single as _single
 from ._upsampling import conv_transpose1d, conv_transpose2d, interpolate, pixel_shuffle, pixel_unshuffle
 
 __all__ = [
@@ -120,8 +121,6 @@ __all__ = [
     "triplet_margin_loss",
 ]
 
-
-_Pair = int | Sequence[int]
 
 # ---- activations -----------------------------------------------------------------------------------------------------------
 
@@ -397,14 +396,6 @@ def pad(input: Tensor, pad: Sequence[int], mode: str = "constant", value: float 
             index = np.pad(np.arange(size), (before, after), mode=numpy_modes[mode])  # type: ignore[call-overload]
             input = fd.take(input, fd.asarray(index), axis=axis)
     return input
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    return (value, value) if isinstance(value, int) else (value[0], value[-1])
-
-
-def _single(value: Any) -> int:
-    return value if isinstance(value, int) else int(value[0])
 
 
 # ---- pooling -----------------------------------------------------------------------------------------------------------------

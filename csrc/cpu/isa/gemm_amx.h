@@ -248,15 +248,13 @@ FD_INLINE bool splits_well(uint32_t a, uint32_t b, int64_t k) {
   return product >= kLeastProduct && product + 2 + (64 - __builtin_clzll(uint64_t(k))) <= 126;
 }
 
-// Whether the tiles are worth their packing. Figures: bench/results.
 template <class T>
 inline bool wants_tiles(const Gemm<T>&, const GemmBatch&) {
   return false;
 }
 template <>
 inline bool wants_tiles(const Gemm<float>& g, const GemmBatch& batch) {
-  return batch.count == 1 && !g.accumulate && !g.mirror && min_of(g.m, g.n) >= kTileLeastSide && g.m * g.n >= kTileLeastArea &&
-         g.k >= kTileLeastK && tile_workspace_elements(g.m, g.n, g.k) <= 2 * kGemmPackLimit;
+  return batch.count == 1 && !g.accumulate && !g.mirror && tiles_pay(g.m, g.n, g.k);
 }
 
 // One block of C over `blocks` blocks of k from k on.
@@ -360,6 +358,18 @@ inline bool gemm_tiles_blocks(const Gemm<float>& g, const TilePlan& plan, float*
 
 template <int parts>
 inline bool gemm_tiles_parts(const Gemm<float>& g, float* workspace) {
+  if (tile_workspace_elements(g.m, g.n, g.k) > kTileLimit) {  // two products, on the halves of the longer side
+    Gemm<float> first = g, second = g;
+    if (g.n >= g.m) {
+      first.n = ceil_div(g.n / 2, kSide) * kSide;
+      second.n -= first.n, second.b += first.n * g.b_col, second.c += first.n;
+      if (g.bias) second.bias += first.n;
+    } else {
+      first.m = ceil_div(g.m / 2, kSide) * kSide;
+      second.m -= first.m, second.a += first.m * g.a_row, second.c += first.m * g.c_row;
+    }
+    return gemm_tiles_parts<parts>(first, workspace) && gemm_tiles_parts<parts>(second, workspace);
+  }
   const TilePlan plan = plan_tiles(g);
   return plan.strips <= kTileFewStrips ? gemm_tiles_few_rows<parts>(g, plan, workspace)
                                        : gemm_tiles_blocks<parts>(g, plan, workspace);

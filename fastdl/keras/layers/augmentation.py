@@ -36,7 +36,8 @@ class _Random(Layer):
         return fd.random.uniform((n,), *bounds, rng=self.rng)
 
     def _matrices(self, n: int, height: int, width: int) -> Any:
-        raise NotImplementedError
+        """(N, 2, 3): where each pixel of n images comes from."""
+        raise NotImplementedError(f"{type(self).__name__} must define _matrices(n, height, width)")
 
     def call(self, x: Any) -> Any:
         if not self.training:

@@ -61,7 +61,7 @@ class _Recurrent(Layer):
 
     def _step(self, x: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
         """The next states from the input's part of the gates (N, gates * units); the first of them is the output."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} must define _step(x, states)")
 
     def call(self, sequences: Any, initial_state: Any = None, training: bool | None = None) -> Any:
         if isinstance(sequences, (list, tuple)):
