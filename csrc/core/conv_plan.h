@@ -3,6 +3,8 @@
 #pragma once
 #include <cstdint>
 
+#include "core/gemm_workspace.h"
+
 namespace fastdl {
 namespace {
 
@@ -79,9 +81,18 @@ inline WinogradPlan winograd_plan(const ConvShape& s, bool forward, int64_t item
   return p;
 }
 
+// AMX tiles (isa/conv_tiles.h): float32, channels that fill most of the blocks of 32, and pixels enough to outweigh the packing.
+constexpr int64_t kConvTileTaps = 49;
+inline bool fills_tiles(int64_t n) { return n >= 32 && n * 4 >= (n + 31) / 32 * 32 * 3; }
+inline bool conv_tiles_pay(const ConvShape& s, int64_t item) {
+  return gemm_has_tiles && item == 4 && !s.depthwise() && fills_tiles(s.group_in()) && fills_tiles(s.group_out()) &&
+         s.group_in() % 4 == 0 && s.taps() <= kConvTileTaps && s.out_pixels() >= 128;
+}
+
 // y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group.
 struct ConvGatherPlan {
-  int64_t zeros, positions, padded_input, weights, winograd_weights, winograd_scratch, wide_out, bytes;
+  int64_t zeros, positions, padded_input, weights, tile_weights, winograd_weights, winograd_scratch, wide_out, bytes;
+  bool tiles;
   WinogradPlan winograd;
 };
 inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t item, bool narrow_out, bool allow_winograd) {
@@ -97,6 +108,11 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   else
     p.weights = scratch.add(saturating_mul(s.groups, saturating_mul(s.taps(), source, whole_vectors(columns, item)), item));
   p.winograd = allow_winograd ? winograd_plan(s, forward, item) : WinogradPlan{0, 0, 0};
+  // Tiles take sixteen pixels of a row. Where rows end elsewhere, Winograd's algorithm is faster, if it applies.
+  p.tiles = conv_tiles_pay(s, item) && (p.winograd.chunks == 0 || (forward ? s.out : s.in)[1] % 16 == 0);
+  if (p.tiles) p.winograd = {0, 0, 0};
+  const int64_t tile_blocks = saturating_mul((source + 31) / 32, (columns + 31) / 32);  // six bytes for each weight
+  p.tile_weights = scratch.add(p.tiles ? saturating_mul(s.groups, s.taps(), tile_blocks, 32 * 32 * 6) : 0);
   const bool winograd = p.winograd.chunks > 0;
   p.winograd_weights = scratch.add(winograd ? saturating_mul(36, source, whole_vectors(columns, item), item) : 0);
   p.winograd_scratch = scratch.add(winograd ? saturating_mul(p.winograd.chunks, p.winograd.chunk_floats, item) : 0);
@@ -111,7 +127,7 @@ constexpr int64_t kDirectTaps = 25;
 struct ConvWeightPlan {
   int64_t splits, rows_per_split;  // rows of y, counted over the batch
   int64_t padded_input, padded_grad, sums, wide_out, bytes;
-  bool pad_input, pad_grad, direct;
+  bool pad_input, pad_grad, direct, tiles;
 };
 inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool narrow_out) {
   ConvWeightPlan p;
@@ -122,14 +138,19 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
   const int64_t panels = saturating_mul(s.groups, (columns + 2 * lanes - 1) / (2 * lanes));
   int64_t splits = s.depthwise() ? 16 : panels < 16 ? 16 / (panels > 0 ? panels : 1) : 1;
   const int64_t most = s.out_pixels() / 256 + 1;
+  p.tiles = conv_tiles_pay(s, item);
+  const int64_t blocks = saturating_mul((s.group_in() + 31) / 32, panels);  // of 32 x 32 weights
+  if (p.tiles) splits = blocks < 4 ? 8 : 32 / blocks > 1 ? 32 / blocks : 1;
   if (splits > most) splits = most;
   if (splits > rows) splits = rows > 0 ? rows : 1;
   p.rows_per_split = rows > 0 ? (rows + splits - 1) / splits : 0;
+  if (p.tiles && p.rows_per_split > s.out[0]) p.rows_per_split = (p.rows_per_split + s.out[0] - 1) / s.out[0] * s.out[0];
   p.splits = rows > 0 ? (rows + p.rows_per_split - 1) / p.rows_per_split : 1;
   p.pad_input = s.pads_input() && (s.padding[0] || s.padding[1]);
   p.pad_grad = !s.depthwise() && s.out_channels < lanes;
   const bool reads_little = s.taps() >= 4 || saturating_mul(s.in_pixels(), s.in_channels, item) <= 1 << 20;
-  p.direct = p.splits == 1 && !s.depthwise() && s.group_in() > 0 && !s.pads_input() && s.taps() <= kDirectTaps && reads_little;
+  p.direct =
+      !p.tiles && p.splits == 1 && !s.depthwise() && s.group_in() > 0 && !s.pads_input() && s.taps() <= kDirectTaps && reads_little;
   p.padded_input = scratch.add(p.pad_input ? saturating_mul(s.batch, s.padded(0), s.padded(1), s.in_channels, item) : 0);
   p.padded_grad = scratch.add(p.pad_grad ? saturating_mul(s.out_pixels(), lanes, item) : 0);
   if (s.depthwise())

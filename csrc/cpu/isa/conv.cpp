@@ -1,10 +1,15 @@
 // conv2d and its gradients, on channels-last (NHWC) memory: matrix products over addresses, without im2col.
 //   conv_tile.h    the register tile: rows of A anywhere in memory        conv_pack.h    layouts of weights and borders
 //   conv_gather.h  y, and dx: sums over taps                              conv_weight.h  dw and db: sums over pixels
-// Here the three ops are put into these forms. Work is cut by sizes only: results are bitwise equal for any number of threads.
+//   conv_winograd.h  3x3 kernels                                     conv_tiles*.h  the same on AMX tiles
+// Here the three ops are put into these forms. Sums are cut by sizes only: results are bitwise equal for any number of threads.
 #include "cpu/isa/conv_gather.h"
 #include "cpu/isa/conv_weight.h"
 #include "cpu/isa/conv_winograd.h"
+#if defined(__AMX_BF16__)
+#include "cpu/isa/conv_tiles_gather.h"
+#include "cpu/isa/conv_tiles_weight.h"
+#endif
 
 namespace fastdl {
 namespace {
@@ -53,6 +58,9 @@ void pack_depthwise(const ConvShape& s, const T* w, const int64_t* position, T* 
 template <class T>
 void products(const Args& a, const ConvGatherPlan& plan, const Gather<T>& g, const ConvPack<T>* pack) {
   if constexpr (sizeof(T) == 4) {
+#if defined(__AMX_BF16__)
+    if (plan.tiles && gather_on_tiles(g, pack, scratch<uint16_t>(a, plan.tile_weights))) return;
+#endif
     if (plan.winograd.chunks)
       return winograd(g, *pack, plan.winograd, scratch<T>(a, plan.winograd_weights), scratch<T>(a, plan.winograd_scratch));
   }
@@ -241,6 +249,15 @@ void pad_channels(const T* from, int64_t pixels, int64_t channels, T* to) {
   });
 }
 
+// On AMX tiles; false where that is not possible, or not accurate.
+template <class T>
+bool weights_by_tiles(const ConvWeightPlan& plan, const WeightGrad<T>& g) {
+#if defined(__AMX_BF16__)
+  if constexpr (sizeof(T) == 4) return plan.tiles && weight_on_tiles(g);
+#endif
+  return (void)plan, (void)g, false;
+}
+
 template <class T>
 void conv2d_backward_weight_kernel(const Args& a) {
   const View &dy = a.in[0], &x = a.in[1], &dw = a.out[0], &db = a.out[1];
@@ -284,7 +301,7 @@ void conv2d_backward_weight_kernel(const Args& a) {
     }
     if (plan.direct)
       direct_weight_grad(g);
-    else
+    else if (!weights_by_tiles(plan, g))
       weight_grad(g);
   }
   if constexpr (sizeof(T) == 4) {

@@ -57,18 +57,23 @@ struct PixelBlock {
   int64_t n, images, y0, y1;
 };
 
-// Calls f(block, first) on part `split` of the pixels, in blocks whose dy stays in the cache.
+// Calls f(block, first) on part `split` of the pixels, in blocks of at most `most` rows.
 template <class T, class F>
-FD_INLINE void for_blocks(const WeightGrad<T>& w, int64_t split, int64_t width, F&& f) {
+FD_INLINE void for_bands(const WeightGrad<T>& w, int64_t split, int64_t most, F&& f) {
   const int64_t height = w.s.out[0], begin = split * w.rows_per_split, end = min_of(w.s.batch * height, begin + w.rows_per_split);
-  const int64_t row_bytes = max_of<int64_t>(1, w.s.out[1] * width * int64_t(sizeof(T)));
-  const int64_t most = max_of<int64_t>(1, kWeightBlockBytes / row_bytes);
   for (int64_t r = begin; r < end;) {
     const int64_t y = r % height, room = min_of(end - r, most);
     const int64_t images = y == 0 ? max_of<int64_t>(1, room / height) : 1, rows = min_of(room, height - y);
     f(PixelBlock{r / height, images, y, y + rows}, r == begin);
     r += images * rows;
   }
+}
+
+// The same in blocks whose dy stays in the cache.
+template <class T, class F>
+FD_INLINE void for_blocks(const WeightGrad<T>& w, int64_t split, int64_t width, F&& f) {
+  const int64_t row_bytes = max_of<int64_t>(1, w.s.out[1] * width * int64_t(sizeof(T)));
+  for_bands(w, split, max_of<int64_t>(1, kWeightBlockBytes / row_bytes), f);
 }
 
 // What the tiles of one panel have in common.
@@ -241,8 +246,9 @@ void direct_weight_grad(const WeightGrad<T>& w) {
   });
 }
 
+// The sums of all parts.
 template <class T>
-void weight_grad(const WeightGrad<T>& w) {
+void add_weight_grad(const WeightGrad<T>& w) {
   const int64_t panels = w.panels().count, channels = w.s.group_in(), last = w.rows() - 1;
   parallel_chunks(w.splits * w.s.groups * panels, [&](int64_t chunk) {
     const int64_t p = chunk % panels, group = chunk / panels % w.s.groups, split = chunk / panels / w.s.groups;
@@ -258,6 +264,12 @@ void weight_grad(const WeightGrad<T>& w) {
       add_bias(panel, block, fresh, sums + last * panel.width);
     });
   });
+}
+
+// dw and db from the sums.
+template <class T>
+void finish_weight_grad(const WeightGrad<T>& w) {
+  const int64_t panels = w.panels().count, channels = w.s.group_in(), last = w.rows() - 1;
   const int64_t part = w.s.groups * w.panels().whole() * w.rows();
   const Blocks slices(channels, max_of<int64_t>(1, 1024 / w.s.taps()));
   const int64_t count = max_of<int64_t>(1, slices.count);
@@ -271,6 +283,12 @@ void weight_grad(const WeightGrad<T>& w) {
       finish_channels(panel, sums, channels, first, w.splits, part, first, n);
     }
   });
+}
+
+template <class T>
+void weight_grad(const WeightGrad<T>& w) {
+  add_weight_grad(w);
+  finish_weight_grad(w);
 }
 
 // ---- depthwise: dw[tap][c] and db[c], vectors along channels ------------------------------------------------------------------

@@ -26,16 +26,16 @@ constexpr uint32_t kMostBits = 0x7f000000;   // 2^127: rounding to bfloat16 stay
 constexpr int kLeastProduct = -70;           // exponent of the largest product: parts that count stay far above 2^-126
 constexpr uint32_t kLeastBits = 0x12800000;  // 2^-90
 
-// Packs two vectors of floats as pairs of words: out[2 l] = x[l], out[2 l + 1] = y[l], for each part.
+// Packs two vectors of floats as pairs of words: out[2 l] = x[l], out[2 l + 1] = y[l], for each part; parts are part_words apart.
 template <int parts>
-FD_INLINE void split_pair(__m512 x, __m512 y, uint16_t* out) {
+FD_INLINE void split_pair(__m512 x, __m512 y, uint16_t* out, int64_t part_words = kSide * kSide) {
   const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
                                          19, 3, 18, 2, 17, 1, 16, 0);
   const __m512i high = _mm512_set1_epi32(int(0xffff0000));
 #pragma GCC unroll 3
   for (int part = 0; part < parts; part++) {
     const __m512i words = _mm512_permutexvar_epi16(pairs, (__m512i)_mm512_cvtne2ps_pbh(y, x));
-    _mm512_store_si512(out + part * kSide * kSide, words);
+    _mm512_store_si512(out + part * part_words, words);
     if (part + 1 == parts) break;
     x = _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(words, 16)));
     y = _mm512_sub_ps(y, _mm512_castsi512_ps(_mm512_and_si512(words, high)));

@@ -1,0 +1,117 @@
+"""Convolutions on AMX's bfloat16 tiles: as accurate as float32 multiply-adds, for any shape, thread count and value."""
+
+import numpy as np
+import pytest
+
+import fastdl as fd
+
+pytestmark = pytest.mark.skipif(fd._C.isa() != "amx", reason="needs AMX")
+
+# batch, channels, height, width, filters, kernel, stride, padding, dilation, groups
+SHAPES = [
+    (4, 64, 32, 32, 64, 3, 1, 1, 1, 1),  # tiles lie in rows of pixels; the weights' gradient shifts along them
+    (16, 128, 16, 16, 128, 3, 1, 1, 1, 1),  # columns unfolded
+    (12, 256, 4, 4, 512, 3, 1, 1, 1, 1),  # tiles copied, all taps unfolded, weights packed by each piece
+    (5, 64, 16, 16, 128, 3, 2, 1, 1, 1),  # step 2: four phases of the gradient
+    (12, 128, 8, 8, 256, 1, 2, 0, 1, 1),  # one tap, source positions left out
+    (3, 64, 17, 19, 48, 3, 1, 2, 2, 1),  # dilation, a panel of half width
+    (5, 64, 28, 28, 96, 3, 1, 1, 1, 2),  # groups
+    (23, 60, 9, 11, 92, 4, 3, 2, 1, 1),  # channels that do not fill a block, pixels without gradient
+    (1, 32, 90, 260, 64, 7, 1, 3, 1, 1),  # 49 taps, bands of rows
+    (2, 64, 31, 33, 64, 2, 2, 1, 3, 1),  # even kernel, step and dilation
+]
+
+
+def tensors(shape, scale=1.0):
+    n, c, h, w, o, k, s, p, d, g = shape
+    rng = np.random.default_rng(sum(shape))
+    x, weight, bias = (rng.standard_normal(size) for size in ((n, c, h, w), (o, c // g, k, k), (o,)))
+    grad = rng.standard_normal((n, o, *((size + 2 * p - d * (k - 1) - 1) // s + 1 for size in (h, w))))
+    return [(a * scale).astype("f4") for a in (x, weight, bias, grad)]
+
+
+def run(arrays, shape, dtype="f4", activation="none"):
+    """The output, its gradients by the input, the weights and the bias."""
+    x, weight, bias, grad = (fd.array(a.astype(dtype)) for a in arrays)
+    _, _, h, w, _, k, s, p, d, g = shape
+    y = fd.conv2d(x, weight, bias, s, p, d, g, activation=activation)
+    dx = fd.conv2d_backward_input(grad, weight, s, p, d, g, (h, w))
+    return [np.asarray(a) for a in (y, dx, *fd.conv2d_backward_weight(grad, x, s, p, d, g, (k, k)))]
+
+
+def bounds(arrays, shape):
+    """The same sums over absolute values: rounding errors are measured against them."""
+    return run([np.abs(a) for a in arrays], shape, "f8")
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_shapes(shape):
+    arrays = tensors(shape)
+    got = run(arrays, shape)
+    for result, exact, bound in zip(got, run(arrays, shape, "f8"), bounds(arrays, shape)):
+        assert (np.abs(result - exact) <= 4 * 2.0**-24 * bound + 1e-30).all()
+    threads = fd.get_num_threads()
+    try:
+        for t in (1, 3, 24):
+            fd.set_num_threads(t)
+            for a, b in zip(got, run(arrays, shape)):
+                np.testing.assert_array_equal(a, b)
+    finally:
+        fd.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
+def test_activations(activation):
+    shape = SHAPES[2]
+    arrays = tensors(shape, 0.3)
+    got, exact = (run(arrays, shape, dtype, activation)[0] for dtype in ("f4", "f8"))
+    np.testing.assert_allclose(got, exact, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[3]], ids=str)
+@pytest.mark.parametrize("where", range(4), ids=["x", "weight", "bias", "grad"])
+@pytest.mark.parametrize("value", [np.inf, np.nan, 3.4e38, 1e-42])
+def test_values_that_do_not_split(shape, where, value):
+    """Infinities, NaN and extreme numbers give what float32 sums give, and touch only what reads them."""
+    arrays = tensors(shape)
+    arrays[where].flat[arrays[where].size // 3] = value
+    with np.errstate(all="ignore"):
+        for got, exact in zip(run(arrays, shape), run(arrays, shape, "f8")):
+            known = np.isfinite(exact) & (np.abs(exact) < 1e37)
+            assert np.isfinite(got[known]).all()
+            np.testing.assert_array_equal(np.isnan(got[np.isnan(exact)]), True)
+            np.testing.assert_allclose(got[known], exact[known], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e-17, 1e17])
+def test_scales(scale):
+    shape = SHAPES[0]
+    arrays, small = tensors(shape, scale), tensors(shape)
+    arrays[2][:] = small[2][:] = 0  # all but the gradient by the bias are products of two of these numbers
+    with np.errstate(all="ignore"):
+        for got, exact, bound in zip(run(arrays, shape)[:3], run(arrays, shape, "f8"), bounds(small, shape)):
+            assert (np.abs(got - exact) <= 8 * 2.0**-24 * bound * scale * scale + 2 * 2.0**-149 * 600).all()
+
+
+def test_lower_precision():
+    shape = SHAPES[0]
+    arrays = tensors(shape)
+    exact, errors = run(arrays, shape, "f8"), {}
+    before = fd.get_matmul_precision()
+    try:
+        for precision in ("highest", "high", "medium"):
+            fd.set_matmul_precision(precision)
+            errors[precision] = [np.sqrt(np.mean((a - e) ** 2) / np.mean(e**2)) for a, e in zip(run(arrays, shape), exact)][:3]
+    finally:
+        fd.set_matmul_precision(before)
+    for highest, high, medium in zip(errors["highest"], errors["high"], errors["medium"]):
+        assert highest < 1e-6 < high < 3e-5 < medium < 1e-2
+
+
+def test_no_pixels_and_wide_rows():
+    """Nothing to do, and a row of pixels that is larger than the scratch: the usual kernels take it."""
+    assert fd.conv2d(fd.zeros((0, 64, 8, 8)), fd.zeros((64, 64, 3, 3))).shape == (0, 64, 6, 6)
+    shape = (1, 32, 7, 20000, 32, 7, 1, 0, 1, 1)
+    arrays = tensors(shape)
+    for result, exact, bound in zip(run(arrays, shape), run(arrays, shape, "f8"), bounds(arrays, shape)):
+        assert (np.abs(result - exact) <= 40 * 2.0**-24 * bound + 1e-30).all()
