@@ -1,4 +1,4 @@
-"""Sizes and times that must stay small: import, memory, wheel, source files. (Speed is measured by `fastdl bench`, not here.)"""
+"""Sizes and times that must stay small: import, memory, wheel, source files, captured steps. (Speed is measured by `fastdl bench`, not here.)"""
 
 import importlib.metadata
 import os
@@ -92,6 +92,27 @@ def test_files_can_be_read_in_one_sitting():
     if long:
         warnings.warn(f"long files: {long}", stacklevel=1)
     assert not {name: n for name, n in long.items() if n > LINES_FAIL}
+
+
+# Launches and megabytes of temporaries of the steps that `fastdl bench --suite steps` times; a few more are allowed.
+STEPS = {"xor": (20, 0.1), "mlp": (22, 0.1), "mlp1024": (28, 2), "cnn": (32, 15), "gpt": (250, 75), "resnet18": (255, 85)}
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_launches_and_memory_of_captured_steps(name):
+    from fastdl.bench import steps
+
+    made = []
+    library = steps.fastdl_library(True)
+    wrap = library.compile
+    library.compile = lambda step, net: made.append(wrap(step, net)) or made[-1]
+    step = steps.build(name, library, 0.0)
+    step()
+    step()
+    stats = made[0].stats()
+    print(f"{name}: {stats['launches']} launches, {stats['arena_bytes'] / 1e6:.2f} MB of temporaries")  # seen with pytest -s
+    launches, megabytes = STEPS[name]
+    assert stats["launches"] <= launches and stats["arena_bytes"] <= megabytes * 1e6, made[0].dump()
 
 
 def test_version_has_one_home():
