@@ -49,7 +49,7 @@ def test_shapes(shape):
     arrays = tensors(shape)
     got = run(arrays, shape)
     for result, exact, bound in zip(got, run(arrays, shape, "f8"), bounds(arrays, shape)):
-        assert (np.abs(result - exact) <= 4 * 2.0**-24 * bound + 1e-30).all()
+        assert (np.abs(result - exact) <= 8 * 2.0**-24 * bound + 1e-30).all()
     threads = fd.get_num_threads()
     try:
         for t in (1, 3, 24):

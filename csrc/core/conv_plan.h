@@ -81,12 +81,22 @@ inline WinogradPlan winograd_plan(const ConvShape& s, bool forward, int64_t item
   return p;
 }
 
-// AMX tiles (isa/conv_tiles.h): float32, channels that fill most of the blocks of 32, and pixels enough to outweigh the packing.
+// AMX tiles (isa/conv_tiles.h): float32, channels that fill most of the blocks of 32, and products enough to outweigh the packing.
+// Measured on Emerald Rapids.
 constexpr int64_t kConvTileTaps = 49;
 inline bool fills_tiles(int64_t n) { return n >= 32 && n * 4 >= (n + 31) / 32 * 32 * 3; }
-inline bool conv_tiles_pay(const ConvShape& s, int64_t item) {
+inline bool conv_tiles_possible(const ConvShape& s, int64_t item) {
   return gemm_has_tiles && item == 4 && !s.depthwise() && fills_tiles(s.group_in()) && fills_tiles(s.group_out()) &&
-         s.group_in() % 4 == 0 && s.taps() <= kConvTileTaps && s.out_pixels() >= 128;
+         s.taps() <= kConvTileTaps;
+}
+inline bool gather_tiles_pay(const ConvShape& s, bool forward, int64_t item) {
+  const int64_t pixels = forward ? s.out_pixels() : s.in_pixels(), weights = saturating_mul(s.group_in(), s.group_out());
+  const bool one_grid = forward || (s.stride[0] == 1 && s.stride[1] == 1);  // else each phase would pack its source
+  return conv_tiles_possible(s, item) && one_grid && (pixels >= 512 || (pixels >= 128 && weights >= 256 * 256));
+}
+inline bool weight_tiles_pay(const ConvShape& s, int64_t item) {  // x is packed with four channels at a time
+  const int64_t in = s.group_in(), out = s.group_out();
+  return conv_tiles_possible(s, item) && in % 4 == 0 && s.out_pixels() >= 128 && (s.taps() > 1 || in * out >= 45 * (in + out));
 }
 
 // y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group.
@@ -109,7 +119,7 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
     p.weights = scratch.add(saturating_mul(s.groups, saturating_mul(s.taps(), source, whole_vectors(columns, item)), item));
   p.winograd = allow_winograd ? winograd_plan(s, forward, item) : WinogradPlan{0, 0, 0};
   // Tiles take sixteen pixels of a row. Where rows end elsewhere, Winograd's algorithm is faster, if it applies.
-  p.tiles = conv_tiles_pay(s, item) && (p.winograd.chunks == 0 || (forward ? s.out : s.in)[1] % 16 == 0);
+  p.tiles = gather_tiles_pay(s, forward, item) && (p.winograd.chunks == 0 || (forward ? s.out : s.in)[1] % 16 == 0);
   if (p.tiles) p.winograd = {0, 0, 0};
   const int64_t tile_blocks = saturating_mul((source + 31) / 32, (columns + 31) / 32);  // six bytes for each weight
   p.tile_weights = scratch.add(p.tiles ? saturating_mul(s.groups, s.taps(), tile_blocks, 32 * 32 * 6) : 0);
@@ -138,7 +148,7 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
   const int64_t panels = saturating_mul(s.groups, (columns + 2 * lanes - 1) / (2 * lanes));
   int64_t splits = s.depthwise() ? 16 : panels < 16 ? 16 / (panels > 0 ? panels : 1) : 1;
   const int64_t most = s.out_pixels() / 256 + 1;
-  p.tiles = conv_tiles_pay(s, item);
+  p.tiles = weight_tiles_pay(s, item);
   const int64_t blocks = saturating_mul((s.group_in() + 31) / 32, panels);  // of 32 x 32 weights
   if (p.tiles) splits = blocks < 4 ? 8 : 32 / blocks > 1 ? 32 / blocks : 1;
   if (splits > most) splits = most;

@@ -16,6 +16,7 @@ class Case:
 
     `code` maps an engine to an expression over the inputs (torch's serves torch-compile, too). `grad` names the inputs whose gradients
     are computed as well, from a fixed random gradient of the output. `setup` maps an engine to statements that define `run()` instead.
+    `inner` names images that come from a layer before: they lie in memory as the engine's own layers hand them on, and so does the gradient.
     """
 
     name: str
@@ -28,6 +29,7 @@ class Case:
     flops: float = 0.0
     bytes: float = 0.0
     depth: float = 1.0  # terms in the longest sum: the engines may differ by eps times its root
+    inner: tuple[str, ...] = ()
     check: bool = True  # results are random numbers where False
 
 
@@ -82,7 +84,7 @@ def conv(batch: int, cin: int, size: int, cout: int, kernel: int, stride: int = 
         {"x": ("normal", (batch, cin, size, size)), "w": ("normal", (cout, cin // groups, kernel, kernel))},
         {**same(f"F.conv2d(x, w, {args})", FD, TORCH), JAX: jax}, ("w",) if first else ("x", "w"),
         flops=forward * (2 if first else 3), bytes=4.0 * items * (2 if first else 3),
-        depth=max((cin // groups) * kernel * kernel, batch * out * out),
+        depth=max((cin // groups) * kernel * kernel, batch * out * out), inner=() if first else ("x",),
     )  # fmt: skip
 
 

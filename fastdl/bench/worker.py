@@ -82,6 +82,8 @@ class Engine:
                 arrays[key] = self.array(self.np.random.default_rng(seed).integers(0, below[0], shape))
             else:
                 arrays[key] = self.random(shape, seed)
+            if key in case.inner:
+                arrays[key] = self.handed_on(arrays[key])
         space = {**self.space, **arrays}
         if self.base in case.setup:
             exec(case.setup[self.base], space)
@@ -98,9 +100,14 @@ class Engine:
             if self.base == "torch":
                 f = self.space["torch"].no_grad()(f)
             return lambda: (f(*values),)
-        return self.with_gradient(f, arrays, case.grad)
+        return self.with_gradient(f, arrays, case)
 
-    def with_gradient(self, f: Any, arrays: dict[str, Any], names: tuple[str, ...]) -> Any:
+    def handed_on(self, image: Any) -> Any:
+        """An image as this library's convolutions and pooling write it: fastdl's channels last, the others' channels first."""
+        return self.space["fd"].ops.shape.copy(image, layout="channels_last") if self.base == "fastdl" else image
+
+    def with_gradient(self, f: Any, arrays: dict[str, Any], case: Any) -> Any:
+        names = case.grad
         values = list(arrays.values())
         if self.base == "jax":
             jax = self.space["jax"]
@@ -120,6 +127,8 @@ class Engine:
             return lambda: step(wanted, rest, g)
         leaves = [arrays[n].requires_grad_() for n in names]
         g = self.random(tuple(f(*values).shape), 77)
+        if case.family == "conv":
+            g = self.handed_on(g)
 
         def run() -> tuple:
             for leaf in leaves:

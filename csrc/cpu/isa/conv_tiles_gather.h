@@ -81,7 +81,8 @@ inline GatherTiles plan_gather_tiles(const Gather<T>& g) {
   }
   // Panels whose weights for one pass stay in the cache; then pieces enough for the threads. Copied tiles and packed sources want
   // several panels, weights want many pixels.
-  const int64_t at_once = max_of<int64_t>(1, room / (blocks * block_words(parts)) - 1), wanted = 4 * num_threads();
+  const int64_t at_once = max_of<int64_t>(1, room / (blocks * block_words(parts)) - 1),
+                wanted = num_threads() == 1 ? 1 : 4 * num_threads();
   p.panel_groups = ceil_div(p.panels, at_once);
   const auto cut = [&](int64_t least_panels, int64_t least_pixels) {
     const auto few = [&] { return p.bands() * g.groups * p.panel_groups < wanted; };
