@@ -115,3 +115,18 @@ def test_no_pixels_and_wide_rows():
     arrays = tensors(shape)
     for result, exact, bound in zip(run(arrays, shape), run(arrays, shape, "f8"), bounds(arrays, shape)):
         assert (np.abs(result - exact) <= 40 * 2.0**-24 * bound + 1e-30).all()
+
+
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[5]], ids=str)
+@pytest.mark.parametrize("dtype, digits", [(fd.bfloat16, 8), (fd.float16, 11)], ids=["bfloat16", "float16"])
+def test_short_floats(shape, dtype, digits):
+    """Products are exact and sums are float32, so that only the rounding of the result is seen."""
+    x, weight, bias, grad = (fd.array(a).astype(dtype) for a in tensors(shape, 0.5))
+    wide = [np.asarray(a.astype(fd.float64)) for a in (x, weight, bias, grad)]
+    _, _, h, w, _, k, s, p, d, g = shape
+    got = [fd.conv2d(x, weight, bias, s, p, d, g), fd.conv2d_backward_input(grad, weight, s, p, d, g, (h, w))]
+    got += fd.conv2d_backward_weight(grad, x, s, p, d, g, (k, k))
+    for result, exact, bound in zip(got, run(wide, shape, "f8"), bounds(wide, shape)):
+        assert result.dtype == dtype
+        error = np.abs(np.asarray(result.astype(fd.float64)) - exact)
+        assert (error <= 2.0**-digits * np.abs(exact) + 8 * 2.0**-24 * bound + 2.0**-24).all()

@@ -118,8 +118,10 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   else
     p.weights = scratch.add(saturating_mul(s.groups, saturating_mul(s.taps(), source, whole_vectors(columns, item)), item));
   p.winograd = allow_winograd ? winograd_plan(s, forward, item) : WinogradPlan{0, 0, 0};
-  // Tiles take sixteen pixels of a row. Where rows end elsewhere, Winograd's algorithm is faster, if it applies.
-  p.tiles = gather_tiles_pay(s, forward, item) && (p.winograd.chunks == 0 || (forward ? s.out : s.in)[1] % 16 == 0);
+  // Tiles take sixteen pixels of a row. Where rows end elsewhere, Winograd's algorithm is faster, if it applies; but 16-bit numbers
+  // need one or three products of tiles instead of six.
+  const bool whole_rows = (forward ? s.out : s.in)[1] % 16 == 0;
+  p.tiles = gather_tiles_pay(s, forward, item) && (p.winograd.chunks == 0 || whole_rows || narrow_out);
   if (p.tiles) p.winograd = {0, 0, 0};
   const int64_t tile_blocks = saturating_mul((source + 31) / 32, (columns + 31) / 32);  // six bytes for each weight
   p.tile_weights = scratch.add(p.tiles ? saturating_mul(s.groups, s.taps(), tile_blocks, 32 * 32 * 6) : 0);

@@ -42,6 +42,9 @@ T* scratch(const Args& a, int64_t offset) {
   return reinterpret_cast<T*>(static_cast<char*>(a.workspace) + offset);
 }
 
+// Operands of a bfloat16 result are such numbers themselves: products of one part are exact. Else the setting of precision decides.
+int parts_of(DType out) { return out == DType::bfloat16 ? 1 : 0; }
+
 template <class T>
 void set_zeros(T* zeros, int64_t n) {
   for (int64_t i = 0; i < n; i++) zeros[i] = T(0);
@@ -76,6 +79,7 @@ void conv2d_kernel(const Args& a) {
   if (y.numel() == 0) return;
 
   Gather<T> g;
+  g.parts = parts_of(y.dtype);
   g.batch = s.batch;
   g.groups = s.groups;
   g.source = x.ptr<T>();
@@ -168,6 +172,7 @@ void conv2d_backward_input_kernel(const Args& a) {
   if (dx.numel() == 0) return;
 
   Gather<T> g;
+  g.parts = parts_of(dx.dtype);
   g.batch = s.batch;
   g.groups = s.groups;
   g.source = dy.ptr<T>();
@@ -268,6 +273,7 @@ void conv2d_backward_weight_kernel(const Args& a) {
 
   WeightGrad<T> g;
   g.s = s;
+  g.parts = parts_of(dw.dtype);
   g.splits = plan.splits;
   g.rows_per_split = plan.rows_per_split;
   g.x = x.ptr<T>();

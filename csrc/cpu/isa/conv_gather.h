@@ -31,6 +31,7 @@ struct Gather {
   const T* bias;
   bool relu;
   ActivateFn<T> activate;  // other activations, or null
+  int parts = 0;           // on tiles: bfloat16 numbers that make up an operand; 0: as the setting of precision asks
 
   int64_t pixels() const { return batch * count[0] * count[1]; }
   // Extreme taps of an axis.

@@ -303,9 +303,10 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>* pack,
 }
 
 inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>* pack, uint16_t* packed) {
-  return gemm_parts == 3   ? gather_on_tiles<3>(g, pack, packed)
-         : gemm_parts == 2 ? gather_on_tiles<2>(g, pack, packed)
-                           : gather_on_tiles<1>(g, pack, packed);
+  const int parts = g.parts ? g.parts : gemm_parts;
+  return parts == 3   ? gather_on_tiles<3>(g, pack, packed)
+         : parts == 2 ? gather_on_tiles<2>(g, pack, packed)
+                      : gather_on_tiles<1>(g, pack, packed);
 }
 
 }  // namespace

@@ -320,7 +320,8 @@ inline bool weight_on_tiles(const WeightGrad<float>& w) {
 }
 
 inline bool weight_on_tiles(const WeightGrad<float>& w) {
-  return gemm_parts == 3 ? weight_on_tiles<3>(w) : gemm_parts == 2 ? weight_on_tiles<2>(w) : weight_on_tiles<1>(w);
+  const int parts = w.parts ? w.parts : gemm_parts;
+  return parts == 3 ? weight_on_tiles<3>(w) : parts == 2 ? weight_on_tiles<2>(w) : weight_on_tiles<1>(w);
 }
 
 }  // namespace

@@ -25,7 +25,8 @@ struct WeightGrad {
   const T *x, *dy;
   int64_t x_size[2], padding[2];  // of x as stored, maybe padded already
   int64_t dy_pitch;
-  bool pairs;  // rows are (tap, channel) pairs
+  bool pairs;     // rows are (tap, channel) pairs
+  int parts = 0;  // as in Gather
   T* sums;
   T *dw, *db;
 
