@@ -17,12 +17,14 @@ parser.add_argument("--width", type=int, default=16, help="channels of the first
 parser.add_argument("--epochs", type=int, default=8)
 parser.add_argument("--batch", type=int, default=32)
 parser.add_argument("--rate", type=float, default=0.1, help="the highest learning rate of the one-cycle schedule")
+parser.add_argument("--precision", default="highest", choices=("highest", "high", "medium"), help="of products of float32 matrices, where there is AMX")
 parser.add_argument("--checkpoint", type=Path, help="file to save to after each epoch, and to go on from")
 parser.add_argument("--seed", type=int, default=0)
 parser.add_argument("--tiny", action="store_true", help="a run of a second or two, for tests")
 args = parser.parse_args()
 
 fd.manual_seed(args.seed)
+fd.set_matmul_precision(args.precision)
 if args.cifar:
     (x_train, y_train), (x_test, y_test) = (data.load_cifar10(s, path=args.cifar) for s in ("train", "test"))
 else:
