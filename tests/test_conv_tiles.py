@@ -130,3 +130,16 @@ def test_short_floats(shape, dtype, digits):
         assert result.dtype == dtype
         error = np.abs(np.asarray(result.astype(fd.float64)) - exact)
         assert (error <= 2.0**-digits * np.abs(exact) + 8 * 2.0**-24 * bound + 2.0**-24).all()
+
+
+@pytest.mark.parametrize("stride, padding, dilation", [(1, 1532345670, 1532345670), (1 << 30, 1 << 30, 1), (3, 1 << 20, 1 << 20)])
+def test_far_taps(stride, padding, dilation):
+    """Distances whose products overflow: only the taps that read the one pixel count."""
+    x, weight = np.ones((512, 32, 1, 1), "f4"), np.ones((32, 32, 3, 3), "f4")
+    settings = (stride, padding, dilation)
+    y = fd.conv2d(fd.array(x), fd.array(weight), None, *settings)
+    out = np.asarray(y)
+    centre = tuple(size // 2 for size in out.shape[2:])
+    assert out[(0, 0, *centre)] == 32 and out.sum() == 512 * 32 * 32
+    assert float(fd.conv2d_backward_input(y, fd.array(weight), *settings, 1, (1, 1)).sum()) > 0
+    assert float(fd.conv2d_backward_weight(y, fd.array(x), *settings, 1, (3, 3))[0].sum()) > 0

@@ -38,6 +38,11 @@ struct ConvShape {
   }  // weights' gradient: rows are (tap, channel) pairs there
   bool thin_border() const { return saturating_mul(padded(0), padded(1)) <= 65536 + saturating_mul(4, in[0], in[1]); }
   int64_t padded(int axis) const { return in[axis] + 2 * padding[axis]; }
+  // Positions along an axis between the first and the last tap of all pixels, of the output or of the gradient by the input.
+  int64_t span(int axis) const {
+    const int64_t reach = saturating_mul(kernel[axis], dilation[axis]), steps = saturating_mul(out[axis], stride[axis]);
+    return reach + (steps > in[axis] ? steps : in[axis]);
+  }
 };
 
 // Offsets in bytes into the workspace, each part 64-byte aligned.
@@ -83,11 +88,11 @@ inline WinogradPlan winograd_plan(const ConvShape& s, bool forward, int64_t item
 
 // AMX tiles (isa/conv_tiles.h): float32, channels that fill most of the blocks of 32, and products enough to outweigh the packing.
 // Measured on Emerald Rapids.
-constexpr int64_t kConvTileTaps = 49;
+constexpr int64_t kConvTileTaps = 49, kConvTileSpan = int64_t(1) << 20;
 inline bool fills_tiles(int64_t n) { return n >= 32 && n * 4 >= (n + 31) / 32 * 32 * 3; }
 inline bool conv_tiles_possible(const ConvShape& s, int64_t item) {
   return gemm_has_tiles && item == 4 && !s.depthwise() && fills_tiles(s.group_in()) && fills_tiles(s.group_out()) &&
-         s.taps() <= kConvTileTaps;
+         s.taps() <= kConvTileTaps && s.span(0) <= kConvTileSpan && s.span(1) <= kConvTileSpan;
 }
 inline bool gather_tiles_pay(const ConvShape& s, bool forward, int64_t item) {
   const int64_t pixels = forward ? s.out_pixels() : s.in_pixels(), weights = saturating_mul(s.group_in(), s.group_out());

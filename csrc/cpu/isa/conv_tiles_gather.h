@@ -64,7 +64,9 @@ inline GatherTiles plan_gather_tiles(const Gather<T>& g) {
   // bands whose source takes half of the scratch: whole images or rows of one
   const int64_t blocks = p.pass_channels * taps, room = kConvTileWords / 2;
   const auto fits = [&](int64_t images, int64_t rows) {
-    return source_words<parts>(tile_source(g, images, rows), p.pass_channels) <= room;
+    if (images > room) return false;
+    const TileSource source = tile_source(g, images, rows);
+    return source.positions <= room && source_words<parts>(source, p.pass_channels) <= room;
   };
   p.batch = g.batch, p.rows = g.count[0];
   p.set_images(1);

@@ -220,8 +220,10 @@ inline WeightTiles plan_weight_tiles(const WeightGrad<float>& w) {
   const auto piece_channels = [&] { return ceil_div(p.channel_blocks, p.channel_groups); };
   const auto piece_panels = [&] { return ceil_div(p.panels, p.panel_groups); };
   const auto fits = [&](int64_t images, int64_t rows) {
+    if (images > kConvTileWords) return false;
     const WeightBand<parts> band(w, {0, images, 0, rows}, p.unfold);
-    return band.a_words(piece_channels()) + band.b_words(piece_panels()) <= kConvTileWords && band.blocks <= kConvTileBlocks;
+    return band.row_words <= kConvTileWords && band.a_words(piece_channels()) + band.b_words(piece_panels()) <= kConvTileWords &&
+           band.blocks <= kConvTileBlocks;
   };
   // Pieces enough for some threads, their sums in the cache. Packing costs least where A and B take as much of it.
   const int64_t copies = WeightBand<parts>(w, {0, 1, 0, 1}, p.unfold).copies();
