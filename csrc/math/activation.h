@@ -98,7 +98,7 @@ FD_MATH V gelu(V x) {
     const V tail = map_lanes(a, [](double t) { return 0.5 * t * FD_LIBM(erfc)(t * 0.70710678118654752440); });
     return max(V(0), x) - tail;
   } else {
-    return max(V(0), x) - times_exp_minus_square(quotient(a * normal_tail_numerator(a), normal_tail_denominator(a)), a, 0.5f);
+    return max(V(0), x) - normal_tail_times(a);
   }
 }
 template <class V>
@@ -110,7 +110,7 @@ FD_MATH V gelu_backward(V g, V x) {  // P(X < x) + x exp(-x^2 / 2) / sqrt(2 pi)
     tail = map_lanes(a, [](double t) { return 0.5 * FD_LIBM(erfc)(t * 0.70710678118654752440); });
   } else {
     density = times_exp_minus_square(V(1), a, 0.5f);
-    tail = density * quotient(normal_tail_numerator(a), normal_tail_denominator(a));
+    tail = density * normal_tail(a);
   }
   return g * fma(b * V(0.39894228040143267794), density, select(x > V(0), V(1) - tail, tail));
 }
@@ -122,7 +122,17 @@ FD_MATH V gelu_tanh_argument(V x, V z) {
 }
 template <class V>
 FD_MATH V gelu_tanh(V x) {
-  return x * sigmoid(gelu_tanh_argument(x, x * x));
+  if constexpr (kIsDouble<V>) {
+    return x * sigmoid(gelu_tanh_argument(x, x * x));
+  } else {  // the rounding errors of the argument, which exp would magnify, are added to its remainder
+    const V a = min(V(12.0f), abs(x)), linear(1.5957691216057308f), cubic(-0.07135481627260025f);
+    const V z = exact_fma(a, a, V(0.0f)), w = exact_fma(z, cubic, -linear), v = exact_fma(a, w, V(0.0f));
+    const V lost = fma(z, cubic, -linear - w) + V(float(1.5957691216057308f - 1.5957691216057308));
+    V n, r;
+    reduce_exp(v, n, r);
+    const V e = exp_reduced(n, r + fma(a, lost, exact_fma(a, w, -v)));
+    return x * quotient(select(x < V(0), e, V(1)), V(1) + e);
+  }
 }
 template <class V>
 FD_MATH V gelu_tanh_backward(V g, V x) {              // s + x s (1 - s) 2 u'

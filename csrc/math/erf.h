@@ -45,14 +45,31 @@ FD_MATH V erfc(V x) {
   }
 }
 
-// P(X < -a) exp(a^2 / 2) for a standard normal X and a >= 0, as a quotient of the same kind.
+// P(X < -a) exp(a^2 / 2) for a standard normal X and a >= 0, as a quotient of the same kind. The polynomials less their first
+// terms, 1/2 and 1, over a:
 template <class V>
-FD_MATH V normal_tail_numerator(V a) {
-  return polynomial(a, 0.5f, 0.438090503f, 0.183083564f, 0.0405821055f, 0.00410870928f);
+FD_MATH V normal_tail_numerator_rest(V a) {
+  return polynomial(a, 0.438090503f, 0.183083564f, 0.0405821055f, 0.00410870928f);
 }
 template <class V>
-FD_MATH V normal_tail_denominator(V a) {
-  return polynomial(a, 1.0f, 1.67406595f, 1.20187378f, 0.469070494f, 0.101730756f, 0.0102988863f);
+FD_MATH V normal_tail_denominator_rest(V a) {
+  return polynomial(a, 1.67406595f, 1.20187378f, 0.469070494f, 0.101730756f, 0.0102988863f);
+}
+template <class V>
+FD_MATH V normal_tail(V a) {
+  return quotient(fma(normal_tail_numerator_rest(a), a, V(0.5f)), fma(normal_tail_denominator_rest(a), a, V(1.0f)));
+}
+// a P(X < -a) for 0 <= a <= 14.5, without rounding the factor a on its own: of the quotient's numerator, times a, the first term is
+// exact, the rest a product by a^2. What denominator and quotient lose is added at the end.
+template <class V>
+FD_MATH V normal_tail_times(V a) {
+  const V m = a * V(-0.5f), square = exact_fma(m, a, V(0.0f)), error = exact_fma(m, a, -square);  // see times_exp_minus_square
+  const V n = exact_fma(normal_tail_numerator_rest(a) * V(-2.0f), square, -m);
+  const V q = normal_tail_denominator_rest(a), d = exact_fma(q, a, V(1.0f)), d_lost = fma(q, a, V(1.0f) - d), y = quotient(n, d);
+  const V lost = fma(-y, d_lost, exact_fma(-y, d, n)) * reciprocal_estimate(d);
+  V k, r;
+  reduce_exp(square, k, r);
+  return ldexp(y + fma(y, exp_rest(r + error), lost), k);
 }
 
 }  // namespace

@@ -28,12 +28,16 @@ FD_MATH void reduce_exp(V x, V& n, V& r) {
   r = fma(n, V(-kLn2Lo), fma(n, V(-kLn2Hi), x));
 }
 
+// e^r - 1 for |r| <= 0.35; error 3e-9 relative to e^r
+template <class V>
+FD_MATH V exp_rest(V r) {
+  const V q = polynomial(r, 4.9999994e-01f, 1.6666517e-01f, 4.166828e-02f, 8.369248e-03f, 1.3820742e-03f);  // (e^r - 1 - r) / r^2
+  return fma(q, r * r, r);
+}
 // 2^n e^r
 template <class V>
 FD_MATH V exp_reduced(V n, V r) {
-  // (e^r - 1 - r) / r^2 on |r| <= 0.35; error 3e-9 relative to e^r
-  const V q = polynomial(r, 4.9999994e-01f, 1.6666517e-01f, 4.166828e-02f, 8.369248e-03f, 1.3820742e-03f);
-  return ldexp(fma(q, r * r, r) + V(1.0f), n);
+  return ldexp(exp_rest(r) + V(1.0f), n);
 }
 
 // exp for arguments in [-104, 89] or NaN.
@@ -52,9 +56,7 @@ FD_MATH V times_exp_minus_square(V y, V x, float c) {
   const V m = x * V(-c), square = exact_fma(m, x, V(0.0f)), error = exact_fma(m, x, -square);
   V n, r;
   reduce_exp(square, n, r);
-  r = r + error;
-  const V q = polynomial(r, 4.9999994e-01f, 1.6666517e-01f, 4.166828e-02f, 8.369248e-03f, 1.3820742e-03f);  // as above
-  return ldexp(fma(y, fma(q, r * r, r), y), n);
+  return ldexp(fma(y, exp_rest(r + error), y), n);
 }
 
 template <class V>
