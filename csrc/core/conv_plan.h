@@ -146,6 +146,13 @@ struct ConvWeightPlan {
   int64_t padded_input, padded_grad, sums, wide_out, bytes;
   bool pad_input, pad_grad, direct, tiles;
 };
+constexpr int64_t kWeightBlockBytes = 64 << 10;  // of dy, that a part goes through at a time
+// Whether the kernel can take the gradient of a max-pooling that follows, instead of dy, and spread it block by block.
+inline bool conv_weight_spreads(const ConvShape& s, int64_t item) {
+  const int64_t lanes = 64 / item;
+  return s.groups == 1 && s.pads_input() && s.out_channels >= lanes &&
+         saturating_mul(s.out[1], 2 * lanes, item) <= kWeightBlockBytes;
+}
 inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool narrow_out) {
   ConvWeightPlan p;
   ConvScratch scratch;

@@ -44,7 +44,12 @@ int64_t flops_of(const OpInfo& op, const Args& a) {
   if (is("linear_backward_weight")) return 2 * numel(a.in[0]) * a.out[0].shape[1];
   if (is("conv2d")) return 2 * numel(a.out[0]) * (numel(a.in[1]) / (a.in[1].shape[0] ? a.in[1].shape[0] : 1));
   if (is("conv2d_backward_input")) return 2 * numel(a.in[0]) * (numel(a.in[1]) / (a.in[1].shape[0] ? a.in[1].shape[0] : 1));
-  if (is("conv2d_backward_weight")) return 2 * numel(a.in[0]) * (numel(a.out[0]) / (a.out[0].shape[0] ? a.out[0].shape[0] : 1));
+  if (is("conv2d_backward_weight")) {
+    const int64_t filter = numel(a.out[0]) / (a.out[0].shape[0] ? a.out[0].shape[0] : 1);
+    if (a.nin == 3)
+      return 2 * a.in[0].shape[0] * a.in[0].shape[1] * a.attrs->i[11] * a.attrs->i[12] * filter;  // see plan_images.cpp
+    return 2 * numel(a.in[0]) * filter;
+  }
   return numel(a.out[0]);
 }
 

@@ -134,6 +134,7 @@ void batch_norm_kernel(const Args& a) {
   double* stats = static_cast<double*>(a.workspace);
   // y = (x - center) * scale + offset; center is the mean rounded, offset holds the rest.
   W* center = reinterpret_cast<W*>(stats + (training ? s.blocks * 2 * s.channels : 0));
+  if (a.nout > 3) center = a.out[3].ptr<W>();  // the gradient wants them, see Kept
   W *scale = center + s.channels, *offset = scale + s.channels;
 
   if (training) block_moments(s, x, stats);
@@ -173,22 +174,67 @@ void batch_norm_kernel(const Args& a) {
       offset[i] = W(shift - (mean[k] - double(center[i])) * rstd * w);
     }
   });
-  for_elements<T>(
-      s,
-      [=](int64_t at, int lanes, int64_t c) {
-        const V v = load_n(x + at, lanes) - load_n(center + c, lanes);
-        store_n(y + at, fma(v, load_n(scale + c, lanes), load_n(offset + c, lanes)), lanes);
-      },
-      [&](int64_t c) {
-        return [=, m = V(center[c]), k = V(scale[c]), o = V(offset[c])](int64_t at, int lanes) {
-          store_n(y + at, fma(load_n(x + at, lanes) - m, k, o), lanes);
-        };
-      });
+  // finish(v, at, lanes): what a program has put into this pass, relu or the addition of an array and relu (plan_norms.cpp)
+  const auto apply = [&](auto finish) {
+    for_elements<T>(
+        s,
+        [=](int64_t at, int lanes, int64_t c) {
+          const V v = load_n(x + at, lanes) - load_n(center + c, lanes);
+          store_n(y + at, finish(fma(v, load_n(scale + c, lanes), load_n(offset + c, lanes)), at, lanes), lanes);
+        },
+        [&](int64_t c) {
+          return [=, m = V(center[c]), k = V(scale[c]), o = V(offset[c])](int64_t at, int lanes) {
+            store_n(y + at, finish(fma(load_n(x + at, lanes) - m, k, o), at, lanes), lanes);
+          };
+        });
+  };
+  const bool relu = a.attrs->i[3];
+  if (relu && a.nin > 5)
+    apply([more = a.in[5].ptr<T>()](V v, int64_t at, int lanes) { return max(V(0), v + load_n(more + at, lanes)); });
+  else if (relu)
+    apply([](V v, int64_t, int) { return max(V(0), v); });
+  else
+    apply([](V v, int64_t, int) { return v; });
 }
 
-// Sums of g and of g * (x - mean) of every block: sums[block][0 or 1][channel].
+// The gradient as it is; and, in a program that has put relu into batch_norm, only where y > 0. y is computed again, from x and the
+// factors that batch_norm kept: that costs less than reading it.
+struct All {
+  template <class V, class X>
+  FD_INLINE V rows(V g, X&&, int64_t, int) const {
+    return g;
+  }
+  struct Plane {
+    template <class V, class X>
+    FD_INLINE V operator()(V g, X&&) const {
+      return g;
+    }
+  };
+  Plane plane(int64_t) const { return {}; }
+};
 template <class T>
-void block_gradients(const Batch& s, const T* g, const T* x, const WideOf<T>* mean, WideOf<T>* sums) {
+struct Kept {
+  using W = WideOf<T>;
+  using V = Vec<W>;
+  const W *center, *scale, *offset;
+  static FD_INLINE V where(V g, V x, V m, V k, V o) { return select(fma(x - m, k, o) <= V(0), V(0), g); }
+  template <class X>
+  FD_INLINE V rows(V g, X&& x, int64_t c, int lanes) const {
+    return where(g, x(), load_n(center + c, lanes), load_n(scale + c, lanes), load_n(offset + c, lanes));
+  }
+  struct Plane {
+    V m, k, o;
+    template <class X>
+    FD_INLINE V operator()(V g, X&& x) const {
+      return where(g, x(), m, k, o);
+    }
+  };
+  Plane plane(int64_t c) const { return {V(center[c]), V(scale[c]), V(offset[c])}; }
+};
+
+// Sums of g and of g * (x - mean) of every block: sums[block][0 or 1][channel].
+template <class T, class Mask>
+void block_gradients(const Batch& s, const T* g, const T* x, const WideOf<T>* mean, WideOf<T>* sums, const Mask& mask) {
   using W = WideOf<T>;
   using V = Vec<W>;
   if constexpr (sizeof(T) > 2)
@@ -197,11 +243,14 @@ void block_gradients(const Batch& s, const T* g, const T* x, const WideOf<T>* me
         for (int64_t r = begin; r < end; r++) {
           const T *gr = g + r * s.plane, *xr = x + r * s.plane;
           const V m(mean[r % s.channels]);
+          const auto keep = mask.plane(r % s.channels);
+          const auto kept = [&](int64_t i, int lanes) {
+            return keep(load_n(gr + i, lanes), [&] { return load_n(xr + i, lanes); });
+          };
           W* to = sums + r / s.channels * 2 * s.channels + r % s.channels;
-          to[0] = W(blocked_sum<V>(s.plane, [&](int64_t i, int lanes) { return load_n(gr + i, lanes); }));
-          to[s.channels] = W(blocked_sum<V>(s.plane, [&](int64_t i, int lanes) {
-            return load_n(gr + i, lanes) * first_lanes(load_n(xr + i, lanes) - m, lanes);
-          }));
+          to[0] = W(blocked_sum<V>(s.plane, kept));
+          to[s.channels] = W(blocked_sum<V>(
+              s.plane, [&](int64_t i, int lanes) { return kept(i, lanes) * first_lanes(load_n(xr + i, lanes) - m, lanes); }));
         }
       });
   for_blocks(s, [&](int64_t b, int64_t c0, int64_t c1) {
@@ -213,8 +262,9 @@ void block_gradients(const Batch& s, const T* g, const T* x, const WideOf<T>* me
       for (int64_t r = 0; r < n; r++)
         for (int j = 0; j < k; j++) {
           const int64_t e = at + r * ld + c + j * V::size;
-          const V gv = load_n(g + e, lanes);
-          sum[j] += gv, product[j] = fma(gv, load_n(x + e, lanes) - m[j], product[j]);
+          const V xv = load_n(x + e, lanes);
+          const V gv = mask.rows(load_n(g + e, lanes), [&] { return xv; }, c0 + c + j * V::size, lanes);
+          sum[j] += gv, product[j] = fma(gv, xv - m[j], product[j]);
         }
       for (int j = 0; j < k; j++) {
         W* to = sums + b * 2 * ld + c0 + c + j * V::size;
@@ -224,12 +274,12 @@ void block_gradients(const Batch& s, const T* g, const T* x, const WideOf<T>* me
   });
 }
 
-template <class T>
-void batch_norm_backward_kernel(const Args& a) {
+template <class T, class Mask>
+void batch_norm_gradient(const Args& a, const Batch& s, const Mask& shared) {
   using W = WideOf<T>;
   using V = Vec<W>;
+  const Mask mask = shared;
   const View& weight = a.in[4];
-  const Batch s(a.in[1], *a.attrs);
   const bool training = a.attrs->i[0];
   const T *g = a.in[0].ptr<T>(), *x = a.in[1].ptr<T>();
   const W *mean = a.in[2].ptr<W>(), *rstd = a.in[3].ptr<W>();
@@ -238,7 +288,7 @@ void batch_norm_backward_kernel(const Args& a) {
   // dx = g * scale + (x - mean) * slope + offset
   W *scale = sums + s.blocks * 2 * s.channels, *slope = scale + s.channels, *offset = slope + s.channels;
 
-  block_gradients(s, g, x, mean, sums);
+  block_gradients(s, g, x, mean, sums, mask);
   for_pieces(s, [&](int64_t c, int n) {
     double sum[kPiece] = {}, product[kPiece] = {};
     for (int64_t b = 0; b < s.blocks; b++) {
@@ -256,22 +306,39 @@ void batch_norm_backward_kernel(const Args& a) {
   });
   if (!training)  // must not touch x: 0 * inf is NaN
     return for_elements<T>(
-        s, [=](int64_t at, int lanes, int64_t c) { store_n(dx + at, load_n(g + at, lanes) * load_n(scale + c, lanes), lanes); },
+        s,
+        [=](int64_t at, int lanes, int64_t c) {
+          const V gv = mask.rows(load_n(g + at, lanes), [&] { return load_n(x + at, lanes); }, c, lanes);
+          store_n(dx + at, gv * load_n(scale + c, lanes), lanes);
+        },
         [&](int64_t c) {
-          return [=, k = V(scale[c])](int64_t at, int lanes) { store_n(dx + at, load_n(g + at, lanes) * k, lanes); };
+          return [=, k = V(scale[c]), keep = mask.plane(c)](int64_t at, int lanes) {
+            store_n(dx + at, keep(load_n(g + at, lanes), [&] { return load_n(x + at, lanes); }) * k, lanes);
+          };
         });
   for_elements<T>(
       s,
       [=](int64_t at, int lanes, int64_t c) {
-        const V centered = load_n(x + at, lanes) - load_n(mean + c, lanes);
-        const V rest = fma(centered, load_n(slope + c, lanes), load_n(offset + c, lanes));
-        store_n(dx + at, fma(load_n(g + at, lanes), load_n(scale + c, lanes), rest), lanes);
+        const V xv = load_n(x + at, lanes);
+        const V rest = fma(xv - load_n(mean + c, lanes), load_n(slope + c, lanes), load_n(offset + c, lanes));
+        const V gv = mask.rows(load_n(g + at, lanes), [&] { return xv; }, c, lanes);
+        store_n(dx + at, fma(gv, load_n(scale + c, lanes), rest), lanes);
       },
       [&](int64_t c) {
-        return [=, m = V(mean[c]), k = V(scale[c]), p = V(slope[c]), o = V(offset[c])](int64_t at, int lanes) {
-          store_n(dx + at, fma(load_n(g + at, lanes), k, fma(load_n(x + at, lanes) - m, p, o)), lanes);
-        };
+        return
+            [=, m = V(mean[c]), k = V(scale[c]), p = V(slope[c]), o = V(offset[c]), keep = mask.plane(c)](int64_t at, int lanes) {
+              const V xv = load_n(x + at, lanes);
+              store_n(dx + at, fma(keep(load_n(g + at, lanes), [&] { return xv; }), k, fma(xv - m, p, o)), lanes);
+            };
       });
+}
+
+template <class T>
+void batch_norm_backward_kernel(const Args& a) {
+  const Batch s(a.in[1], *a.attrs);
+  if (a.nin <= 5) return batch_norm_gradient<T>(a, s, All{});
+  const auto* center = a.in[5].ptr<WideOf<T>>();
+  batch_norm_gradient<T>(a, s, Kept<T>{center, center + s.channels, center + 2 * s.channels});
 }
 
 }  // namespace

@@ -2,7 +2,9 @@
 //   conv_tile.h    the register tile: rows of A anywhere in memory        conv_pack.h    layouts of weights and borders
 //   conv_gather.h  y, and dx: sums over taps                              conv_weight.h  dw and db: sums over pixels
 //   conv_winograd.h  3x3 kernels                                     conv_tiles*.h  the same on AMX tiles
+//   conv_first.h   y for images with few channels
 // Here the three ops are put into these forms. Sums are cut by sizes only: results are bitwise equal for any number of threads.
+#include "cpu/isa/conv_first.h"
 #include "cpu/isa/conv_gather.h"
 #include "cpu/isa/conv_weight.h"
 #include "cpu/isa/conv_winograd.h"
@@ -128,8 +130,11 @@ void conv2d_kernel(const Args& a) {
         g.source = padded;
       }
       for (int axis = 0; axis < 2; axis++) g.size[axis] = s.padded(axis), g.first_tap[axis] = 0;
+      pack_weights(pack);
+      if (!gather_first(g)) gather<T>(g, nullptr);
+    } else {
+      products(a, plan, g, &pack);
     }
-    products(a, plan, g, &pack);
   }
   if constexpr (sizeof(T) == 4) {
     if (narrow) narrow_output(g.out, y);
@@ -266,8 +271,10 @@ bool weights_by_tiles(const ConvWeightPlan& plan, const WeightGrad<T>& g) {
 template <class T>
 void conv2d_backward_weight_kernel(const Args& a) {
   const View &dy = a.in[0], &x = a.in[1], &dw = a.out[0], &db = a.out[1];
-  const ConvShape s = shape_of(a, x, dw, dy);
+  ConvShape s = shape_of(a, x, dw, dy);
   const bool narrow = dw.dtype != dtype_of<T>();
+  const bool pooled = a.nin == 3;  // dy is that of a max-pooling behind, whose taps are given: a program's pass made it so
+  for (int axis = 0; axis < 2 && pooled; axis++) s.out[axis] = a.attrs->i[11 + axis];
   const ConvWeightPlan plan = conv_weight_plan(s, sizeof(T), narrow);
   if (db.numel() == 0) return;
 
@@ -284,6 +291,8 @@ void conv2d_backward_weight_kernel(const Args& a) {
     g.padding[axis] = s.padding[axis];
   }
   g.pairs = s.pads_input();
+  for (int axis = 0; axis < 2 && pooled; axis++) g.window[axis] = a.attrs->i[9 + axis], g.pooled[axis] = dy.shape[2 + axis];
+  if (pooled) g.taps = a.in[2].ptr<uint8_t>();
   g.sums = scratch<T>(a, plan.sums);
   g.dw = narrow ? scratch<T>(a, plan.wide_out) : dw.ptr<T>();
   g.db = narrow ? g.dw + dw.numel() : db.ptr<T>();

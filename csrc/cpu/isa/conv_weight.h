@@ -16,8 +16,6 @@ constexpr int kConvWeightRows = 10;  // k moves by any stride here: one register
 constexpr int kConvWeightRows = kConvRows;
 #endif
 
-constexpr int64_t kWeightBlockBytes = 64 << 10;  // of dy
-
 template <class T>
 struct WeightGrad {
   ConvShape s;
@@ -27,6 +25,9 @@ struct WeightGrad {
   int64_t dy_pitch;
   bool pairs;     // rows are (tap, channel) pairs
   int parts = 0;  // as in Gather
+  // Not null: dy is the gradient of max-pooling with windows side by side, of `window` size, `pooled` of them each way.
+  const uint8_t* taps = nullptr;
+  int64_t window[2], pooled[2];
   T* sums;
   T *dw, *db;
 
@@ -83,21 +84,25 @@ struct WeightPanel {
   const WeightGrad<T>& w;
   int64_t group, p, width;
   int vectors;
+  T* spread = nullptr;  // where w.taps is given: a block of the real dy, one panel wide
   WeightPanel(const WeightGrad<T>& w, int64_t group, int64_t p)
       : w(w), group(group), p(p), width(w.panels().width(p)), vectors(w.panels().vectors(p)) {}
 
   const T* x(int64_t n) const { return w.x + n * w.x_size[0] * w.x_size[1] * w.s.in_channels + group * w.s.group_in(); }
   const T* dy(int64_t n) const { return w.dy + n * w.s.out[0] * w.s.out[1] * w.dy_pitch + w.first_column(group, p); }
+  // The block's dy and the distance of its pixels; spread_block() first where there is something to spread.
+  int64_t pitch() const { return spread ? width : w.dy_pitch; }
+  const T* dy(const PixelBlock& block) const { return spread ? spread : dy(block.n) + block.y0 * w.s.out[1] * w.dy_pitch; }
   ConvTile<T> tile(const PixelBlock& block, bool fresh) const {
     ConvTile<T> t;
     t.row_step = 0;
     t.a_segment = w.s.stride[0] * w.x_size[1] * w.s.in_channels;
     t.a_k = w.s.stride[1] * w.s.in_channels;
-    t.b_k = w.dy_pitch;
-    t.b_segment = w.s.out[1] * w.dy_pitch;
+    t.b_k = pitch();
+    t.b_segment = w.s.out[1] * pitch();
     t.groups = block.images;
     t.a_group = w.x_size[0] * w.x_size[1] * w.s.in_channels;
-    t.b_group = w.s.out[0] * w.s.out[1] * w.dy_pitch;
+    t.b_group = w.s.out[0] * w.s.out[1] * pitch();
     t.tail = Vec<T>::size;
     t.accumulate = !fresh;
     t.relu = false;
@@ -137,6 +142,31 @@ void add_channels(const WeightPanel<T>& panel, const PixelBlock& block, bool fre
   }
 }
 
+// The panel's columns of the block's dy, from the gradient of the windows: each goes to the tap that was the maximum.
+template <class T>
+void spread_block(const WeightPanel<T>& panel, const PixelBlock& block) {
+  using I = typename Vec<T>::Int;
+  const WeightGrad<T>& w = panel.w;
+  const int64_t columns = w.s.out[1], width = panel.width, channels = w.s.out_channels;
+  const int64_t down = w.window[0], across = w.window[1], rows = w.pooled[0], wide = w.pooled[1];
+  const int64_t covered = min_of(columns, wide * across), column = w.first_column(panel.group, panel.p);
+  T* to = panel.spread;
+  for (int64_t n = block.n; n < block.n + block.images; n++)
+    for (int64_t y = block.y0; y < block.y1; y++, to += columns * width) {
+      const int64_t oh = y / down, row = y % down * across, end = oh < rows ? covered : 0;
+      int64_t from = (n * rows + oh) * wide * channels + column;
+      for (int64_t x = 0; x < end; x += across, from += channels) {
+        const int64_t most = min_of(across, end - x);
+        for (int64_t j = 0; j < width; j += Vec<T>::size) {
+          const Vec<I> tap = load_bytes<I>(w.taps + from + j);
+          const Vec<T> v = load(w.dy + from + j);
+          for (int64_t i = 0; i < most; i++) store(to + (x + i) * width + j, select(tap == Vec<I>(I(row + i)), v, Vec<T>(T(0))));
+        }
+      }
+      __builtin_memset(to + end * width, 0, size_t((columns - end) * width) * sizeof(T));
+    }
+}
+
 // The same for rows that are (tap, channel) pairs, on padded x: no tap falls outside.
 template <class T>
 void add_pairs(const WeightPanel<T>& panel, const PixelBlock& block, bool fresh, T* sums) {
@@ -149,7 +179,7 @@ void add_pairs(const WeightPanel<T>& panel, const PixelBlock& block, bool fresh,
   t.c = c;
   t.segments = block.y1 - block.y0;
   t.k = s.out[1];
-  t.b = panel.dy(block.n) + block.y0 * s.out[1] * w.dy_pitch;
+  t.b = panel.dy(block);
   const Blocks tiles(w.rows() - 1, kConvWeightRows);
   for (int64_t b = 0; b < tiles.count; b++) {
     const int64_t first = tiles.begin(b), count = tiles.begin(b + 1) - first;
@@ -166,8 +196,8 @@ void add_pairs(const WeightPanel<T>& panel, const PixelBlock& block, bool fresh,
 // db of the panel's columns: sums of rows of pixels, added to the sum of rows.
 template <class T>
 void add_bias(const WeightPanel<T>& panel, const PixelBlock& block, bool fresh, T* total) {
-  const int64_t pixels = panel.w.s.out[1], pitch = panel.w.dy_pitch, rows = block.images * (block.y1 - block.y0);
-  const T* dy = panel.dy(block.n) + block.y0 * pixels * pitch;  // images > 1 only with all their rows, so rows are neighbours
+  const int64_t pixels = panel.w.s.out[1], pitch = panel.pitch(), rows = block.images * (block.y1 - block.y0);
+  const T* dy = panel.dy(block);  // images > 1 only with all their rows, so rows are neighbours
   for (int64_t j = 0; j < panel.width; j += Vec<T>::size) {
     Vec<T> all = fresh ? Vec<T>(T(0)) : load(total + j);
     for (int64_t y = 0; y < rows; y++) {
@@ -253,10 +283,13 @@ void add_weight_grad(const WeightGrad<T>& w) {
   const int64_t panels = w.panels().count, channels = w.s.group_in(), last = w.rows() - 1;
   parallel_chunks(w.splits * w.s.groups * panels, [&](int64_t chunk) {
     const int64_t p = chunk % panels, group = chunk / panels % w.s.groups, split = chunk / panels / w.s.groups;
-    const WeightPanel<T> panel(w, group, p);
+    WeightPanel<T> panel(w, group, p);
+    alignas(64) T spread[kWeightBlockBytes / sizeof(T)];
+    if (w.taps) panel.spread = spread;
     T* sums = w.panel_sums(split, group, p);
     for_blocks(w, split, panel.width, [&](const PixelBlock& block, bool fresh) {
       const Blocks tiles(channels, kConvWeightRows);
+      if (w.taps) spread_block(panel, block);
       if (w.pairs)
         add_pairs(panel, block, fresh, sums);
       else

@@ -29,31 +29,58 @@ int64_t target_at(const View& t, int64_t row) {
   }
 }
 
+// Rows in groups of one vector: what there is one of in each row (logarithm, exponential of the target's logit) is done for all of
+// them at once, which also lets the processor work on many rows at a time.
+template <class T, class F>
+void for_row_groups(int64_t rows, int64_t classes, F&& f) {
+  constexpr int64_t most = Vec<WideOf<T>>::size;
+  const int64_t grain = ceil_div<int64_t>(kSoftmaxGrain / max_of<int64_t>(1, classes), most) * most;
+  parallel_for(rows, max_of(most, grain), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; r += most) f(r, int(min_of(most, end - r)));
+  });
+}
+
+// Targets of `count` rows; -1 for those that have none, because they are ignored or out of range.
+FD_INLINE void read_targets(const View& target, int64_t row, int count, int64_t classes, int64_t ignored, int64_t* t) {
+  for (int k = 0; k < count; k++) {
+    const int64_t at = target_at(target, row + k);
+    t[k] = at == ignored || at < 0 || at >= classes ? -1 : at;
+  }
+}
+
 template <class T>
 void cross_entropy_kernel(const Args& a) {
   using W = WideOf<T>;
+  using V = Vec<W>;
   const View &logits = a.in[0], &target = a.in[1];
   const int64_t rows = logits.shape[0], classes = logits.shape[1], ignored = a.attrs->i[0];
   const W smoothing = W(a.attrs->f[0]);
   T* loss = a.out[0].ptr<T>();
   W* lse = a.out[1].ptr<W>();
-  parallel_for(rows, max_of<int64_t>(1, kSoftmaxGrain / max_of<int64_t>(1, classes)), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; r++) {
-      const T* x = logits.ptr<T>() + r * classes;
-      const int64_t t = target_at(target, r);
-      lse[r] = 0;
-      if (t == ignored || t < 0 || t >= classes) {
-        store_narrow_one(loss + r, t == ignored ? W(0) : kNaN<W>);
-        continue;
+  for_row_groups<T>(rows, classes, [&](int64_t r, int count) {
+    int64_t t[V::size];
+    W m[V::size], sum[V::size], at[V::size], y[V::size], log_sum[V::size];
+    read_targets(target, r, count, classes, ignored, t);
+    const T* x = logits.ptr<T>() + r * classes;
+    for (int k = 0; k < count; k++) m[k] = t[k] < 0 ? W(0) : row_max(x + k * classes, classes);
+    for (int k = 0; k < count; k++) {
+      sum[k] = t[k] < 0 ? W(1) : row_sum_exp(x + k * classes, classes, m[k]);
+      at[k] = t[k] < 0 ? W(0) : load_wide_one(x + k * classes + t[k]);
+    }
+    const V logs = log(load_partial(sum, count)), top = load_partial(m, count);
+    store(log_sum, logs);
+    store(y, (top - load_partial(at, count)) + logs);  // max - x_t first: exact where lse would be rounded
+    store_partial(lse + r, top + logs, count);
+    for (int k = 0; k < count; k++) {
+      if (t[k] < 0) {
+        lse[r + k] = 0;
+        y[k] = target_at(target, r + k) == ignored ? W(0) : kNaN<W>;
+      } else if (smoothing != 0) {
+        const auto term = [&](int64_t i, auto part) { return V(m[k]) - get(x + k * classes + i, part); };
+        const W mean = reduce_add(join_vectors<W>(classes, W(0), term, kAdd)) / W(classes);
+        y[k] = (1 - smoothing) * y[k] + smoothing * (mean + log_sum[k]);
       }
-      const W m = row_max(x, classes), log_sum = log_of(row_sum_exp(x, classes, m));
-      W y = (m - load_wide_one(x + t)) + log_sum;  // m - x_t first: exact where lse would be rounded
-      if (smoothing != 0) {
-        const auto term = [&](int64_t i, auto k) { return Vec<W>(m) - get(x + i, k); };
-        y = (1 - smoothing) * y + smoothing * (reduce_add(join_vectors<W>(classes, W(0), term, kAdd)) / W(classes) + log_sum);
-      }
-      lse[r] = m + log_sum;
-      store_narrow_one(loss + r, y);
+      store_narrow_one(loss + r + k, y[k]);
     }
   });
 }
@@ -65,21 +92,27 @@ void cross_entropy_backward_kernel(const Args& a) {
   const View &g = a.in[0], &logits = a.in[1], &target = a.in[2], &lse = a.in[3];
   const int64_t rows = logits.shape[0], classes = logits.shape[1], ignored = a.attrs->i[0];
   const W smoothing = W(a.attrs->f[0]), floor = classes ? smoothing / W(classes) : 0;
-  T* out = a.out[0].ptr<T>();
-  parallel_for(rows, max_of<int64_t>(1, kSoftmaxGrain / max_of<int64_t>(1, classes)), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; r++) {
-      const T* x = logits.ptr<T>() + r * classes;
-      T* dx = out + r * classes;
-      const int64_t t = target_at(target, r);
-      if (t == ignored || t < 0 || t >= classes) {
-        const V fill(t == ignored ? W(0) : kNaN<W>);
-        for_vectors<W>(classes, [&](int64_t i, auto k) { set(dx + i, fill, k); });
+  for_row_groups<T>(rows, classes, [&](int64_t r, int count) {
+    int64_t t[V::size];
+    W l[V::size], of_target[V::size];
+    read_targets(target, r, count, classes, ignored, t);
+    const T* x = logits.ptr<T>() + r * classes;
+    T* dx = a.out[0].ptr<T>() + r * classes;
+    for (int k = 0; k < count; k++) {
+      l[k] = lse.ptr<W>()[(r + k) * lse.strides[0]];
+      of_target[k] = t[k] < 0 ? W(0) : load_wide_one(x + k * classes + t[k]) - l[k];
+    }
+    store(of_target, exp(load_partial(of_target, count)));
+    for (int k = 0; k < count; k++, x += classes, dx += classes) {
+      if (t[k] < 0) {
+        const V fill(target_at(target, r + k) == ignored ? W(0) : kNaN<W>);
+        for_vectors<W>(classes, [&](int64_t i, auto part) { set(dx + i, fill, part); });
         continue;
       }
-      const W gr = load_wide_one(g.ptr<T>() + r * g.strides[0]), l = lse.ptr<W>()[r * lse.strides[0]];
-      for_vectors<W>(classes, [&](int64_t i, auto k) { set(dx + i, V(gr) * (exp(get(x + i, k) - V(l)) - V(floor)), k); });
-      const W p = exp(V(load_wide_one(x + t) - l))[0];
-      store_narrow_one(dx + t, gr * (p - floor - (1 - smoothing)));
+      const W gr = load_wide_one(g.ptr<T>() + (r + k) * g.strides[0]);
+      const V scale(gr), shift(l[k]);
+      for_vectors<W>(classes, [&](int64_t i, auto part) { set(dx + i, scale * (exp(get(x + i, part) - shift) - V(floor)), part); });
+      store_narrow_one(dx + t[k], gr * (of_target[k] - floor - (1 - smoothing)));
     }
   });
 }

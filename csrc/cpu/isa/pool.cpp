@@ -56,6 +56,28 @@ FD_INLINE void max_window(const T* x, T* y, uint8_t* taps, const Pool& p, int64_
   });
 }
 
+// The commonest windows, whole and without dilation, with their size known at compile time. x: the first tap of the first window.
+template <int kh, int kw, class T>
+FD_INLINE void max_whole_windows(const T* x, T* y, uint8_t* taps, const Pool& p, int64_t windows) {
+  using V = Vec<WideOf<T>>;
+  using I = typename V::Int;
+  const int64_t channels = p.c, row = p.w.in * channels, step = p.w.stride * channels;
+  for (int64_t o = 0; o < windows; o++, x += step, y += channels, taps += channels)
+    for_channels<V::size>(channels, [&](int64_t c, int lanes, auto count) {
+      for (int k = 0; k < decltype(count)::value; k++, c += V::size) {
+        V best = load_n(x + c, lanes);
+        Vec<I> tap{I(0)};
+#pragma GCC unroll 3
+        for (int i = 0; i < kh; i++)
+#pragma GCC unroll 3
+          for (int j = 0; j < kw; j++)
+            if (i + j > 0) take_greater(best, tap, load_n(x + i * row + j * channels + c, lanes), Vec<I>(I(i * kw + j)));
+        store_n(y + c, best, lanes);
+        store_bytes_n(taps + c, tap, lanes);
+      }
+    });
+}
+
 template <class T>
 void max_pool2d_kernel(const Args& a) {
   const Pool p(a.in[0], a.out[0], *a.attrs);
@@ -64,13 +86,24 @@ void max_pool2d_kernel(const Args& a) {
   uint8_t* taps = a.out[1].ptr<uint8_t>();
   if constexpr (sizeof(T) > 2)
     if (p.planes) return max_pool_planes(x, y, taps, p.n * p.c, p.h, p.w);
-  const int64_t row = p.w.in * p.c;
+  const int64_t row = p.w.in * p.c, near = p.h.dilation == 1 && p.w.dilation == 1 && p.h.kernel == p.w.kernel ? p.h.kernel : 0;
+  const int64_t whole = p.w.first_whole(), whole_end = near == 2 || near == 3 ? p.w.end_whole() : whole;
   parallel_for(p.n * p.h.out, row_grain(p.w.out * p.c * p.h.kernel * p.w.kernel), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; r++) {
       const int64_t oh = r % p.h.out;
       const int64_t h0 = p.h.first_tap(oh), h1 = p.h.end_tap(oh);
       const T* top = x + (r / p.h.out * p.h.in + p.h.position(oh, h0)) * row;
       for (int64_t ow = 0; ow < p.w.out; ow++) {
+        if (ow == whole && ow < whole_end && h1 - h0 == near) {
+          const int64_t at = (r * p.w.out + ow) * p.c;
+          const T* first = top + p.w.position(ow, 0) * p.c;
+          if (near == 2)
+            max_whole_windows<2, 2>(first, y + at, taps + at, p, whole_end - ow);
+          else
+            max_whole_windows<3, 3>(first, y + at, taps + at, p, whole_end - ow);
+          ow = whole_end - 1;
+          continue;
+        }
         const int64_t at = (r * p.w.out + ow) * p.c, w0 = p.w.first_tap(ow);
         max_window(top + p.w.position(ow, w0) * p.c, y + at, taps + at, p, row, h0, h1, w0, p.w.end_tap(ow));
       }

@@ -251,23 +251,23 @@ struct MaxTerm {
     return select(Vec<I>(I(taps[at])) == Vec<I>(I(i * columns + j)), Vec<T>(g[at]), Vec<T>(0))[0];
   }
 };
-// The commonest windows, 2 x 2 side by side, need no search for the windows of an input.
-template <class T>
-void max_2x2_planes_backward(const T* g, const uint8_t* taps, T* dx, int64_t planes, const Axis& h, const Axis& w) {
+// The commonest windows, 2 x 2 side by side, need no search for the windows of an input. halves(at, lanes, row, even, odd) gives
+// what row 0 or 1 of the windows from `at` on take in their two columns.
+template <class T, class Halves>
+void spread_2x2_planes(T* dx, int64_t planes, const Axis& h, const Axis& w, const Halves& shared) {
   using V = Vec<T>;
-  using I = typename V::Int;
   const int64_t pairs = min_of(w.out, w.in / 2);
   parallel_for(planes * h.in, row_grain(w.in), [&](int64_t begin, int64_t end) {
+    const Halves halves = shared;  // stores to dx cannot change the copy
     for_rows(begin, end, h.in, [&](int64_t r, int64_t plane, int64_t ih) {
       T* to = dx + r * w.in;
       const int64_t oh = ih / 2, at = (plane * h.out + oh) * w.out;
-      const I left = I(ih % 2 * 2);
+      const int row = int(ih % 2);
       int64_t done = 0;  // what no window covers becomes 0
       if (oh < h.out) {
         for_whole<V::size>(0, pairs, [=](int64_t o, int lanes) __attribute__((always_inline)) {
-          const V v = load_n(g + at + o, lanes);
-          const Vec<I> tap = load_bytes_n<I>(taps + at + o, lanes);
-          const V even = select(tap == Vec<I>(left), v, V(0)), odd = select(tap == Vec<I>(left + 1), v, V(0));
+          V even, odd;
+          halves(at + o, lanes, row, even, odd);
           const V low = zip_low(even, odd), high = zip_high(even, odd);
           if (lanes == V::size) {
             store(to + 2 * o, low), store(to + 2 * o + V::size, high);
@@ -278,16 +278,27 @@ void max_2x2_planes_backward(const T* g, const uint8_t* taps, T* dx, int64_t pla
           }
         });
         done = 2 * pairs;
-        if (pairs < w.out) to[done++] = taps[at + pairs] == left ? g[at + pairs] : T(0);  // ceil_mode: one column wide
+        if (pairs < w.out) {  // ceil_mode: one column wide
+          V even, odd;
+          halves(at + pairs, 1, row, even, odd);
+          to[done++] = even[0];
+        }
       }
       for (; done < w.in; done++) to[done] = 0;
     });
   });
 }
+inline bool halves(const Axis& a) { return a.kernel == 2 && a.stride == 2 && a.pad == 0; }
 template <class T>
 void max_pool_planes_backward(const T* g, const uint8_t* taps, T* dx, int64_t planes, const Axis& h, const Axis& w) {
-  const auto halves = [](const Axis& a) { return a.kernel == 2 && a.stride == 2 && a.pad == 0; };
-  if (halves(h) && halves(w)) return max_2x2_planes_backward(g, taps, dx, planes, h, w);
+  using V = Vec<T>;
+  using I = typename V::Int;
+  if (halves(h) && halves(w))
+    return spread_2x2_planes(dx, planes, h, w, [=](int64_t at, int lanes, int row, V& even, V& odd) __attribute__((always_inline)) {
+      const V v = load_n(g + at, lanes);
+      const Vec<I> tap = load_bytes_n<I>(taps + at, lanes);
+      even = select(tap == Vec<I>(I(2 * row)), v, V(0)), odd = select(tap == Vec<I>(I(2 * row + 1)), v, V(0));
+    });
   gather_planes(dx, planes, h, w, MaxTerm<T>{g, taps, w.kernel, 0, w.out});
 }
 
@@ -312,6 +323,11 @@ struct AvgTerm {
 };
 template <class T>
 void avg_pool_planes_backward(const T* g, T* dx, int64_t planes, const Axis& h, const Axis& w, bool with_pad) {
+  using V = Vec<T>;
+  if (halves(h) && halves(w) && h.in == 2 * h.out && w.in == 2 * w.out)  // so that all divisors are equal
+    return spread_2x2_planes(dx, planes, h, w, [=](int64_t at, int lanes, int, V& even, V& odd) __attribute__((always_inline)) {
+      even = odd = load_n(g + at, lanes) * V(T(0.25));
+    });
   gather_planes(dx, planes, h, w, AvgTerm<T>{g, h, Columns(w), with_pad});
 }
 
