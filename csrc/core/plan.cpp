@@ -5,66 +5,9 @@
 #include <map>
 
 #include "parallel.h"
-#include "program.h"
+#include "plan.h"
 
 namespace fastdl {
-
-namespace {
-
-bool family_is(const Step& s, const char* family) { return !std::strcmp(s.op->family, family); }
-
-int block_at(const Program& p, const Step& s, int k) { return p.places[s.first_view + uint32_t(k)].block; }
-
-bool same_view(const View& a, const View& b) {
-  return a.dtype == b.dtype && a.ndim == b.ndim && !std::memcmp(a.shape, b.shape, sizeof(int64_t) * size_t(a.ndim)) &&
-         !std::memcmp(a.strides, b.strides, sizeof(int64_t) * size_t(a.ndim));
-}
-
-// Whether step s writes view k (outputs come first).
-bool writes(const Step& s, int k) { return k < s.nout || written_inputs(s) >> (k - s.nout) & 1; }
-
-void find_lifetimes(Program& p) {
-  for (Block& b : p.blocks) b.first = b.last = -1;
-  for (size_t k = 0; k < p.steps.size(); k++) {
-    const Step& s = p.steps[k];
-    for (int v = 0; v < s.nout + s.nin; v++)
-      if (const int b = block_at(p, s, v); b >= 0) {
-        if (p.blocks[b].first < 0) p.blocks[b].first = int32_t(k);
-        p.blocks[b].last = int32_t(k);
-      }
-  }
-}
-
-std::vector<int> count_writes(const Program& p) {
-  std::vector<int> count(p.blocks.size(), 0);
-  for (const Step& s : p.steps)
-    for (int v = 0; v < s.nout + s.nin; v++)
-      if (const int b = block_at(p, s, v); b >= 0 && writes(s, v)) count[b]++;
-  return count;
-}
-
-std::vector<int> count_reads(const Program& p) {
-  std::vector<int> count(p.blocks.size(), 0);
-  for (const Step& s : p.steps)
-    for (int v = s.nout; v < s.nout + s.nin; v++)
-      if (const int b = block_at(p, s, v); b >= 0) count[b]++;
-  return count;
-}
-
-void erase_steps(Program& p, const std::vector<bool>& dead) {
-  size_t n = 0;
-  for (size_t k = 0; k < p.steps.size(); k++)
-    if (!dead[k]) p.steps[n++] = p.steps[k];
-  p.steps.resize(n);
-}
-
-// All views of block `from` become views of block `to`.
-void replace_block(Program& p, int from, int to) {
-  for (Place& at : p.places)
-    if (at.block == from) at.block = to;
-}
-
-}  // namespace
 
 uint32_t written_inputs(const Step& s) {
   return family_is(s, "batch_norm") && s.attrs.i[0] ? 8u | 16u : 0u;  // running statistics
@@ -203,7 +146,7 @@ void reuse_in_place(Program& p) {
       const Place at = p.places[s.first_view + uint32_t(v)];
       if (at.block < 0 || at.block == out) continue;
       const Block& b = p.blocks[at.block];
-      if (b.kind != Block::Internal || b.last != int32_t(k) || b.bytes != p.blocks[out].bytes ||
+      if (b.kind != Block::Internal || b.last != int32_t(k) || b.bytes != p.blocks[out].bytes || b.slice != p.blocks[out].slice ||
           at.offset != p.places[s.first_view].offset)
         continue;
       if (!same_view(to, p.views[s.first_view + uint32_t(v)])) continue;
@@ -225,27 +168,6 @@ namespace {
 
 constexpr int64_t kGroupElements = 4096;  // of one block: some operands of 16 KB each stay in L1 and L2
 constexpr int64_t kGroupLeast = 16 * kGroupElements;
-
-// All strides 0: the same number for every element.
-bool is_number(const View& v) {
-  for (int d = 0; d < v.ndim; d++)
-    if (v.strides[d] != 0 && v.shape[d] != 1) return false;
-  return true;
-}
-
-bool dense(const View& v) {
-  int64_t n = 1;
-  bool used[kMaxDims] = {};
-  for (int found = 0; found < v.ndim; found++) {
-    int next = -1;
-    for (int d = 0; d < v.ndim && next < 0; d++)
-      if (!used[d] && (v.shape[d] == 1 || v.strides[d] == n)) next = d;
-    if (next < 0) return false;
-    used[next] = true;
-    n *= v.shape[next];
-  }
-  return true;
-}
 
 // Whether every operand of s is a number or lies in memory as `like` does.
 bool can_join(const Program& p, const Step& s, const View& like) {
@@ -339,7 +261,7 @@ int64_t plan_arena(Program& p, Device device, bool reuse) {
   int64_t total = 0;
   const auto padded = [](int64_t bytes) { return (bytes + 63) / 64 * 64 + 64; };  // kernels may prefetch beyond the end
   for (size_t b = 0; b < p.blocks.size(); b++)
-    if (p.blocks[b].kind == Block::Internal && p.blocks[b].first >= 0 && p.blocks[b].device == device) {
+    if (p.blocks[b].kind == Block::Internal && p.blocks[b].first >= 0 && p.blocks[b].device == device && p.blocks[b].slice < 0) {
       order.push_back(int(b));
       p.unplanned_bytes += padded(p.blocks[b].bytes);
     }

@@ -12,6 +12,16 @@ Program::~Program() {
   for (Block& b : blocks)
     if (b.kind == Block::Held) release(b.buffer);
   for (Buffer* b : arenas_) release(b);
+  if (slices_) release(slices_);
+}
+
+char* Program::slice_memory(int64_t bytes) {
+  if (!slices_ || slices_->bytes < bytes) {
+    if (slices_) release(slices_);
+    slices_ = nullptr;
+    slices_ = alloc_buffer(bytes);
+  }
+  return static_cast<char*>(slices_->data);
 }
 
 void Program::place_views() {
@@ -30,8 +40,12 @@ void Program::finish(const Passes& passes) {
   if (passes.constants) forward_constants(*this);
   if (passes.common) merge_common_steps(*this);
   if (passes.dead_code) remove_dead_steps(*this);
+  if (passes.slices) join_slices(*this);
   if (passes.epilogue) fuse_epilogues(*this);
+  if (passes.norms) fuse_norms(*this);
+  if (passes.pooling) move_relu_before_pool(*this), fuse_pooled_gradients(*this);
   if (passes.fuse) group_elementwise(*this);
+  if (passes.images) group_images(*this);
   if (passes.in_place) reuse_in_place(*this);
   std::vector<Device> devices{Device{}};
   for (const Block& b : blocks) {
@@ -91,17 +105,24 @@ void Program::replay(bool timed) {
       continue;
     }
     if (s.check == IndexCheck::At) check_step(*this, s);
-    if (__builtin_expect(watch, 0)) {
+    size_t end = k + 1;
+    while (s.group >= 0 && (s.images || !watch) && end < n && steps[end].group == s.group) end++;
+    if (__builtin_expect(watch, 0)) {  // elementwise groups step by step; the time of slices of images counts for their first step
       const Args args = args_of(s);
       const double start = now_seconds();
-      s.fn(args);
-      const double end = now_seconds();
-      s.seconds += end - start;
-      if (profiling) note_time(*s.op, s.compute, args, start, end);
+      if (s.images)
+        run_images(*this, k, end);
+      else
+        s.fn(args);
+      const double stop = now_seconds();
+      s.seconds += stop - start;
+      if (profiling) note_time(*s.op, s.compute, args, start, stop);
+      k = end - 1;
     } else if (s.group >= 0) {
-      size_t end = k + 1;
-      while (end < n && steps[end].group == s.group) end++;
-      run_group(*this, k, end);
+      if (s.images)
+        run_images(*this, k, end);
+      else
+        run_group(*this, k, end);
       k = end - 1;
     } else {
       s.fn(args_of(s));

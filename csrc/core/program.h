@@ -26,6 +26,7 @@ struct Block {
   Buffer* buffer = nullptr;       // Held: one reference. While recording: whose memory this is (Internal, Bound: none owned)
   int32_t first = -1, last = -1;  // steps that use it
   int64_t offset = -1;            // Internal: in the arena
+  int64_t slice = -1;             // >= 0: lives inside a group of images only, there in a thread's scratch
 };
 
 struct Place {  // of a view: block -1 stays where it is (numbers, empty and absent views)
@@ -48,12 +49,15 @@ struct Step {
   uint32_t host_inputs = 0;  // see Args
   int64_t workspace = 0;     // bytes that the kernel asked for
   int32_t group = -1;        // >= 0: runs block by block together with its neighbours of the same group (plan.cpp)
-  double seconds = 0;        // sum over profiled replays
+  int32_t images = 0;        // > 0: the group's blocks are slices of so many images (plan_images.cpp), ...
+  int64_t slice_bytes = 0, slice_workspace = 0;  // ... for which a thread needs this
+  double seconds = 0;                            // sum over profiled replays
 };
 
 // Which of the passes of plan.cpp run; all are on by default.
 struct Passes {
-  bool dead_code = true, constants = true, common = true, in_place = true, fuse = true, epilogue = true, arena = true;
+  bool dead_code = true, constants = true, common = true, in_place = true, slices = true, fuse = true, epilogue = true,
+       norms = true, pooling = true, images = true, arena = true;
 };
 
 class Program {
@@ -74,7 +78,8 @@ class Program {
     View* v = views.data() + s.first_view;
     return Args{v, v + s.nout, &s.attrs, workspace, s.nout, s.nin, nullptr, s.host_inputs};
   }
-  int64_t moved_bytes() const;  // read and written by all steps, a measure of how long a replay takes
+  char* slice_memory(int64_t bytes);  // at least so much. Throws OutOfMemory
+  int64_t moved_bytes() const;        // read and written by all steps, a measure of how long a replay takes
 
   std::vector<Step> steps;
   std::vector<View> views;
@@ -91,18 +96,25 @@ class Program {
   size_t replay_on_device(size_t k);             // returns the step after the last one that ran
   std::vector<std::vector<uint32_t>> views_of_;  // per Bound block
   std::vector<Buffer*> arenas_;                  // one per device in use
+  Buffer* slices_ = nullptr;
   void* workspace = nullptr;
 };
 
-// The passes (plan.cpp), each of them optional.
+// The passes (plan*.cpp), each of them optional.
 void remove_dead_steps(Program& p);
 void forward_constants(Program& p);
 void merge_common_steps(Program& p);
 void fuse_epilogues(Program& p);
 void reuse_in_place(Program& p);
 void group_elementwise(Program& p);
+void join_slices(Program& p);
+void fuse_norms(Program& p);
+void move_relu_before_pool(Program& p);
+void fuse_pooled_gradients(Program& p);
+void group_images(Program& p);
 int64_t plan_arena(Program& p, Device device, bool reuse);  // bytes of the device's arena
 void run_group(Program& p, size_t first, size_t end);       // steps of one group, block by block
+void run_images(Program& p, size_t first, size_t end);      // or by slices of images
 
 // What a step reads beyond its inputs' role: inputs that it also writes (running statistics of batch_norm in training).
 uint32_t written_inputs(const Step& s);

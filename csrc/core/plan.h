@@ -1,0 +1,95 @@
+// What the passes (plan.cpp, plan_images.cpp) share: who reads and writes which block of memory.
+#pragma once
+#include <cstring>
+#include <vector>
+
+#include "program.h"
+
+namespace fastdl {
+
+inline bool family_is(const Step& s, const char* family) { return !std::strcmp(s.op->family, family); }
+
+inline int block_at(const Program& p, const Step& s, int k) { return p.places[s.first_view + uint32_t(k)].block; }
+
+inline bool same_view(const View& a, const View& b) {
+  return a.dtype == b.dtype && a.ndim == b.ndim && !std::memcmp(a.shape, b.shape, sizeof(int64_t) * size_t(a.ndim)) &&
+         !std::memcmp(a.strides, b.strides, sizeof(int64_t) * size_t(a.ndim));
+}
+
+// Whether step s writes view k (outputs come first).
+inline bool writes(const Step& s, int k) { return k < s.nout || written_inputs(s) >> (k - s.nout) & 1; }
+
+inline void find_lifetimes(Program& p) {
+  for (Block& b : p.blocks) b.first = b.last = -1;
+  for (size_t k = 0; k < p.steps.size(); k++) {
+    const Step& s = p.steps[k];
+    for (int v = 0; v < s.nout + s.nin; v++)
+      if (const int b = block_at(p, s, v); b >= 0) {
+        if (p.blocks[b].first < 0) p.blocks[b].first = int32_t(k);
+        p.blocks[b].last = int32_t(k);
+      }
+  }
+}
+
+inline std::vector<int> count_writes(const Program& p) {
+  std::vector<int> count(p.blocks.size(), 0);
+  for (const Step& s : p.steps)
+    for (int v = 0; v < s.nout + s.nin; v++)
+      if (const int b = block_at(p, s, v); b >= 0 && writes(s, v)) count[b]++;
+  return count;
+}
+
+inline std::vector<int> count_reads(const Program& p) {
+  std::vector<int> count(p.blocks.size(), 0);
+  for (const Step& s : p.steps)
+    for (int v = s.nout; v < s.nout + s.nin; v++)
+      if (const int b = block_at(p, s, v); b >= 0) count[b]++;
+  return count;
+}
+
+inline void erase_steps(Program& p, const std::vector<bool>& dead) {
+  size_t n = 0;
+  for (size_t k = 0; k < p.steps.size(); k++)
+    if (!dead[k]) p.steps[n++] = p.steps[k];
+  p.steps.resize(n);
+}
+
+// All views of block `from` become views of block `to`.
+inline void replace_block(Program& p, int from, int to) {
+  for (Place& at : p.places)
+    if (at.block == from) at.block = to;
+}
+
+inline bool op_is(const Step& s, const char* name) { return !std::strcmp(s.op->name, name); }
+inline bool wide_float(const Step& s) { return s.compute == DType::float32 || s.compute == DType::float64; }
+
+inline const View& view_at(const Program& p, const Step& s, int k) { return p.views[s.first_view + uint32_t(k)]; }
+
+// Whether block b is made by one step and lives inside the program only.
+inline bool made_once(const Program& p, const std::vector<int>& written, int b) {
+  return b >= 0 && p.blocks[b].kind == Block::Internal && written[b] == 1;
+}
+
+// All strides 0: the same number for every element.
+inline bool is_number(const View& v) {
+  for (int d = 0; d < v.ndim; d++)
+    if (v.strides[d] != 0 && v.shape[d] != 1) return false;
+  return true;
+}
+
+// Whether the elements fill one run of memory, in any order of the axes.
+inline bool dense(const View& v) {
+  int64_t n = 1;
+  bool used[kMaxDims] = {};
+  for (int found = 0; found < v.ndim; found++) {
+    int next = -1;
+    for (int d = 0; d < v.ndim && next < 0; d++)
+      if (!used[d] && (v.shape[d] == 1 || v.strides[d] == n)) next = d;
+    if (next < 0) return false;
+    used[next] = true;
+    n *= v.shape[next];
+  }
+  return true;
+}
+
+}  // namespace fastdl
