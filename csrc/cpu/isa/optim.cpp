@@ -11,6 +11,7 @@ namespace {
 
 constexpr int64_t kGrain = 16384;  // elements per chunk
 constexpr int kPiece = 256;        // elements gathered at a time where memory is strided
+constexpr int kAhead = 1024;       // bytes: with so many streams the hardware prefetches too late by itself
 
 // N arrays of equal shape, walked in the memory order of the first one; dims that lie one behind the other in all are merged.
 template <class T, int N>
@@ -52,7 +53,7 @@ FD_INLINE void update_dense(T* const (&p)[N], int64_t n, const F& f) {
   Vec<T> v[N];
   int64_t i = 0;
   for (; i + size <= n; i += size) {
-    for (int a = 0; a < N; a++) v[a] = load(p[a] + i);
+    for (int a = 0; a < N; a++) __builtin_prefetch(reinterpret_cast<const char*>(p[a] + i) + kAhead), v[a] = load(p[a] + i);
     f(v);
     for (int a = 0; a < N; a++)
       if (a != 1) store(p[a] + i, v[a]);
