@@ -45,7 +45,7 @@ constexpr int64_t tile_workspace_elements(int64_t m, int64_t n, int64_t k) {
 }
 constexpr int64_t kTileLimit = 2 * kGemmPackLimit;  // elements; larger products are cut in parts that take less
 // Which products are worth their packing. Measured on Emerald Rapids: with a smaller C or k, multiply-adds are as fast.
-constexpr int64_t kTileLeastSide = 96, kTileLeastArea = 192 * 192, kTileLeastK = 64, kTileMostK = int64_t(1) << 16;
+constexpr int64_t kTileLeastSide = 64, kTileLeastArea = 64 * 128, kTileLeastK = 64, kTileMostK = int64_t(1) << 16;
 constexpr bool tiles_pay(int64_t m, int64_t n, int64_t k) {
   return m >= kTileLeastSide && n >= kTileLeastSide && m * n >= kTileLeastArea && k >= kTileLeastK && k <= kTileMostK;
 }

@@ -27,18 +27,22 @@ constexpr int kLeastProduct = -70;           // exponent of the largest product:
 constexpr uint32_t kLeastBits = 0x12800000;  // 2^-90
 
 // Packs two vectors of floats as pairs of words: out[2 l] = x[l], out[2 l + 1] = y[l], for each part; parts are part_words apart.
+// The first part is rounded to nearest, what is left is cut: 24 bits make three parts either way, and as what is left has either
+// sign, the products left out do not add up. The last part of one or two is rounded as well. In integers, as that is fewer
+// instructions than converting and interleaving; numbers that are not finite come out wrong and are noticed by their magnitude.
 template <int parts>
 FD_INLINE void split_pair(__m512 x, __m512 y, uint16_t* out, int64_t part_words = kSide * kSide) {
-  const __m512i pairs = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23, 7, 22, 6, 21, 5, 20, 4,
-                                         19, 3, 18, 2, 17, 1, 16, 0);
-  const __m512i high = _mm512_set1_epi32(int(0xffff0000));
+  const __m512i high = _mm512_set1_epi32(int(0xffff0000)), half = _mm512_set1_epi32(0x8000);
 #pragma GCC unroll 3
   for (int part = 0; part < parts; part++) {
-    const __m512i words = _mm512_permutexvar_epi16(pairs, (__m512i)_mm512_cvtne2ps_pbh(y, x));
+    const bool round = part == 0 || (parts == 2 && part == 1);
+    __m512i a = _mm512_castps_si512(x), b = _mm512_castps_si512(y);
+    if (round) a = _mm512_add_epi32(a, half), b = _mm512_add_epi32(b, half);
+    const __m512i words = _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, high, 0xf8);
     _mm512_store_si512(out + part * part_words, words);
     if (part + 1 == parts) break;
-    x = _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(words, 16)));
-    y = _mm512_sub_ps(y, _mm512_castsi512_ps(_mm512_and_si512(words, high)));
+    x = _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_and_si512(a, high)));
+    y = _mm512_sub_ps(y, _mm512_castsi512_ps(_mm512_and_si512(b, high)));
   }
 }
 
@@ -141,9 +145,9 @@ FD_INLINE void prefetch_lines(const void* p) {  // 2 KB into L1
 }
 
 // out (32 x 32) = the product of `blocks` blocks of A and B. Neighbouring products share an operand; the next blocks are fetched
-// into L1 meanwhile. rows, cols: one or two tiles of the block are wanted.
+// into L1 meanwhile. rows, cols: one or two tiles of the block are wanted. Rows of out are out_row floats apart.
 template <int parts, int rows, int cols>
-__attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out) {
+__attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int64_t out_row) {
   FD_TILE_ZERO(0);
   FD_TILE_ZERO(1);
   FD_TILE_ZERO(2);
@@ -156,40 +160,43 @@ __attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t
     FD_TILE_LOAD(6, b + part * 1024, 64);
     if (cols == 2) FD_TILE_LOAD(7, b + part * 1024 + 512, 64);
   };
-  const auto multiply = [&]() __attribute__((always_inline)) {
+  const auto multiply = [&](const void* next) __attribute__((always_inline)) {
     FD_TILE_MULTIPLY(0, 4, 6);
     if (cols == 2) FD_TILE_MULTIPLY(1, 4, 7);
     if (rows == 2) FD_TILE_MULTIPLY(2, 5, 6);
     if (rows == 2 && cols == 2) FD_TILE_MULTIPLY(3, 5, 7);
+    prefetch_lines(next);
   };
   for (; blocks > 0; blocks--, a += block_words(parts), b += block_words(parts)) {
     const uint16_t *next_a = a + block_words(parts), *next_b = b + block_words(parts);
     if constexpr (parts == 3) {
-      load_a(0), load_b(2), multiply(), prefetch_lines(next_a);
-      load_b(1), multiply(), prefetch_lines(next_a + 1024);
-      load_a(1), multiply(), prefetch_lines(next_a + 2048);
-      load_b(0), multiply(), prefetch_lines(next_b);
-      load_a(2), multiply(), prefetch_lines(next_b + 1024);
-      load_a(0), multiply(), prefetch_lines(next_b + 2048);
+      load_a(0), load_b(2), multiply(next_a);
+      load_b(1), multiply(next_a + 1024);
+      load_a(1), multiply(next_a + 2048);
+      load_b(0), multiply(next_b);
+      load_a(2), multiply(next_b + 1024);
+      load_a(0), multiply(next_b + 2048);
     } else if constexpr (parts == 2) {
-      load_a(0), load_b(1), multiply(), prefetch_lines(next_a), prefetch_lines(next_a + 1024);
-      load_b(0), multiply(), prefetch_lines(next_b);
-      load_a(1), multiply(), prefetch_lines(next_b + 1024);
+      load_a(0), load_b(1), multiply(next_a), prefetch_lines(next_a + 1024);
+      load_b(0), multiply(next_b);
+      load_a(1), multiply(next_b + 1024);
     } else {
-      load_a(0), load_b(0), multiply(), prefetch_lines(next_a), prefetch_lines(next_b);
+      load_a(0), load_b(0), multiply(next_a), prefetch_lines(next_b);
     }
   }
-  FD_TILE_STORE(0, out, 128);
-  if (cols == 2) FD_TILE_STORE(1, out + 16, 128);
-  if (rows == 2) FD_TILE_STORE(2, out + 16 * 32, 128);
-  if (rows == 2 && cols == 2) FD_TILE_STORE(3, out + 16 * 32 + 16, 128);
+  FD_TILE_STORE(0, out, out_row * 4);
+  if (cols == 2) FD_TILE_STORE(1, out + 16, out_row * 4);
+  if (rows == 2) FD_TILE_STORE(2, out + 16 * out_row, out_row * 4);
+  if (rows == 2 && cols == 2) FD_TILE_STORE(3, out + 16 * out_row + 16, out_row * 4);
 }
 
 template <int parts>
 inline void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int rows, int cols) {
   if (rows > 16)
-    return cols > 16 ? multiply_blocks<parts, 2, 2>(a, b, blocks, out) : multiply_blocks<parts, 2, 1>(a, b, blocks, out);
-  return cols > 16 ? multiply_blocks<parts, 1, 2>(a, b, blocks, out) : multiply_blocks<parts, 1, 1>(a, b, blocks, out);
+    return cols > 16 ? multiply_blocks<parts, 2, 2>(a, b, blocks, out, kSide)
+                     : multiply_blocks<parts, 2, 1>(a, b, blocks, out, kSide);
+  return cols > 16 ? multiply_blocks<parts, 1, 2>(a, b, blocks, out, kSide)
+                   : multiply_blocks<parts, 1, 1>(a, b, blocks, out, kSide);
 }
 
 // C block (rows x cols) = or += sums, then bias, relu, other activations.
@@ -263,8 +270,14 @@ FD_INLINE void run_block(const Gemm<float>& g, const TilePlan& plan, int64_t s, 
                          const uint16_t* a, const uint16_t* b, float* sums) {
   const int64_t i = s * kSide, j = p * kSide;
   const int rows = int(min_of(kSide, g.m - i)), cols = int(min_of(kSide, g.n - j));
+  const bool first = k == 0, last = k + blocks >= plan.k_blocks;
+  if (rows == kSide && cols == kSide) {
+    float* c = g.c + i * g.c_row + j;
+    for (int r = 0; r < kSide; r++) __builtin_prefetch(c + r * g.c_row, 1), __builtin_prefetch(c + r * g.c_row + 31, 1);
+    if (first && !(last && (g.bias || g.relu || g.finish))) return multiply_blocks<parts, 2, 2>(a, b, blocks, c, g.c_row);
+  }
   multiply_blocks<parts>(a, b, blocks, sums, rows, cols);
-  finish_block(g, i, j, sums, rows, cols, k == 0, k + blocks >= plan.k_blocks);
+  finish_block(g, i, j, sums, rows, cols, first, last);
 }
 
 // Few rows: A is packed once, and each piece of columns packs its part of B into memory that stays in L2, just before all rows use
