@@ -44,10 +44,12 @@ constexpr int64_t tile_workspace_elements(int64_t m, int64_t n, int64_t k) {
   return (strips + panels) * k_blocks * (32 * 32 * 3 / 2) + strips + panels + 64;
 }
 constexpr int64_t kTileLimit = 2 * kGemmPackLimit;  // elements; larger products are cut in parts that take less
-// Which products are worth their packing. Measured on Emerald Rapids: with a smaller C or k, multiply-adds are as fast.
-constexpr int64_t kTileLeastSide = 64, kTileLeastArea = 64 * 128, kTileLeastK = 64, kTileMostK = int64_t(1) << 16;
+// Which products are worth their packing. Measured on Emerald Rapids: with a smaller C or k, multiply-adds are as fast; a small C
+// with a long k is better cut along k.
+constexpr int64_t kTileLeastSide = 64, kTileLeastArea = 64 * 128, kTileSmallArea = 192 * 192;
 constexpr bool tiles_pay(int64_t m, int64_t n, int64_t k) {
-  return m >= kTileLeastSide && n >= kTileLeastSide && m * n >= kTileLeastArea && k >= kTileLeastK && k <= kTileMostK;
+  if (m < kTileLeastSide || n < kTileLeastSide || m * n < kTileLeastArea) return false;
+  return m * n < kTileSmallArea ? k >= 64 && k < 2048 : k >= 32 && k <= int64_t(1) << 16;
 }
 
 // Elements of scratch for `batch` products (m, k) x (k, n). Kernels merge batch dimensions into rows where strides permit.
