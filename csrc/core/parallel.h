@@ -4,9 +4,9 @@
 
 namespace fastdl {
 
-// Runs body(ctx, chunk) for chunk = 0 .. chunks-1, on the pool and the calling thread. How sums are cut must follow from sizes only,
-// never from the thread count, so that results are bitwise equal for every thread count; how outputs are shared out may follow it.
-// Nested calls and chunks <= 1 run inline. Returns when all chunks are done.
+// Runs body(ctx, chunk) for chunk = 0 .. chunks-1, on the pool and the calling thread. How sums are cut must follow from sizes
+// only, never from the thread count, so that results are bitwise equal for every thread count; how outputs are shared out may
+// follow it. Nested calls and chunks <= 1 run inline. Returns when all chunks are done.
 void parallel_chunks(int64_t chunks, void (*body)(void* ctx, int64_t chunk), void* ctx);
 
 int num_threads();
