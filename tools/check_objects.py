@@ -19,7 +19,8 @@ from pathlib import Path
 CORE = {
     "fastdl::parallel_chunks",
     "fastdl::num_threads",
-    "fastdl::gemm_parts",  # a setting
+    "fastdl::gemm_parts",  # settings
+    "fastdl::gemm_has_tiles",
 }
 LIBC = {
     "memcpy", "memmove", "memset", "memcmp", "bcmp", "abort", "__stack_chk_fail", "_GLOBAL_OFFSET_TABLE_", "__cpu_model",
