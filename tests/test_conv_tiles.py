@@ -12,13 +12,14 @@ SHAPES = [
     (4, 64, 32, 32, 64, 3, 1, 1, 1, 1),  # tiles lie in rows of pixels; the weights' gradient shifts along them
     (16, 128, 16, 16, 128, 3, 1, 1, 1, 1),  # columns unfolded
     (12, 256, 4, 4, 512, 3, 1, 1, 1, 1),  # tiles copied, all taps unfolded, weights packed by each piece
-    (5, 64, 16, 16, 128, 3, 2, 1, 1, 1),  # step 2: four phases of the gradient
-    (12, 128, 8, 8, 256, 1, 2, 0, 1, 1),  # one tap, source positions left out
+    (16, 64, 16, 16, 128, 3, 2, 1, 1, 1),  # step 2; its gradient by the input takes the usual kernels
+    (32, 128, 8, 8, 256, 1, 2, 0, 1, 1),  # one tap, source positions left out
     (3, 64, 17, 19, 48, 3, 1, 2, 2, 1),  # dilation, a panel of half width
     (5, 64, 28, 28, 96, 3, 1, 1, 1, 2),  # groups
-    (23, 60, 9, 11, 92, 4, 3, 2, 1, 1),  # channels that do not fill a block, pixels without gradient
+    (40, 60, 9, 11, 92, 4, 3, 2, 1, 1),  # channels that do not fill a block, pixels without gradient
+    (8, 60, 9, 11, 92, 3, 1, 1, 1, 1),  # channels that do not fill a block, in both directions
     (1, 32, 90, 260, 64, 7, 1, 3, 1, 1),  # 49 taps, bands of rows
-    (2, 64, 31, 33, 64, 2, 2, 1, 3, 1),  # even kernel, step and dilation
+    (4, 64, 31, 33, 64, 2, 2, 1, 3, 1),  # even kernel, step and dilation
 ]
 
 
