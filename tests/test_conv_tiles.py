@@ -13,13 +13,14 @@ SHAPES = [
     (16, 128, 16, 16, 128, 3, 1, 1, 1, 1),  # columns unfolded
     (12, 256, 4, 4, 512, 3, 1, 1, 1, 1),  # tiles copied, all taps unfolded, weights packed by each piece
     (16, 64, 16, 16, 128, 3, 2, 1, 1, 1),  # step 2; its gradient by the input takes the usual kernels
-    (32, 128, 8, 8, 256, 1, 2, 0, 1, 1),  # one tap, source positions left out
+    (64, 128, 8, 8, 256, 1, 2, 0, 1, 1),  # one tap, source positions left out
     (3, 64, 17, 19, 48, 3, 1, 2, 2, 1),  # dilation, a panel of half width
     (5, 64, 28, 28, 96, 3, 1, 1, 1, 2),  # groups
     (40, 60, 9, 11, 92, 4, 3, 2, 1, 1),  # channels that do not fill a block, pixels without gradient
     (8, 60, 9, 11, 92, 3, 1, 1, 1, 1),  # channels that do not fill a block, in both directions
     (1, 32, 90, 260, 64, 7, 1, 3, 1, 1),  # 49 taps, bands of rows
-    (4, 64, 31, 33, 64, 2, 2, 1, 3, 1),  # even kernel, step and dilation
+    (4, 64, 31, 33, 96, 2, 2, 1, 3, 1),  # even kernel, step and dilation
+    (6, 64, 40, 40, 64, 3, 2, 4, 4, 1),  # step and dilation with a common divisor: every other source pixel is left out
 ]
 
 
@@ -43,6 +44,31 @@ def run(arrays, shape, dtype="f4", activation="none"):
 def bounds(arrays, shape):
     """The same sums over absolute values: rounding errors are measured against them."""
     return run([np.abs(a) for a in arrays], shape, "f8")
+
+
+def at_precision(precision, arrays, shape):
+    before = fd.get_matmul_precision()
+    fd.set_matmul_precision(precision)
+    try:
+        return run(arrays, shape)
+    finally:
+        fd.set_matmul_precision(before)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_tiles_run(shape):
+    """Only tiles have other precisions: y, the gradient by the input where steps are 1, and that by the weights."""
+    arrays = tensors(shape)
+    found = [(a != b).any() for a, b in zip(at_precision("highest", arrays, shape), at_precision("medium", arrays, shape))]
+    assert found == [True, shape[6] == 1, True, False]
+
+
+@pytest.mark.parametrize("shape", [(8, 64, 16, 16, 64, 3, 1, 24, 24, 1), (256, 96, 28, 13, 48, 2, 4, 1, 12, 1), (2, 64, 14, 14, 64, 1, 1, 0, 1, 1)], ids=str)
+def test_other_kernels_where_tiles_would_be_slow(shape):
+    """Taps that mostly miss the image, positions that no tap reads, few pixels for one tap."""
+    arrays = tensors(shape)
+    which = {24: 2, 12: 0, 1: 2}[shape[8]]
+    np.testing.assert_array_equal(at_precision("medium", arrays, shape)[which], run(arrays, shape)[which])
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -98,13 +124,9 @@ def test_lower_precision():
     shape = SHAPES[0]
     arrays = tensors(shape)
     exact, errors = run(arrays, shape, "f8"), {}
-    before = fd.get_matmul_precision()
-    try:
-        for precision in ("highest", "high", "medium"):
-            fd.set_matmul_precision(precision)
-            errors[precision] = [np.sqrt(np.mean((a - e) ** 2) / np.mean(e**2)) for a, e in zip(run(arrays, shape), exact)][:3]
-    finally:
-        fd.set_matmul_precision(before)
+    for precision in ("highest", "high", "medium"):
+        got = at_precision(precision, arrays, shape)
+        errors[precision] = [np.sqrt(np.mean((a - e) ** 2) / np.mean(e**2)) for a, e in zip(got, exact)][:3]
     for highest, high, medium in zip(errors["highest"], errors["high"], errors["medium"]):
         assert highest < 1e-6 < high < 3e-5 < medium < 1e-2
 

@@ -19,6 +19,7 @@ from pathlib import Path
 CORE = {
     "fastdl::parallel_chunks",
     "fastdl::num_threads",
+    "fastdl::thread_scratch",
     "fastdl::gemm_parts",  # settings
     "fastdl::gemm_has_tiles",
 }

@@ -19,6 +19,26 @@ inline int64_t saturating_mul(int64_t a, int64_t b, More... more) {
   return saturating_mul(saturating_mul(a, b), more...);
 }
 
+inline int64_t greatest_divisor(int64_t a, int64_t b) {  // of both, positive; not both are zero
+  while (b) {
+    const int64_t r = a % b;
+    a = b, b = r;
+  }
+  return a < 0 ? -a : a;
+}
+
+// Output positions of one axis for which a tap reads inside [0, size): from begin on, before end.
+struct Span {
+  int64_t begin, end;
+};
+inline Span inside(int64_t shift, int64_t stride, int64_t size, int64_t begin, int64_t end) {
+  const int64_t room = size - 1 - shift;  // position * stride <= room
+  const int64_t low = shift >= 0 ? 0 : stride == 1 ? -shift : (-shift + stride - 1) / stride;
+  const int64_t high = room < 0 ? 0 : (stride == 1 ? room : room / stride) + 1;
+  const Span r = {begin > low ? begin : low, end < high ? end : high};
+  return r.begin < r.end ? r : Span{begin, begin};
+}
+
 // x (N, C, H, W), w (O, C / groups, KH, KW), y (N, O, OH, OW). [0] is the vertical axis, [1] the horizontal one.
 struct ConvShape {
   int64_t batch, in_channels, out_channels, groups;
@@ -94,14 +114,40 @@ inline bool conv_tiles_possible(const ConvShape& s, int64_t item) {
   return gemm_has_tiles && item == 4 && !s.depthwise() && fills_tiles(s.group_in()) && fills_tiles(s.group_out()) &&
          s.taps() <= kConvTileTaps && s.span(0) <= kConvTileSpan && s.span(1) <= kConvTileSpan;
 }
+// A gradient by the input with steps falls into phases, each of which would pack its source: not here. The source positions that
+// taps reach are all packed, which costs about half of a product of tiles each.
 inline bool gather_tiles_pay(const ConvShape& s, bool forward, int64_t item) {
-  const int64_t pixels = forward ? s.out_pixels() : s.in_pixels(), weights = saturating_mul(s.group_in(), s.group_out());
-  const bool one_grid = forward || (s.stride[0] == 1 && s.stride[1] == 1);  // else each phase would pack its source
-  return conv_tiles_possible(s, item) && one_grid && (pixels >= 512 || (pixels >= 128 && weights >= 256 * 256));
+  if (!conv_tiles_possible(s, item) || (!forward && (s.stride[0] > 1 || s.stride[1] > 1))) return false;
+  const int64_t* count = forward ? s.out : s.in;
+  const int64_t pixels = saturating_mul(count[0], count[1]), columns = forward ? s.group_out() : s.group_in();
+  int64_t positions = 1;
+  for (int axis = 0; axis < 2; axis++) {
+    const int64_t reach = (count[axis] - 1) * s.stride[axis] + (s.kernel[axis] - 1) * s.dilation[axis];
+    const int64_t every = greatest_divisor(s.stride[axis], s.dilation[axis]);
+    positions = saturating_mul(positions, s.kernel[axis] == 1 ? count[axis] : reach / every + 1);
+  }
+  if (2 * positions > saturating_mul(pixels, s.taps(), (columns + 31) / 32)) return false;
+  const int64_t all = saturating_mul(s.batch, pixels);
+  return all >= 512 || (all >= 128 && saturating_mul(s.group_in(), s.group_out()) >= 256 * 256);
 }
-inline bool weight_tiles_pay(const ConvShape& s, int64_t item) {  // x is packed with four channels at a time
+// Taps outside the image are multiplied all the same, which multiply-adds leave out. With one tap, x and dy are packed for few
+// products, kPackingProducts of which take as long as packing a number of each.
+constexpr double kLeastShare = 0.6;
+constexpr int64_t kPackingProducts = 45;
+inline bool weight_tiles_pay(const ConvShape& s, int64_t item) {
   const int64_t in = s.group_in(), out = s.group_out();
-  return conv_tiles_possible(s, item) && in % 4 == 0 && s.out_pixels() >= 128 && (s.taps() > 1 || in * out >= 45 * (in + out));
+  if (!conv_tiles_possible(s, item) || in % 4 || s.out_pixels() < 128) return false;  // x is packed by four channels
+  if (s.taps() == 1 && (s.out_pixels() < 1024 || in * out < kPackingProducts * (in + out))) return false;
+  double share = 1;  // of taps and pixels that are inside
+  for (int axis = 0; axis < 2; axis++) {
+    int64_t live = 0;
+    for (int64_t k = 0; k < s.kernel[axis]; k++) {
+      const Span span = inside(k * s.dilation[axis] - s.padding[axis], s.stride[axis], s.in[axis], 0, s.out[axis]);
+      live += span.end - span.begin;
+    }
+    share *= double(live) / double(s.kernel[axis] * s.out[axis]);
+  }
+  return share >= kLeastShare;
 }
 
 // y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group.
@@ -123,8 +169,8 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   else
     p.weights = scratch.add(saturating_mul(s.groups, saturating_mul(s.taps(), source, whole_vectors(columns, item)), item));
   p.winograd = allow_winograd ? winograd_plan(s, forward, item) : WinogradPlan{0, 0, 0};
-  // Tiles take sixteen pixels of a row. Where rows end elsewhere, Winograd's algorithm is faster, if it applies; but 16-bit numbers
-  // need one or three products of tiles instead of six.
+  // Tiles take sixteen pixels of a row. Where rows end elsewhere, Winograd's algorithm is faster, if it applies; not for
+  // 16-bit numbers, as bfloat16 needs one product of tiles instead of six.
   const bool whole_rows = (forward ? s.out : s.in)[1] % 16 == 0;
   p.tiles = gather_tiles_pay(s, forward, item) && (p.winograd.chunks == 0 || whole_rows || narrow_out);
   if (p.tiles) p.winograd = {0, 0, 0};

@@ -11,6 +11,10 @@ void parallel_chunks(int64_t chunks, void (*body)(void* ctx, int64_t chunk), voi
 
 int num_threads();
 
+// Memory of the calling thread for what a chunk packs, 64-byte aligned: the same block each time, made when first asked for. Null
+// where there is none left; then a kernel must have another way.
+void* thread_scratch(int64_t bytes);
+
 namespace {
 
 // f(chunk) for each chunk. f is compiled once, as a function of its own, for the inline and the threaded way alike.

@@ -77,19 +77,4 @@ inline bool is_number(const View& v) {
   return true;
 }
 
-// Whether the elements fill one run of memory, in any order of the axes.
-inline bool dense(const View& v) {
-  int64_t n = 1;
-  bool used[kMaxDims] = {};
-  for (int found = 0; found < v.ndim; found++) {
-    int next = -1;
-    for (int d = 0; d < v.ndim && next < 0; d++)
-      if (!used[d] && (v.shape[d] == 1 || v.strides[d] == n)) next = d;
-    if (next < 0) return false;
-    used[next] = true;
-    n *= v.shape[next];
-  }
-  return true;
-}
-
 }  // namespace fastdl

@@ -88,7 +88,7 @@ void join_slices(Program& p) {
     const int out = block_at(p, s, 0);
     const View& to = p.views[s.first_view];
     const auto target = arrays.find(out);
-    const bool copies = target != arrays.end() && !std::strcmp(s.op->name, "copy") && target->second.slices.empty() &&
+    const bool copies = target != arrays.end() && op_is(s, "copy") && target->second.slices.empty() &&
                         to.dtype == p.views[p.steps[target->second.fill].first_view].dtype &&
                         p.views[s.first_view + 1].dtype == to.dtype && !arrays.count(block_at(p, s, 1));
     if (copies && mark(to, p.places[s.first_view].offset / itemsize(to.dtype), target->second.covered, target->second.count)) {
@@ -96,7 +96,7 @@ void join_slices(Program& p) {
       target->second.slices.push_back(k);
       continue;
     }
-    const bool adds = !std::strcmp(s.op->name, "add") && s.nout == 1 && s.nin == 2 && out >= 0;
+    const bool adds = op_is(s, "add") && s.nout == 1 && s.nin == 2 && out >= 0;
     const auto a = adds ? arrays.find(block_at(p, s, 1)) : arrays.end(), b = adds ? arrays.find(block_at(p, s, 2)) : arrays.end();
     if (a != arrays.end() && b != arrays.end() && a != b && !a->second.slices.empty() && !b->second.slices.empty()) {
       const int left = a->first, right = b->first;
@@ -115,7 +115,7 @@ void join_slices(Program& p) {
         dead[k] = dead[std::max(a->second.fill, b->second.fill)] = true;
         if (sum.count == int64_t(sum.covered.size())) dead[sum.fill] = true;
         for (const size_t c : sum.slices)
-          if (std::strcmp(p.steps[c].op->name, "add")) add_zero(p, p.steps[c]);
+          if (!op_is(p.steps[c], "add")) add_zero(p, p.steps[c]);
         if (!in_place) replace_block(p, left, out);
         replace_block(p, right, out);
         arrays.erase(b);

@@ -324,4 +324,19 @@ void parallel_chunks(int64_t chunks, void (*body)(void*, int64_t), void* ctx) {
   taken.store(false, std::memory_order_release);
 }
 
+void* thread_scratch(int64_t bytes) {
+  struct Block {
+    void* data = nullptr;
+    int64_t bytes = 0;
+    ~Block() { std::free(data); }
+  };
+  static thread_local Block block;
+  if (bytes > block.bytes) {
+    std::free(block.data);
+    block.data = std::aligned_alloc(64, size_t(bytes + 63) / 64 * 64);
+    block.bytes = block.data ? bytes : 0;
+  }
+  return block.data;
+}
+
 }  // namespace fastdl

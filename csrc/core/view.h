@@ -72,4 +72,23 @@ inline bool same_layout(const View& a, const View& b) {
   return true;
 }
 
+// Whether the elements fill one run of memory, in any order of the axes.
+inline bool dense(const View& v) {
+  int64_t order[kMaxDims];
+  int n = 0;
+  for (int d = 0; d < v.ndim; d++) {
+    if (v.shape[d] == 0) return true;
+    if (v.shape[d] == 1) continue;
+    int at = n++;
+    for (; at > 0 && v.strides[order[at - 1]] < v.strides[d]; at--) order[at] = order[at - 1];
+    order[at] = d;
+  }
+  int64_t want = 1;
+  for (; n > 0; n--) {
+    if (v.strides[order[n - 1]] != want) return false;
+    want *= v.shape[order[n - 1]];
+  }
+  return true;
+}
+
 }  // namespace fastdl

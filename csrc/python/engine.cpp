@@ -87,16 +87,6 @@ PyObject* accumulate(PyObject* a, PyObject* b) {
   return sum;
 }
 
-// Whether the elements fill a block of memory, in any order of axes. Only asked of memory that nobody else sees.
-bool fills_memory(const View& v) {
-  int64_t last = 0, n = 1;
-  for (int d = 0; d < v.ndim; d++) {
-    if (v.shape[d] > 1 && v.strides[d] <= 0) return false;
-    last += (v.shape[d] - 1) * v.strides[d], n *= v.shape[d];
-  }
-  return n == 0 || last == n - 1;
-}
-
 bool accumulate_leaf(TensorObject* leaf, PyObject* g_owned) {
   note_grad(leaf, false);
   TensorObject* g = as_tensor(g_owned);
@@ -119,7 +109,7 @@ bool accumulate_leaf(TensorObject* leaf, PyObject* g_owned) {
     return true;
   }
   const bool fresh = Py_REFCNT(g_owned) == 1 && g->buffer->references.load() == 1 && own_memory(g->buffer);
-  if (!graph && !(fresh && fills_memory(g->view))) {  // a gradient of its own
+  if (!graph && !(fresh && dense(g->view))) {  // a gradient of its own
     TensorObject* copy = materialise(g, Layout::Like, g->view.dtype);
     Py_DECREF(g_owned);
     if (!copy) return false;

@@ -64,7 +64,7 @@ template <class T>
 void products(const Args& a, const ConvGatherPlan& plan, const Gather<T>& g, const ConvPack<T>* pack) {
   if constexpr (sizeof(T) == 4) {
 #if defined(__AMX_BF16__)
-    if (plan.tiles && gather_on_tiles(g, pack, scratch<uint16_t>(a, plan.tile_weights))) return;
+    if (plan.tiles && gather_on_tiles(g, *pack, scratch<uint16_t>(a, plan.tile_weights))) return;
 #endif
     if (plan.winograd.chunks)
       return winograd(g, *pack, plan.winograd, scratch<T>(a, plan.winograd_weights), scratch<T>(a, plan.winograd_scratch));
@@ -148,13 +148,7 @@ struct Phases {
   int64_t stride, padding, dilation, taps, period, count;
   Phases(const ConvShape& s, int axis)
       : stride(s.stride[axis]), padding(s.padding[axis]), dilation(s.dilation[axis]), taps(s.kernel[axis]) {
-    int64_t a = stride, b = dilation;
-    while (b) {
-      const int64_t r = a % b;
-      a = b;
-      b = r;
-    }
-    period = stride / a;
+    period = stride / greatest_divisor(stride, dilation);
     count = min_of(period, taps);
   }
   int64_t size(int64_t phase) const { return ceil_div(taps - phase, period); }

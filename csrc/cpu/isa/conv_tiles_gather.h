@@ -14,6 +14,7 @@ namespace {
 // How source pixels are kept: along each axis the positions from first on, `every` apart, that the taps of a band reach.
 struct TileSource {
   int64_t every[2], step[2], tap[2];  // source pixels per position; positions per output pixel, and per tap
+  int64_t first[2];                   // position of the first pixel's first tap
   int64_t width, height, positions;   // per image; in all
 };
 
@@ -37,12 +38,13 @@ template <class T>
 inline TileSource tile_source(const Gather<T>& g, int64_t images, int64_t rows) {
   TileSource s;
   for (int axis = 0; axis < 2; axis++) {
-    s.every[axis] = g.ntaps[axis] == 1 ? g.step[axis] : 1;
+    s.every[axis] = g.ntaps[axis] == 1 ? g.step[axis] : greatest_divisor(g.step[axis], g.tap_step[axis]);
     s.step[axis] = g.step[axis] / s.every[axis];
-    s.tap[axis] = g.tap_step[axis];
+    s.tap[axis] = g.tap_step[axis] / s.every[axis];
+    s.first[axis] = (g.first_tap[axis] - g.low(axis)) / s.every[axis];
   }
-  s.height = (rows - 1) * s.step[0] + g.high(0) - g.low(0) + 1;
-  s.width = (g.count[1] - 1) * s.step[1] + g.high(1) - g.low(1) + 1;
+  s.height = (rows - 1) * s.step[0] + (g.high(0) - g.low(0)) / s.every[0] + 1;
+  s.width = (g.count[1] - 1) * s.step[1] + (g.high(1) - g.low(1)) / s.every[1] + 1;
   s.positions = images * s.height * s.width;
   return s;
 }
@@ -100,28 +102,19 @@ inline GatherTiles plan_gather_tiles(const Gather<T>& g) {
   return p;
 }
 
-// Weights of 32 channels for one panel of columns, tap by tap; returns the largest magnitudes. pack: the weights as the user gave
-// them; null: packed in g.weights.
+// Weights of 32 channels for one panel of columns, tap by tap; returns the largest magnitudes. rows: scratch.
 template <int parts>
-inline __m512i pack_tile_weights(const Gather<float>& g, const ConvPack<float>* pack, int64_t group, int64_t panel, int64_t block,
-                                 uint16_t* out) {
+inline __m512i pack_tile_weights(const Gather<float>& g, const ConvPack<float>& pack, int64_t group, int64_t panel, int64_t block,
+                                 float* rows, uint16_t* out) {
   const Panels<float> panels(g.columns, 2);
   __m512i most = _mm512_setzero_si512();
   const int64_t width = panels.width(panel), first = block * kSide, channels = min_of(kSide, g.run - first);
-  alignas(64) static thread_local float rows[kConvTileTaps * kSide * kSide];
-  const float* from = rows;
-  int64_t tap_rows = channels;
-  if (pack) {
-    ConvPack<float> part = *pack;
-    part.weights += group * pack->group_stride + first * pack->channel_stride + panels.begin(panel) * pack->column_stride;
-    part.groups = 1, part.columns = panels.used(panel), part.channels = channels, part.out = rows;
-    for (int v = 0; v < panels.vectors(panel); v++) pack_block(part, 0, v, 0, channels);
-  } else {
-    from = g.weights + group * g.weight_group + panels.begin(panel) * g.weight_rows + (g.first_row + first) * width;
-    tap_rows = g.run;
-  }
-  for (int64_t tap = 0; tap < g.ntaps[0] * g.ntaps[1]; tap++, out += block_words(parts)) {
-    const Block b = {from + tap * tap_rows * width, width, int(channels), int(width)};
+  ConvPack<float> part = pack;
+  part.weights += group * pack.group_stride + first * pack.channel_stride + panels.begin(panel) * pack.column_stride;
+  part.groups = 1, part.columns = panels.used(panel), part.channels = channels, part.out = rows;
+  for (int v = 0; v < panels.vectors(panel); v++) pack_block(part, 0, v, 0, channels);
+  for (int64_t tap = 0; tap < pack.taps; tap++, out += block_words(parts)) {
+    const Block b = {rows + tap * channels * width, width, int(channels), int(width)};
     most = channels == kSide && width == kSide ? pack_b_rows<parts, true>(b, out, most) : pack_b_rows<parts, false>(b, out, most);
   }
   return most;
@@ -141,8 +134,8 @@ struct GatherBand {
     y0 = band % plan.bands_down() * plan.band_rows;
     rows = min_of(plan.band_rows, g.count[0] - y0);
     source = tile_source(g, images, rows);
-    for (int axis = 0; axis < 2; axis++) low[axis] = g.low(axis);
-    low[0] += y0 * g.step[0];
+    low[0] = g.low(0) + y0 * g.step[0];
+    low[1] = g.low(1);
   }
   int64_t pixels() const { return images * rows * g.count[1]; }
   int64_t part_words() const { return source.positions * kSide; }
@@ -152,9 +145,7 @@ struct GatherBand {
     const float* base = g.source + group * g.group_source;
     const __m512i none = _mm512_setzero_si512();
     for (int64_t c = first; c < last; c++) {
-      const int64_t left = g.run - c * kSide;
-      const __mmask16 mask0 = left >= 16 ? __mmask16(0xffff) : __mmask16((1u << left) - 1);
-      const __mmask16 mask1 = left >= 32 ? __mmask16(0xffff) : left <= 16 ? __mmask16(0) : __mmask16((1u << (left - 16)) - 1);
+      const __mmask16 mask0 = first_lanes(g.run - c * kSide), mask1 = first_lanes(g.run - c * kSide - 16);
       uint16_t* to = out + (c - first) * parts * part_words();
       for (int64_t i = 0; i < images * source.height; i++) {
         const int64_t y = low[0] + i % source.height * source.every[0];
@@ -164,7 +155,7 @@ struct GatherBand {
           const int64_t x = low[1] + j * source.every[1];
           if (inside && uint64_t(x) < uint64_t(g.size[1])) {
             const float* p = row + x * g.pitch;
-            const __m512 a = _mm512_maskz_loadu_ps(mask0, p), b = _mm512_maskz_loadu_ps(mask1, p + (mask1 ? 16 : 0));
+            const __m512 a = _mm512_maskz_loadu_ps(mask0, p), b = _mm512_maskz_loadu_ps(mask1, p + 16);
             most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(a), magnitude(b)));
             split_pair<parts>(a, b, to, part_words());
           } else {
@@ -176,17 +167,14 @@ struct GatherBand {
     return most;
   }
 
-  // Of pixels [first, first + count): where their tap (0, 0) lies in a part, in words, and where they are written.
-  void locate(int64_t first, int64_t count, int64_t* words, float** out) const {
+  // Where the first tap of pixels [first, first + count) lies in a part, in words.
+  void locate(int64_t first, int64_t count, int64_t* words) const {
     int64_t x = first % g.count[1], y = first / g.count[1] % rows, image = first / g.count[1] / rows;
     for (int64_t i = 0; i < count; y++) {
       if (y == rows) y = 0, image++;
-      int64_t at = (image * source.height + y * source.step[0] + g.first_tap[0] - g.low(0)) * source.width + x * source.step[1] +
-                   g.first_tap[1] - g.low(1);
-      const int64_t oy = g.out_begin[0] + (y0 + y) * g.out_step[0], ox = g.out_begin[1] + x * g.out_step[1];
-      float* to = g.out + (((n + image) * g.out_size[0] + oy) * g.out_size[1] + ox) * g.out_pitch;
-      const int64_t end = min_of(count, i + g.count[1] - x);
-      for (; i < end; i++, at += source.step[1], to += g.out_step[1] * g.out_pitch) words[i] = at * kSide, out[i] = to;
+      int64_t at =
+          (image * source.height + y * source.step[0] + source.first[0]) * source.width + x * source.step[1] + source.first[1];
+      for (; x < g.count[1] && i < count; i++, x++, at += source.step[1]) words[i] = at * kSide;
       x = 0;
     }
   }
@@ -217,32 +205,9 @@ struct GatherBand {
   }
 };
 
-// Rows of C = or += sums, then bias and activation.
-inline void finish_pixels(const Gather<float>& g, float* const* out, int64_t column, const float* sums, int64_t rows, int64_t cols,
-                          bool first, bool last) {
-  const __mmask16 masks[2] = {cols >= 16 ? __mmask16(0xffff) : __mmask16((1u << cols) - 1),
-                              cols >= 32   ? __mmask16(0xffff)
-                              : cols <= 16 ? __mmask16(0)
-                                           : __mmask16((1u << (cols - 16)) - 1)};
-  for (int half = 0; half < 2 && masks[half]; half++) {
-    const __mmask16 mask = masks[half];
-    const __m512 bias = last && g.bias ? _mm512_maskz_loadu_ps(mask, g.bias + column + half * 16) : _mm512_setzero_ps();
-    for (int64_t i = 0; i < rows; i++) {
-      float* c = out[i] + column + half * 16;
-      __m512 v = _mm512_load_ps(sums + i * kSide + half * 16);
-      if (!first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, c));
-      if (last && g.bias) v = _mm512_add_ps(v, bias);
-      if (last && g.relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);  // NaN, as second operand, stays NaN
-      _mm512_mask_storeu_ps(c, mask, v);
-    }
-  }
-  if (last && g.activate)
-    for (int64_t i = 0; i < rows; i++) g.activate(out[i] + column, cols);
-}
-
 // False where operands do not split well; the output is not finished then.
 template <int parts>
-inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>* pack, uint16_t* packed) {
+inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>& pack, uint16_t* packed) {
   if (g.pixels() == 0 || g.columns == 0) return true;
   const GatherTiles plan = plan_gather_tiles<parts>(g);
   if (!plan.fits) return false;
@@ -251,7 +216,9 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>* pack,
   if (!plan.packs)
     parallel_chunks(g.groups * plan.panels * plan.channel_blocks, [&](int64_t task) {
       const int64_t block = task % plan.channel_blocks, panel = task / plan.channel_blocks;  // of all groups
-      found.note_b(pack_tile_weights<parts>(g, pack, panel / plan.panels, panel % plan.panels, block,
+      const ConvTileScratch scratch;
+      if (!scratch.words) return found.fail();
+      found.note_b(pack_tile_weights<parts>(g, pack, panel / plan.panels, panel % plan.panels, block, scratch.floats(),
                                             packed + panel * panel_words + block * taps * block_words(parts)));
     });
   const int64_t pieces = plan.bands() * g.groups * plan.panel_groups;
@@ -262,9 +229,16 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>* pack,
     const GatherBand<parts> band(g, plan, piece % plan.bands());
     alignas(64) float sums[kSide * kSide];
     int64_t offset[kConvTilePass + kConvTileTaps], copied[kConvTilePass + kConvTileTaps];
-    uint16_t* const split = conv_tile_scratch;
+    const ConvTileScratch scratch;
+    if (!scratch.words) return found.fail();
+    uint16_t* const split = scratch.words;
     uint16_t* const copies = split + source_words<parts>(band.source, plan.pass_channels);
     uint16_t* const own = copies + plan.pass_channels * taps * block_words(parts);
+    Gemm<float> result = {};  // the band's pixels by the group's columns
+    result.c = g.out + (band.n * g.count[0] + band.y0) * g.count[1] * g.out_pitch + group * g.columns;
+    result.c_row = g.out_pitch;
+    result.bias = g.bias ? g.bias + group * g.columns : nullptr;
+    result.relu = g.relu, result.finish = g.activate;
     __m512i most = _mm512_setzero_si512(), most_weights = most;
     const TileRegisters tiles;
     for (int64_t c = 0; c < plan.channel_blocks; c += plan.pass_channels) {
@@ -280,21 +254,21 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>* pack,
         for (int64_t p = p0; p < p1; p++)
           for (int64_t block = 0; block < channels; block++) {
             uint16_t* to = own + (p - p0) * next_panel + block * taps * block_words(parts);
-            most_weights = _mm512_max_epu32(most_weights, pack_tile_weights<parts>(g, pack, group, p, c + block, to));
+            most_weights =
+                _mm512_max_epu32(most_weights, pack_tile_weights<parts>(g, pack, group, p, c + block, scratch.floats(), to));
           }
         weights = own;
       }
       for (int64_t pixel = 0; pixel < band.pixels(); pixel += kSide) {
         const int64_t rows = min_of(kSide, band.pixels() - pixel);
-        float* out[kSide];
         int64_t words[kSide];
-        band.locate(pixel, rows, words, out);
+        band.locate(pixel, rows, words);
         const TileRows upper = band.tile(words, min_of<int64_t>(16, rows), split, offset, copied, blocks, copies);
         const TileRows lower = rows > 16 ? band.tile(words + 16, rows - 16, split, offset, copied, blocks, copies + 512) : upper;
         for (int64_t p = p0; p < p1; p++) {
           const int64_t cols = min_of(kSide, g.columns - p * kSide);
           multiply_rows<parts>(upper, lower, weights + (p - p0) * next_panel, blocks, sums, rows, cols);
-          finish_pixels(g, out, group * g.columns + p * kSide, sums, rows, cols, first, last);
+          finish_block(result, pixel, p * kSide, sums, int(rows), int(cols), first, last);
         }
       }
     }
@@ -304,11 +278,9 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>* pack,
   return found.split_well(g.run * taps);
 }
 
-inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>* pack, uint16_t* packed) {
-  const int parts = g.parts ? g.parts : gemm_parts;
-  return parts == 3   ? gather_on_tiles<3>(g, pack, packed)
-         : parts == 2 ? gather_on_tiles<2>(g, pack, packed)
-                      : gather_on_tiles<1>(g, pack, packed);
+// g covers all pixels of the output.
+inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>& pack, uint16_t* packed) {
+  return with_parts(g.parts, [&](auto parts) { return gather_on_tiles<parts.count>(g, pack, packed); });
 }
 
 }  // namespace

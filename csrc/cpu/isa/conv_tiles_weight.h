@@ -48,20 +48,6 @@ struct PixelRows {
   }
 };
 
-// Two vectors of floats to 32 words in order, for each part.
-template <int parts>
-FD_INLINE void split_row(__m512 x, __m512 y, uint16_t* out, int64_t part_words) {
-#pragma GCC unroll 3
-  for (int part = 0; part < parts; part++) {
-    const __m512i words = (__m512i)_mm512_cvtne2ps_pbh(y, x);
-    _mm512_store_si512(out + part * part_words, words);
-    if (part + 1 == parts) break;
-    const __m256i low = _mm512_castsi512_si256(words), high = _mm512_extracti64x4_epi64(words, 1);
-    x = _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(low), 16)));
-    y = _mm512_sub_ps(y, _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16)));
-  }
-}
-
 // Four channels of sixteen pixels, transposed: vector j holds channel j.
 FD_INLINE void read_columns(const float* const* at, int64_t channel, VecF (&out)[4]) {
   const auto lanes = [&](int i) __attribute__((always_inline)) {
@@ -231,7 +217,7 @@ inline WeightTiles plan_weight_tiles(const WeightGrad<float>& w) {
     while (piece_channels() > 1 || piece_panels() > 1) {
       const int64_t sums = piece_channels() * piece_panels() * s.taps() * kSide * kSide;
       const bool many = w.splits * s.groups * p.channel_groups * p.panel_groups >= wanted;
-      if (many && sums <= (fits(s.batch, s.out[0]) ? kConvTileSums : kConvTileSums / 2)) break;
+      if (many && sums <= (fits(s.batch, s.out[0]) ? kConvTileFloats : kConvTileFloats / 2)) break;
       const bool cut_channels = piece_panels() == 1 || (piece_channels() > 1 && copies * piece_channels() >= piece_panels());
       (cut_channels ? p.channel_groups : p.panel_groups)++;
     }
@@ -276,6 +262,8 @@ inline bool weight_on_tiles(const WeightGrad<float>& w) {
     const int64_t group = piece / panels.count / channels.count % s.groups,
                   split = piece / panels.count / channels.count / s.groups;
     const int64_t c0 = channels.begin(cb), c1 = channels.begin(cb + 1), p0 = panels.begin(pb), p1 = panels.begin(pb + 1);
+    const ConvTileScratch scratch;
+    if (!scratch.words) return found.fail();
     alignas(64) float block[kSide * kSide];
     int64_t offset[kConvTileBlocks];
     __m512i most_a = _mm512_setzero_si512(), most_b = most_a;
@@ -283,13 +271,13 @@ inline bool weight_on_tiles(const WeightGrad<float>& w) {
     const int64_t count = min_of(c1 * kSide, s.group_in()) - c0 * kSide;  // channels
     const int64_t layout = whole ? count : s.group_in(), first = whole ? 0 : c0 * kSide;
     const auto sums = [&](int64_t p) {  // [tap][layout channels][width]
-      return whole ? conv_tile_sums + (p - p0) * s.taps() * layout * kSide : w.panel_sums(split, group, p);
+      return whole ? scratch.floats() + (p - p0) * s.taps() * layout * kSide : w.panel_sums(split, group, p);
     };
     const auto bias_sums = [&](int64_t p) { return w.panel_sums(split, group, p) + (w.rows() - 1) * w.panels().width(p); };
     const TileRegisters tiles;
     for_bands(w, split, plan.band_rows, [&](const PixelBlock& pixels, bool fresh) {
       const WeightBand<parts> band(w, pixels, plan.unfold);
-      uint16_t *const a = conv_tile_scratch, *const b = a + band.a_words(c1 - c0);
+      uint16_t *const a = scratch.words, *const b = a + band.a_words(c1 - c0);
       most_a = band.pack_a(group, c0, c1, a, most_a);
       most_b = band.pack_b(group, p0, p1, b, most_b);
       band.set_offsets(offset);
@@ -322,8 +310,7 @@ inline bool weight_on_tiles(const WeightGrad<float>& w) {
 }
 
 inline bool weight_on_tiles(const WeightGrad<float>& w) {
-  const int parts = w.parts ? w.parts : gemm_parts;
-  return parts == 3 ? weight_on_tiles<3>(w) : parts == 2 ? weight_on_tiles<2>(w) : weight_on_tiles<1>(w);
+  return with_parts(w.parts, [&](auto parts) { return weight_on_tiles<parts.count>(w); });
 }
 
 }  // namespace

@@ -42,18 +42,6 @@ struct WeightGrad {
   }
 };
 
-// Output positions of one axis for which tap k reads inside x: [begin, end).
-struct Span {
-  int64_t begin, end;
-};
-FD_INLINE Span inside(int64_t shift, int64_t stride, int64_t size, int64_t begin, int64_t end) {
-  const int64_t room = size - 1 - shift;  // position * stride <= room
-  const int64_t low = shift >= 0 ? 0 : stride == 1 ? -shift : ceil_div(-shift, stride);
-  const int64_t high = room < 0 ? 0 : (stride == 1 ? room : room / stride) + 1;
-  const Span r = {max_of(begin, low), min_of(end, high)};
-  return r.begin < r.end ? r : Span{begin, begin};
-}
-
 // Rows [y0, y1) of output pixels of `images` images from n on.
 struct PixelBlock {
   int64_t n, images, y0, y1;

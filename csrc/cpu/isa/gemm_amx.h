@@ -21,29 +21,50 @@ constexpr int64_t kSide = 32;  // C is computed in blocks of 32 x 32: 2 x 2 tile
 constexpr int64_t block_words(int parts) { return parts * kSide * kSide; }
 // What a piece of work packs for itself: some panels of B (few rows), or a strip of A. Too much for the stacks of small threads.
 constexpr int64_t kScratchWords = max_of(kTilePackCols / kSide * (kTilePackKc / kSide), kTileKc / kSide) * block_words(3);
-thread_local uint16_t tile_scratch[kScratchWords] __attribute__((aligned(64)));
+inline uint16_t* tile_scratch() { return static_cast<uint16_t*>(thread_scratch(2 * kScratchWords)); }
 constexpr uint32_t kMostBits = 0x7f000000;   // 2^127: rounding to bfloat16 stays finite below
 constexpr int kLeastProduct = -70;           // exponent of the largest product: parts that count stay far above 2^-126
 constexpr uint32_t kLeastBits = 0x12800000;  // 2^-90
 
-// Packs two vectors of floats as pairs of words: out[2 l] = x[l], out[2 l + 1] = y[l], for each part; parts are part_words apart.
-// The first part is rounded to nearest, what is left is cut: 24 bits make three parts either way, and as what is left has either
-// sign, the products left out do not add up. The last part of one or two is rounded as well. In integers, as that is fewer
-// instructions than converting and interleaving; numbers that are not finite come out wrong and are noticed by their magnitude.
-template <int parts>
-FD_INLINE void split_pair(__m512 x, __m512 y, uint16_t* out, int64_t part_words = kSide * kSide) {
+// The first `left` of sixteen lanes.
+FD_INLINE __mmask16 first_lanes(int64_t left) {
+  return left >= 16 ? __mmask16(0xffff) : left <= 0 ? __mmask16(0) : __mmask16((1u << left) - 1);
+}
+
+// Packs two vectors of floats as words, for each part; parts are part_words apart. join(a, b): the upper halves of their lanes as
+// one vector of words. The first part is rounded to nearest, what is left is cut: 24 bits make three parts either way, and as what
+// is left has either sign, the products left out do not add up. The last part of one or two is rounded as well. In integers, as
+// that is fewer instructions than converting and interleaving; numbers that are not finite come out wrong and are noticed by their
+// magnitude.
+template <int parts, class Join>
+FD_INLINE void split(__m512 x, __m512 y, uint16_t* out, int64_t part_words, const Join& join) {
   const __m512i high = _mm512_set1_epi32(int(0xffff0000)), half = _mm512_set1_epi32(0x8000);
 #pragma GCC unroll 3
   for (int part = 0; part < parts; part++) {
     const bool round = part == 0 || (parts == 2 && part == 1);
     __m512i a = _mm512_castps_si512(x), b = _mm512_castps_si512(y);
     if (round) a = _mm512_add_epi32(a, half), b = _mm512_add_epi32(b, half);
-    const __m512i words = _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, high, 0xf8);
-    _mm512_store_si512(out + part * part_words, words);
+    _mm512_store_si512(out + part * part_words, join(a, b));
     if (part + 1 == parts) break;
     x = _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_and_si512(a, high)));
     y = _mm512_sub_ps(y, _mm512_castsi512_ps(_mm512_and_si512(b, high)));
   }
+}
+// As pairs: out[2 l] = x[l], out[2 l + 1] = y[l].
+template <int parts>
+FD_INLINE void split_pair(__m512 x, __m512 y, uint16_t* out, int64_t part_words = kSide * kSide) {
+  const __m512i high = _mm512_set1_epi32(int(0xffff0000));
+  split<parts>(x, y, out, part_words, [&](__m512i a, __m512i b) __attribute__((always_inline)) {
+    return _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, high, 0xf8);
+  });
+}
+// In order: x, then y.
+template <int parts>
+FD_INLINE void split_row(__m512 x, __m512 y, uint16_t* out, int64_t part_words) {
+  const __m512i odd = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23, 21, 19,
+                                       17, 15, 13, 11, 9, 7, 5, 3, 1);
+  split<parts>(x, y, out, part_words,
+               [&](__m512i a, __m512i b) __attribute__((always_inline)) { return _mm512_permutex2var_epi16(a, odd, b); });
 }
 
 // A 32 x 32 block whose rows are read as vectors: element (r, c) at from[r * row + c], rows x cols of them exist, others count as
@@ -56,9 +77,7 @@ struct Block {
 
 FD_INLINE __m512 block_row(const Block& b, int r, int half) {
   if (r >= b.rows) return _mm512_setzero_ps();
-  const int left = b.cols - half * 16;
-  if (left >= 16) return _mm512_loadu_ps(b.from + r * b.row + half * 16);
-  return left <= 0 ? _mm512_setzero_ps() : _mm512_maskz_loadu_ps(__mmask16((1u << left) - 1), b.from + r * b.row + half * 16);
+  return _mm512_maskz_loadu_ps(first_lanes(b.cols - half * 16), b.from + r * b.row + half * 16);
 }
 
 FD_INLINE __m512i magnitude(__m512 x) { return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)); }
@@ -144,50 +163,65 @@ FD_INLINE void prefetch_lines(const void* p) {  // 2 KB into L1
   for (int line = 0; line < 32; line++) __builtin_prefetch(static_cast<const char*>(p) + line * 64);
 }
 
-// out (32 x 32) = the product of `blocks` blocks of A and B. Neighbouring products share an operand; the next blocks are fetched
-// into L1 meanwhile. rows, cols: one or two tiles of the block are wanted. Rows of out are out_row floats apart.
-template <int parts, int rows, int cols>
-__attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int64_t out_row) {
+// The accumulators of a block of C, 2 x 2 tiles of which rows x cols are wanted. Rows of out are out_row floats apart.
+FD_INLINE void clear_block() {
   FD_TILE_ZERO(0);
   FD_TILE_ZERO(1);
   FD_TILE_ZERO(2);
   FD_TILE_ZERO(3);
-  const auto load_a = [&](int part) __attribute__((always_inline)) {
-    FD_TILE_LOAD(4, a + part * 1024, 64);
-    if (rows == 2) FD_TILE_LOAD(5, a + part * 1024 + 512, 64);
-  };
-  const auto load_b = [&](int part) __attribute__((always_inline)) {
-    FD_TILE_LOAD(6, b + part * 1024, 64);
-    if (cols == 2) FD_TILE_LOAD(7, b + part * 1024 + 512, 64);
-  };
-  const auto multiply = [&](const void* next) __attribute__((always_inline)) {
-    FD_TILE_MULTIPLY(0, 4, 6);
-    if (cols == 2) FD_TILE_MULTIPLY(1, 4, 7);
-    if (rows == 2) FD_TILE_MULTIPLY(2, 5, 6);
-    if (rows == 2 && cols == 2) FD_TILE_MULTIPLY(3, 5, 7);
-    prefetch_lines(next);
-  };
-  for (; blocks > 0; blocks--, a += block_words(parts), b += block_words(parts)) {
-    const uint16_t *next_a = a + block_words(parts), *next_b = b + block_words(parts);
-    if constexpr (parts == 3) {
-      load_a(0), load_b(2), multiply(next_a);
-      load_b(1), multiply(next_a + 1024);
-      load_a(1), multiply(next_a + 2048);
-      load_b(0), multiply(next_b);
-      load_a(2), multiply(next_b + 1024);
-      load_a(0), multiply(next_b + 2048);
-    } else if constexpr (parts == 2) {
-      load_a(0), load_b(1), multiply(next_a), prefetch_lines(next_a + 1024);
-      load_b(0), multiply(next_b);
-      load_a(1), multiply(next_b + 1024);
-    } else {
-      load_a(0), load_b(0), multiply(next_a), prefetch_lines(next_b);
-    }
-  }
+}
+template <int rows, int cols>
+FD_INLINE void store_block(float* out, int64_t out_row) {
   FD_TILE_STORE(0, out, out_row * 4);
   if (cols == 2) FD_TILE_STORE(1, out + 16, out_row * 4);
   if (rows == 2) FD_TILE_STORE(2, out + 16 * out_row, out_row * 4);
   if (rows == 2 && cols == 2) FD_TILE_STORE(3, out + 16 * out_row + 16, out_row * 4);
+}
+
+// Adds the product of a block of A, which load_a(part) brings to tiles 4 and 5, and the packed block b. Neighbouring products share
+// an operand; fetch(i), i < parts, fetches part i of the next block of A into L1 meanwhile, as the next block of B is here.
+template <int parts, int rows, int cols, class LoadA, class Fetch>
+FD_INLINE void add_product(const LoadA& load_a, const uint16_t* b, const Fetch& fetch) {
+  const uint16_t* next = b + block_words(parts);
+  const auto load_b = [&](int part) __attribute__((always_inline)) {
+    FD_TILE_LOAD(6, b + part * 1024, 64);
+    if (cols == 2) FD_TILE_LOAD(7, b + part * 1024 + 512, 64);
+  };
+  const auto multiply = [&]() __attribute__((always_inline)) {
+    FD_TILE_MULTIPLY(0, 4, 6);
+    if (cols == 2) FD_TILE_MULTIPLY(1, 4, 7);
+    if (rows == 2) FD_TILE_MULTIPLY(2, 5, 6);
+    if (rows == 2 && cols == 2) FD_TILE_MULTIPLY(3, 5, 7);
+  };
+  if constexpr (parts == 3) {
+    load_a(0), load_b(2), multiply(), fetch(0);
+    load_b(1), multiply(), fetch(1);
+    load_a(1), multiply(), fetch(2);
+    load_b(0), multiply(), prefetch_lines(next);
+    load_a(2), multiply(), prefetch_lines(next + 1024);
+    load_a(0), multiply(), prefetch_lines(next + 2048);
+  } else if constexpr (parts == 2) {
+    load_a(0), load_b(1), multiply(), fetch(0), fetch(1);
+    load_b(0), multiply(), prefetch_lines(next);
+    load_a(1), multiply(), prefetch_lines(next + 1024);
+  } else {
+    load_a(0), load_b(0), multiply(), fetch(0), prefetch_lines(next);
+  }
+}
+
+// out (32 x 32) = the product of `blocks` blocks of A and B, both packed.
+template <int parts, int rows, int cols>
+__attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int64_t out_row) {
+  clear_block();
+  for (; blocks > 0; blocks--, a += block_words(parts), b += block_words(parts)) {
+    const auto load_a = [&](int part) __attribute__((always_inline)) {
+      FD_TILE_LOAD(4, a + part * 1024, 64);
+      if (rows == 2) FD_TILE_LOAD(5, a + part * 1024 + 512, 64);
+    };
+    add_product<parts, rows, cols>(
+        load_a, b, [&](int part) __attribute__((always_inline)) { prefetch_lines(a + block_words(parts) + part * 1024); });
+  }
+  store_block<rows, cols>(out, out_row);
 }
 
 template <int parts>
@@ -205,9 +239,8 @@ inline void finish_block(const Gemm<float>& g, int64_t i0, int64_t j0, const flo
   for (int i = 0; i < rows; i++) {
     float* c = g.c + (i0 + i) * g.c_row + j0;
     for (int half = 0; half < 2; half++) {
-      const int left = cols - half * 16;
-      if (left <= 0) break;
-      const __mmask16 mask = left >= 16 ? __mmask16(0xffff) : __mmask16((1u << left) - 1);
+      const __mmask16 mask = first_lanes(cols - half * 16);
+      if (!mask) break;
       __m512 v = _mm512_load_ps(sums + i * kSide + half * 16);
       if (!first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, c + half * 16));
       if (last && g.bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, g.bias + j0 + half * 16));
@@ -299,7 +332,8 @@ inline bool gemm_tiles_few_rows(const Gemm<float>& g, const TilePlan& plan, floa
   const int64_t pieces = ceil_div(plan.panels, width), kc = ceil_div(plan.k_blocks, ceil_div(plan.k_blocks, depth));
   parallel_chunks(pieces, [&](int64_t piece) {
     const int64_t p0 = piece * plan.panels / pieces, p1 = (piece + 1) * plan.panels / pieces;
-    uint16_t* const packed_b = tile_scratch;
+    uint16_t* const packed_b = tile_scratch();
+    if (!packed_b) return void(found[piece] = kMostBits);  // as if the operands did not split
     alignas(64) float sums[kSide * kSide];
     const TileRegisters tiles;
     __m512i largest_b = _mm512_setzero_si512();
@@ -346,7 +380,8 @@ inline bool gemm_tiles_blocks(const Gemm<float>& g, const TilePlan& plan, float*
     const int64_t rb = piece % plan.row_blocks, cb = piece / plan.row_blocks;
     const int64_t s0 = rb * plan.strips / plan.row_blocks, s1 = (rb + 1) * plan.strips / plan.row_blocks;
     const int64_t p0 = cb * plan.panels / plan.col_blocks, p1 = (cb + 1) * plan.panels / plan.col_blocks;
-    uint16_t* const strip = tile_scratch;
+    uint16_t* const strip = plan.shared_a ? nullptr : tile_scratch();
+    if (!plan.shared_a && !strip) return void(found[piece] = kMostBits);  // as if the operands did not split
     alignas(64) float sums[kSide * kSide];
     const TileRegisters tiles;
     __m512i most = _mm512_setzero_si512();
@@ -388,6 +423,17 @@ inline bool gemm_tiles_parts(const Gemm<float>& g, float* workspace) {
                                        : gemm_tiles_blocks<parts>(g, plan, workspace);
 }
 
+// f(Parts<n>): n as asked for, or, if that is 0, by the setting of precision.
+template <int n>
+struct Parts {
+  static constexpr int count = n;
+};
+template <class F>
+inline bool with_parts(int asked, const F& f) {
+  const int parts = asked ? asked : gemm_parts;
+  return parts == 3 ? f(Parts<3>()) : parts == 2 ? f(Parts<2>()) : f(Parts<1>());
+}
+
 // C = A B; false where the operands do not split well, then C is not finished. parts: three for the accuracy of float32, two for
 // about 16 bits, one for that of bfloat16.
 template <class T>
@@ -396,10 +442,7 @@ inline bool gemm_tiles(const Gemm<T>&, T*) {
 }
 template <>
 inline bool gemm_tiles(const Gemm<float>& g, float* workspace) {
-  const int parts = g.parts ? g.parts : gemm_parts;
-  return parts == 3   ? gemm_tiles_parts<3>(g, workspace)
-         : parts == 2 ? gemm_tiles_parts<2>(g, workspace)
-                      : gemm_tiles_parts<1>(g, workspace);
+  return with_parts(g.parts, [&](auto parts) { return gemm_tiles_parts<parts.count>(g, workspace); });
 }
 
 }  // namespace
