@@ -83,3 +83,10 @@ def check_close(got: Any, want: Any, tol: float, eps: float, scale: Any, what: s
     if bad.any():
         i = np.unravel_index(np.argmax(np.where(bad, np.abs(got - want) / np.maximum(bound, 1e-300), 0)), want.shape)
         raise AssertionError(f"{what}: at {i} got {got[i]!r}, want {want[i]!r}, error {abs(got[i] - want[i]) / max(eps * size[i], 1e-300):.3g} eps, allowed {tol}")
+
+
+def bits_of_training(step: Any, passes: dict[str, bool] | None, batches: list[list[np.ndarray]], net: Any) -> tuple[list[bytes], Any]:
+    """The bits of what `step` returns for each batch and of the net's state afterwards, and the function that ran: eager where `passes` is None."""
+    run = step if passes is None else fastdl.compile(step, passes=passes)
+    seen = [run(*(fastdl.array(a) for a in batch)).numpy().tobytes() for batch in batches]
+    return seen + [t.detach().numpy().tobytes() for t in net.state_dict().values()], run

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from common import bits_of_training
 
 import fastdl as fd
 from fastdl import nn, optim
@@ -51,14 +52,15 @@ def train(name: str, passes: dict[str, bool] | None, dtype: str = "float32", nan
         optimizer.step()
         return loss.detach()
 
-    run = step if passes is None else fd.compile(step, passes=passes)
-    rng, seen = np.random.default_rng(5), []
-    for _ in range(4):
+    rng = np.random.default_rng(5)
+
+    def batch() -> list[Any]:
         x = np.round(rng.normal(size=(N, *shape)) * 2).astype(dtype)  # many equal values: ties in the windows
         if nan:
             x[::3, :, 4:7, 5] = np.nan
-        seen.append(run(fd.array(x), fd.array(rng.integers(0, 4, N))).numpy().tobytes())
-    return seen + [p.detach().numpy().tobytes() for p in net.parameters()], run
+        return [x, rng.integers(0, 4, N)]
+
+    return bits_of_training(step, passes, [batch() for _ in range(4)], net)
 
 
 @pytest.mark.parametrize("name", NETS)

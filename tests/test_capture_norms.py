@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from common import bits_of_training
 
 import fastdl as fd
 from fastdl import nn, optim
@@ -81,14 +82,15 @@ def train(name: str, passes: dict[str, bool] | None, dtype: str = "float32", tra
         optimizer.step()
         return loss.detach()
 
-    run = step if passes is None else fd.compile(step, passes=passes)
-    rng, seen = np.random.default_rng(5), []
-    for _ in range(4):
+    rng = np.random.default_rng(5)
+
+    def batch() -> list[Any]:
         x = np.round(rng.normal(size=(4, 3, 9, 7)) * 4) / 4
         if nan:
             x[1, 2, 3, 4] = np.nan
-        seen.append(run(fd.array(x.astype(dtype))).numpy().tobytes())
-    return seen + [t.detach().numpy().tobytes() for t in net.state_dict().values()], run
+        return [x.astype(dtype)]
+
+    return bits_of_training(step, passes, [batch() for _ in range(4)], net)
 
 
 @pytest.mark.parametrize("name", NETS)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import write_table
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import fastdl as fd  # noqa: E402
 
-BEGIN, END = "<!-- conv table: tools/make_conv_table.py -->", "<!-- end of conv table -->"
 # batch, channels, size, filters, kernel, padding
 SHAPES = {"64x28x28 -> 64, 3x3": (4, 64, 28, 64, 3, 1), "256x14x14 -> 256, 3x3": (4, 256, 14, 256, 3, 1), "256x14x14 -> 64, 1x1": (8, 256, 14, 64, 1, 0)}
 # algorithm: instruction set (None: any), Winograd's algorithm allowed, precision
@@ -85,9 +85,7 @@ def main() -> None:
     for shape in SHAPES:
         for i, result in enumerate(("y", "dx", "dw")):
             lines.append(f"| {shape} | {result} | {' | '.join(f'{found[shape][i]:.1e}' for found in rows.values())} |")
-    page = ROOT / "docs" / "numerics.md"
-    head, rest = page.read_text().split(BEGIN)
-    page.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1])
+    write_table("numerics.md", "conv table: tools/make_conv_table.py", lines)
     print("\n".join(lines))
 
 

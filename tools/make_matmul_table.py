@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import write_table
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 
 import fastdl as fd  # noqa: E402
 
-BEGIN, END = "<!-- matmul table: tools/make_matmul_table.py -->", "<!-- end of matmul table -->"
 SIZES = (128, 512, 2048)
 
 
@@ -70,10 +70,7 @@ def main() -> None:
             errors = [np.linalg.norm(multiply(a, b) - exact) / np.linalg.norm(exact) for multiply in columns.values()]
             lines.append(f"| {kind} | {size} | {' | '.join(f'{e:.1e}' for e in errors)} |")
             print(lines[-1], flush=True)
-    page = ROOT / "docs" / "numerics.md"
-    text = page.read_text()
-    head, rest = text.split(BEGIN)
-    page.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1])
+    write_table("numerics.md", "matmul table: tools/make_matmul_table.py", lines)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from pages import write_table
 
 ROOT = Path(__file__).parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
@@ -20,7 +21,6 @@ import test_accuracy as accuracy  # noqa: E402
 
 from fastdl import _C  # noqa: E402
 
-BEGIN, END = "<!-- ulp table: tools/make_ulp_table.py -->", "<!-- end of ulp table -->"
 BLOCK = 1 << 20  # inputs at a time: the float64 intermediates stay in cache
 
 
@@ -48,10 +48,7 @@ def main() -> None:
         note = f" (besides an absolute error of {accuracy.SLACK[name]:g})" if name in accuracy.SLACK else ""
         lines.append(f"| `{name}`{note} | {top:.2f} | {float(at):.9g} |")
         print(f"{name:12s} {top:6.2f} ulp at {float(at):.9g}   {time.perf_counter() - begin:.1f} s", flush=True)
-    page = ROOT / "docs" / "numerics.md"
-    text = page.read_text()
-    head, rest = text.split(BEGIN)
-    page.write_text(head + BEGIN + "\n" + "\n".join(lines) + "\n" + END + rest.split(END)[1])
+    write_table("numerics.md", "ulp table: tools/make_ulp_table.py", lines)
 
 
 if __name__ == "__main__":
