@@ -221,11 +221,12 @@ void run_images(Program& p, size_t first, size_t end) {
   const Step& head = p.steps[first];
   const int64_t images = p.views[head.first_view].shape[0], slice = head.images, chunks = (images + slice - 1) / slice;
   const int64_t each = (head.slice_bytes + head.slice_workspace + 63) / 64 * 64 + 64;
-  char* const memory = p.slice_memory(each * std::min<int64_t>(chunks, num_threads()));
+  const int64_t places = std::min<int64_t>(chunks, num_threads());
+  char* const memory = p.slice_memory(each * places);
   std::atomic<bool> taken[kMaxThreads] = {};
   parallel_chunks(chunks, [&](int64_t chunk) {
     int64_t place = 0;
-    while (taken[place].exchange(true, std::memory_order_acquire)) place = (place + 1) % std::min<int64_t>(chunks, num_threads());
+    while (taken[place].exchange(true, std::memory_order_acquire)) place = (place + 1) % places;
     char* const own = memory + place * each;
     const int64_t from = chunk * slice, count = std::min(slice, images - from);
     for (size_t k = first; k < end; k++) {

@@ -37,6 +37,8 @@
 namespace fastdl {
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 inline void pause_cpu() {
 #if defined(__x86_64__)
   __builtin_ia32_pause();
@@ -49,17 +51,15 @@ inline void pause_cpu() {
 // anybody minds. Returns whether ready() came true.
 template <class F>
 bool spin_until(F&& ready) {
-  const auto end = std::chrono::steady_clock::now() + std::chrono::microseconds(30);
+  const auto end = Clock::now() + std::chrono::microseconds(30);
   do {
     for (int i = 0; i < 32; i++) {
       if (ready()) return true;
       pause_cpu();
     }
-  } while (std::chrono::steady_clock::now() < end);
+  } while (Clock::now() < end);
   return false;
 }
-
-using Clock = std::chrono::steady_clock;
 
 // For how long to work alone. A wait much longer than a chunk takes is a stall; each stall doubles the rest, and a time without
 // stalls as long as the last rest begins anew. Beside one busy program this costs some per cent; on a quiet machine, two clock
