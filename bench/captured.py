@@ -121,7 +121,6 @@ def memory(engine: str, batch: int) -> dict[str, Any]:
     tensors = [t for t in gc.get_objects() if isinstance(t, torch.Tensor)]
     parameters = sum(t.numel() * 4 for t in tensors if isinstance(t, torch.nn.Parameter))
     live = sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
-    live -= parameters  # the step drops the old gradients first; the profiler does not see memory go that was there before it
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         step()
     events = sorted((e.start_ns(), e.nbytes()) for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]")

@@ -105,6 +105,7 @@ def _training_step(
         if max_grad_norm is not None:
             optim.clip_grad_norm_(parameters, max_grad_norm)
         optimizer.step()
+        optimizer.zero_grad()  # gradients that nobody sees afterwards take no memory between steps, see docs/capture.md
         return mean.detach()
 
     return fd.compile(step, strict=False)

@@ -94,8 +94,8 @@ def test_files_can_be_read_in_one_sitting():
     assert not {name: n for name, n in long.items() if n > LINES_FAIL}
 
 
-# Launches and megabytes of temporaries of the steps that `fastdl bench --suite steps` times; a few more are allowed.
-STEPS = {"xor": (20, 0.1), "mlp": (22, 0.1), "mlp1024": (28, 2), "cnn": (32, 15), "gpt": (250, 75), "resnet18": (255, 85)}
+# Launches and megabytes of temporaries, scratch of kernels included, of the steps that `fastdl bench --suite steps` times; a few more are allowed.
+STEPS = {"xor": (20, 0.1), "mlp": (22, 1.2), "mlp1024": (28, 10), "cnn": (32, 15), "gpt": (250, 80), "resnet18": (255, 115)}
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -103,7 +103,7 @@ def test_the_gradient_of_the_first_layer_is_never_spread_in_memory():
     assert "max_pool2d_backward" in launches(plain)
     activations = N * 32 * 26 * 26 * 4
     assert plain.stats()["arena_bytes"] > 2 * activations
-    assert step.stats()["arena_bytes"] < activations
+    assert step.stats()["arena_bytes"] - step.stats()["workspace_bytes"] < activations
 
 
 def test_where_more_than_the_windows_reads_the_gradient_it_is_spread():

@@ -2,9 +2,9 @@
 // almost every allocation is a pop. This also avoids page faults: fresh pages cost 0.1-0.25 us each, more than the kernel that
 // fills them.
 //
-// Classes: four per power of two (waste <= 25 %), in units of 64 bytes up to 1 MB and of 2 MB above. Large blocks are mapped on
-// 2 MB boundaries and ask for huge pages; their data starts at a varying offset, so that arrays of equal power-of-two sizes do not
-// meet in the same cache sets and 4K-aliasing slots; a tail of one small page makes room for the offset.
+// Classes: four per power of two (waste <= 25 %), in units of 64 bytes up to 1 MB and of 256 KB above. Large blocks are mapped on
+// 2 MB boundaries and ask for huge pages, as far as they fill them; their data starts at a varying offset, so that arrays of equal
+// power-of-two sizes do not meet in the same cache sets and 4K-aliasing slots; a tail of one small page makes room for the offset.
 #include "buffer.h"
 
 #include <cstdio>
@@ -25,9 +25,9 @@
 namespace fastdl {
 namespace {
 
-constexpr int64_t kAlign = 64, kSmallMax = int64_t(1) << 20, kHuge = int64_t(2) << 20, kTail = 4096;
+constexpr int64_t kAlign = 64, kSmallMax = int64_t(1) << 20, kLargeUnit = int64_t(1) << 18, kHuge = int64_t(2) << 20, kTail = 4096;
 constexpr int64_t kMaxBytes = int64_t(1) << 46;  // beyond any address space; keeps size arithmetic far from overflow
-constexpr int kClassesPerUnit = 4 + 4 * 26;      // units up to 2^27
+constexpr int kClassesPerUnit = 4 + 4 * 26;      // units up to 2^28
 constexpr int kLargeClass = 52;                  // first class of large blocks
 constexpr int kClasses = kLargeClass + kClassesPerUnit;
 static_assert(sizeof(Buffer) <= kAlign, "header fits before the data");
@@ -44,9 +44,11 @@ int64_t units_of_class(int c) {
 }
 int class_of(int64_t bytes) {
   return bytes <= kSmallMax ? class_of_units((bytes + kAlign - 1) / kAlign)
-                            : kLargeClass + class_of_units((bytes + kHuge - 1) / kHuge);
+                            : kLargeClass + class_of_units((bytes + kLargeUnit - 1) / kLargeUnit);
 }
-int64_t bytes_of_class(int c) { return c < kLargeClass ? units_of_class(c) * kAlign : units_of_class(c - kLargeClass) * kHuge; }
+int64_t bytes_of_class(int c) {
+  return c < kLargeClass ? units_of_class(c) * kAlign : units_of_class(c - kLargeClass) * kLargeUnit;
+}
 
 // A count that one thread writes (or all under the lock) and any may read: plain moves, but no data race.
 class Count {

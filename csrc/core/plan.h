@@ -1,4 +1,4 @@
-// What the passes (plan.cpp, plan_images.cpp) share: who reads and writes which block of memory.
+// What the passes (plan*.cpp) share: who reads and writes which block of memory.
 #pragma once
 #include <cstring>
 #include <vector>
@@ -28,6 +28,7 @@ inline void find_lifetimes(Program& p) {
         if (p.blocks[b].first < 0) p.blocks[b].first = int32_t(k);
         p.blocks[b].last = int32_t(k);
       }
+    if (s.scratch >= 0) p.blocks[s.scratch].first = p.blocks[s.scratch].last = int32_t(k);
   }
 }
 

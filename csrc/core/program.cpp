@@ -46,7 +46,9 @@ void Program::finish(const Passes& passes) {
   if (passes.pooling) move_relu_before_pool(*this), fuse_pooled_gradients(*this);
   if (passes.fuse) group_elementwise(*this);
   if (passes.images) group_images(*this);
+  if (passes.updates) advance_updates(*this);
   if (passes.in_place) reuse_in_place(*this);
+  place_workspaces(*this);
   std::vector<Device> devices{Device{}};
   for (const Block& b : blocks) {
     bool known = false;
@@ -55,13 +57,11 @@ void Program::finish(const Passes& passes) {
   }
   arena_bytes = unplanned_bytes = 0;
   for (const Device d : devices) {
-    const bool host = d.kind == Device::CPU;
-    const int64_t bytes = (plan_arena(*this, d, passes.arena) + 63) & ~int64_t(63), scratch = host ? workspace_bytes : 0;
+    const int64_t bytes = plan_arena(*this, d, passes.arena);
     arena_bytes += bytes;
-    if (bytes + scratch == 0) continue;
-    Buffer* arena = alloc_device_buffer(bytes + scratch, d);
+    if (bytes == 0) continue;
+    Buffer* arena = alloc_device_buffer(bytes, d);
     arenas_.push_back(arena);
-    if (host) workspace = static_cast<char*>(arena->data) + bytes;
     for (Block& b : blocks)
       if (b.kind == Block::Internal && b.device == d) b.base = b.offset >= 0 ? static_cast<char*>(arena->data) + b.offset : nullptr;
   }
@@ -168,7 +168,8 @@ int64_t Program::moved_bytes() const {
 
 std::string Program::dump() const {
   char line[400];
-  std::snprintf(line, sizeof line, "%zu launches (%lld recorded), arena %.2f MB (%.2f MB without reuse), workspace %.2f MB\n",
+  std::snprintf(line, sizeof line,
+                "%zu launches (%lld recorded), arena %.2f MB (%.2f MB without reuse), scratch of one launch up to %.2f MB\n",
                 steps.size(), static_cast<long long>(recorded_steps), double(arena_bytes) / 1e6, double(unplanned_bytes) / 1e6,
                 double(workspace_bytes) / 1e6);
   std::string text = line;

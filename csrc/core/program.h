@@ -47,7 +47,8 @@ struct Step {
   int32_t draw = -1;  // number of the draw that its random numbers are, see Recorder::drawn
   Device device;
   uint32_t host_inputs = 0;  // see Args
-  int64_t workspace = 0;     // bytes that the kernel asked for
+  int64_t workspace = 0;     // bytes that the kernel asked for, ...
+  int32_t scratch = -1;      // ... and the block that they are
   int32_t group = -1;        // >= 0: runs block by block together with its neighbours of the same group (plan.cpp)
   int32_t images = 0;        // > 0: the group's blocks are slices of so many images (plan_images.cpp), ...
   int64_t slice_bytes = 0, slice_workspace = 0;  // ... for which a thread needs this
@@ -57,7 +58,7 @@ struct Step {
 // Which of the passes of plan.cpp run; all are on by default.
 struct Passes {
   bool dead_code = true, constants = true, common = true, in_place = true, slices = true, fuse = true, epilogue = true,
-       norms = true, pooling = true, images = true, arena = true;
+       norms = true, pooling = true, images = true, updates = true, arena = true;
 };
 
 class Program {
@@ -76,7 +77,7 @@ class Program {
 
   Args args_of(const Step& s) {
     View* v = views.data() + s.first_view;
-    return Args{v, v + s.nout, &s.attrs, workspace, s.nout, s.nin, nullptr, s.host_inputs};
+    return Args{v, v + s.nout, &s.attrs, s.scratch >= 0 ? blocks[s.scratch].base : nullptr, s.nout, s.nin, nullptr, s.host_inputs};
   }
   char* slice_memory(int64_t bytes);  // at least so much. Throws OutOfMemory
   int64_t moved_bytes() const;        // read and written by all steps, a measure of how long a replay takes
@@ -85,8 +86,8 @@ class Program {
   std::vector<View> views;
   std::vector<Place> places;  // of views
   std::vector<Block> blocks;
-  std::deque<std::array<char, 16>> numbers;  // values of scalar operands; deque: they do not move
-  int64_t workspace_bytes = 0;
+  std::deque<std::array<char, 16>> numbers;      // values of scalar operands; deque: they do not move
+  int64_t workspace_bytes = 0;                   // most scratch that one step asks for; part of the arena
   int64_t arena_bytes = 0, unplanned_bytes = 0;  // of the arena, and of its blocks side by side
   int64_t recorded_steps = 0;                    // before the passes
   int64_t replays = 0, timed_replays = 0;
@@ -97,7 +98,6 @@ class Program {
   std::vector<std::vector<uint32_t>> views_of_;  // per Bound block
   std::vector<Buffer*> arenas_;                  // one per device in use
   Buffer* slices_ = nullptr;
-  void* workspace = nullptr;
 };
 
 // The passes (plan*.cpp), each of them optional.
@@ -112,6 +112,8 @@ void fuse_norms(Program& p);
 void move_relu_before_pool(Program& p);
 void fuse_pooled_gradients(Program& p);
 void group_images(Program& p);
+void advance_updates(Program& p);
+void place_workspaces(Program& p);
 int64_t plan_arena(Program& p, Device device, bool reuse);  // bytes of the device's arena
 void run_group(Program& p, size_t first, size_t end);       // steps of one group, block by block
 void run_images(Program& p, size_t first, size_t end);      // or by slices of images

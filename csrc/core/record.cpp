@@ -250,7 +250,6 @@ void Recorder::append(const OpInfo& op, KernelFn fn, DType compute, const Args& 
   for (int k = 0; k < args.nin; k++)
     if (also >> k & 1 && in[k].block >= 0) p.blocks[in[k].block].written = true;
   check_given();
-  if (device.kind == Device::CPU && bytes > p.workspace_bytes) p.workspace_bytes = bytes;
   p.steps.push_back(s);
 }
 

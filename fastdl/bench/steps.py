@@ -119,11 +119,11 @@ def build(name: str, lib: Any, dropout: float) -> Any:
     x, y = (lib.tensor(v) for v in data(name))
 
     def step(x: Any, y: Any) -> Any:
-        optimiser.zero_grad()
         out = net(x)
         loss = lib.F.mse_loss(out, y) if name == "xor" else lib.F.cross_entropy(out.reshape(-1, out.shape[-1]), y.reshape(-1))
         loss.backward()
         optimiser.step()
+        optimiser.zero_grad()
         return loss.detach()
 
     run = lib.compile(step, net)

@@ -194,6 +194,7 @@ class Trainer(Layer):
             loss, parts = model._losses(y, predicted, w)
             loss.backward()
             optimizer.step()
+            optimizer.zero_grad()  # gradients that nobody sees afterwards take no memory between steps, see docs/capture.md
             with fd.no_grad():
                 predicted = map_tree(lambda t: t.detach(), predicted)
                 sums = model._sums(y, predicted, w)

@@ -129,11 +129,11 @@ def _restore(up: nn.Module, down: nn.Module, loader: Any, epochs: int, lr: float
 
     @fd.compile
     def step(x: fd.Tensor) -> fd.Tensor:
-        optimizer.zero_grad()
         noisy = x * fd.random.bernoulli(1 - noise, x.shape, dtype=x.dtype, device=x.device) if noise else x
         loss = F.mse_loss(down(up(noisy)), x)
         loss.backward()
         optimizer.step()
+        optimizer.zero_grad()
         return loss
 
     return [sum(step(x).item() * len(x) for (x,) in loader) / len(loader.dataset) for _ in range(epochs)]

@@ -1,0 +1,105 @@
+// Passes that save memory: updates run as soon as their gradient is there, and every block that lives inside the program, scratch
+// of kernels included, gets a place in one arena.
+#include <algorithm>
+
+#include "plan.h"
+
+namespace fastdl {
+
+namespace {
+
+// Whether b must stay behind a: one writes what the other reads or writes. Held memory may overlap under two names.
+bool ordered(const Program& p, const Step& a, const Step& b) {
+  for (int v = 0; v < a.nout + a.nin; v++)
+    for (int w = 0; w < b.nout + b.nin; w++) {
+      const int x = block_at(p, a, v), y = block_at(p, b, w);
+      if (x < 0 || y < 0 || !(writes(a, v) || writes(b, w))) continue;
+      const Block &m = p.blocks[x], &n = p.blocks[y];
+      const bool both_held = m.kind == Block::Held && n.kind == Block::Held;
+      if (x == y || (both_held && m.base < n.base + n.bytes && n.base < m.base + m.bytes)) return true;
+    }
+  return false;
+}
+
+}  // namespace
+
+// In the recorded order all gradients exist at once before the first update. Each update, and the step counter that it reads, moves
+// to right behind the last launch that it depends on. A gradient that nobody sees afterwards then lives for two launches, and is
+// still in the cache. Nothing moves before a launch that may refuse its indices: an update is made only when the step succeeds.
+void advance_updates(Program& p) {
+  std::vector<bool> counts(p.blocks.size());  // read by an update
+  for (const Step& s : p.steps)
+    for (int v = s.nout; family_is(s, "optim") && v < s.nout + s.nin; v++)
+      if (const int b = block_at(p, s, v); b >= 0) counts[b] = true;
+  const auto counter = [&](const Step& s) {
+    const int b = s.nout == 1 ? block_at(p, s, 0) : -1;
+    return b >= 0 && counts[b] && is_elementwise(*s.op) && p.blocks[b].kind == Block::Held && view_at(p, s, 0).numel() == 1;
+  };
+  for (size_t k = 0; k < p.steps.size(); k++) {
+    const Step s = p.steps[k];
+    if (s.device.kind != Device::CPU || s.group >= 0 || !(family_is(s, "optim") || counter(s))) continue;
+    size_t to = k;
+    while (to > 0 && p.steps[to - 1].check != IndexCheck::At && !ordered(p, p.steps[to - 1], s)) to--;
+    while (to < k && to > 0 && p.steps[to].group >= 0 && p.steps[to - 1].group == p.steps[to].group) to++;  // groups stay whole
+    std::rotate(p.steps.begin() + long(to), p.steps.begin() + long(k), p.steps.begin() + long(k) + 1);
+  }
+}
+
+// Scratch of a kernel on the CPU is a block that lives for its step. Slices of images have scratch of their own.
+void place_workspaces(Program& p) {
+  for (Step& s : p.steps) {
+    if (s.workspace <= 0 || s.images || s.device.kind != Device::CPU) continue;
+    s.scratch = int32_t(p.blocks.size());
+    p.blocks.emplace_back();
+    p.blocks.back().bytes = s.workspace;
+    p.workspace_bytes = std::max(p.workspace_bytes, s.workspace);
+  }
+}
+
+// Greedy by size: large blocks first, each at the lowest place that is free for its whole life. Large blocks start at varying
+// offsets within a page, so that arrays of equal power-of-two sizes do not meet in the same cache sets.
+int64_t plan_arena(Program& p, Device device, bool reuse) {
+  find_lifetimes(p);
+  for (size_t k = 0; k < p.steps.size(); k++)  // a group's blocks live as long as the group runs
+    if (p.steps[k].group >= 0) {
+      size_t first = k, last = k;
+      while (first > 0 && p.steps[first - 1].group == p.steps[k].group) first--;
+      while (last + 1 < p.steps.size() && p.steps[last + 1].group == p.steps[k].group) last++;
+      const Step& s = p.steps[k];
+      for (int v = 0; v < s.nout + s.nin; v++)
+        if (const int b = block_at(p, s, v); b >= 0) {
+          p.blocks[b].first = std::min(p.blocks[b].first, int32_t(first));
+          p.blocks[b].last = std::max(p.blocks[b].last, int32_t(last));
+        }
+    }
+  std::vector<int> order;
+  int64_t total = 0;
+  const auto padded = [](int64_t bytes) { return (bytes + 63) / 64 * 64 + 64; };  // kernels may prefetch beyond the end
+  for (size_t b = 0; b < p.blocks.size(); b++)
+    if (p.blocks[b].kind == Block::Internal && p.blocks[b].first >= 0 && p.blocks[b].device == device && p.blocks[b].slice < 0) {
+      order.push_back(int(b));
+      p.unplanned_bytes += padded(p.blocks[b].bytes);
+    }
+  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return p.blocks[a].bytes > p.blocks[b].bytes; });
+  std::vector<int> placed;  // by offset
+  int colour = 0;
+  for (const int k : order) {
+    Block& b = p.blocks[k];
+    const int64_t bytes = padded(b.bytes), shift = b.bytes >= 65536 ? int64_t(colour++ % 16) * 256 : 0;
+    int64_t at = 0;
+    for (const int other : placed) {
+      const Block& o = p.blocks[other];
+      if (reuse && (o.last < b.first || b.last < o.first)) continue;
+      if (at + shift + bytes <= o.offset) break;
+      at = std::max(at, o.offset + padded(o.bytes));
+    }
+    b.offset = at + shift;
+    total = std::max(total, b.offset + bytes);
+    placed.insert(
+        std::upper_bound(placed.begin(), placed.end(), k, [&](int x, int y) { return p.blocks[x].offset < p.blocks[y].offset; }),
+        k);
+  }
+  return total;
+}
+
+}  // namespace fastdl

@@ -1,0 +1,132 @@
+"""Updates of parameters run right behind their gradients, when nothing stands between: the same bits, less memory."""
+
+import numpy as np
+import pytest
+from common import bits_of_training
+
+import fastdl as fd
+from fastdl import nn, optim
+
+F = nn.functional
+OPTIMISERS = {
+    "sgd": lambda p: optim.SGD(p, lr=0.1, momentum=0.9),
+    "adam": lambda p: optim.Adam(p, lr=1e-2),
+    "adamw": lambda p: optim.AdamW(p, lr=1e-2, weight_decay=0.1),
+}
+
+
+def deep(optimiser: str, clip: bool = False, cleared: bool = True):
+    fd.manual_seed(3)
+    net = nn.Sequential(nn.Linear(64, 256), nn.BatchNorm1d(256), nn.ReLU(), nn.Linear(256, 256), nn.Tanh(), nn.Linear(256, 256), nn.Tanh(), nn.Linear(256, 4))
+    opt = OPTIMISERS[optimiser](net.parameters())
+
+    def step(x, y):
+        if not cleared:
+            opt.zero_grad()
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+        opt.step()
+        if cleared:
+            opt.zero_grad()
+        return loss.detach()
+
+    return net, step
+
+
+def batches(n: int = 6):
+    rng = np.random.default_rng(1)
+    return [[rng.standard_normal((32, 64)).astype("f"), rng.integers(0, 4, 32)] for _ in range(n)]
+
+
+def ops(run):
+    return [s["op"] for s in run._entries[0].capture.steps()]
+
+
+@pytest.mark.parametrize("cleared", [True, False])
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_updates_follow_their_gradients(optimiser, cleared):
+    net, step = deep(optimiser, cleared=cleared)
+    want, _ = bits_of_training(step, None, batches(), net)
+    found = {}
+    for on in (True, False):
+        net, step = deep(optimiser, cleared=cleared)
+        got, found[on] = bits_of_training(step, {"updates": on}, batches(), net)
+        assert got == want
+    update = "sgd_step" if optimiser == "sgd" else "adam_step"
+    early, late = ops(found[True]), ops(found[False])
+    assert sorted(early) == sorted(late) and early.count(update) == 10
+    last_gradient = max(k for k, op in enumerate(early) if op == "linear_backward_weight")
+    assert sum(op == update for op in early[:last_gradient]) == 8  # all but the first layer's
+    assert late.index(update) > max(k for k, op in enumerate(late) if op.startswith("linear_backward"))
+    if cleared:  # gradients that nobody sees: never all at once
+        assert found[True].stats()["arena_bytes"] < found[False].stats()["arena_bytes"] - 3 * 256 * 256
+    else:
+        assert all(p.grad is not None for p in net.parameters())
+
+
+def test_what_needs_all_gradients_stays_before_every_update():
+    net, step = deep("adam", clip=True)
+    want, _ = bits_of_training(step, None, batches(), net)
+    net, step = deep("adam", clip=True)
+    got, run = bits_of_training(step, {}, batches(), net)
+    assert got == want
+    order = ops(run)
+    assert order.index("adam_step") > max(k for k, op in enumerate(order) if op == "linear_backward_weight")
+
+
+@pytest.mark.parametrize("updates", [True, False])
+def test_a_refused_index_leaves_the_parameters_alone(updates):
+    """Indices that the step computes are checked where they are used: after the gradient, but before the update."""
+    layer = nn.Linear(300, 300)
+    opt = optim.SGD(layer.parameters(), lr=0.1)
+    table = fd.ones((4, 2))
+
+    def step(x, which):
+        loss = layer(x).square().mean()
+        loss.backward()
+        rows = table[which + 0]
+        opt.step()
+        opt.zero_grad()
+        return loss.detach(), rows
+
+    run = fd.compile(step, passes={"updates": updates})
+    x = fd.ones((2, 300))
+    for _ in range(3):
+        run(x, fd.array([0, 3]))
+    assert run.stats()["replays"] == 1
+    before = layer.weight.detach().numpy().copy()
+    with pytest.raises(IndexError, match="9"):
+        run(x, fd.array([0, 9]))
+    np.testing.assert_array_equal(layer.weight.detach().numpy(), before)
+    run(x, fd.array([1, 2]))
+    assert (layer.weight.detach().numpy() != before).any()
+
+
+def test_parameters_that_share_memory():
+    """Two parameters over one NumPy array: the first one's update changes what the other one's forward pass has read already."""
+
+    def train(compiled):
+        memory = np.linspace(-1, 1, 3 * 40 * 40, dtype=np.float32)
+        a = nn.Parameter(fd.from_dlpack(memory[: 2 * 1600].reshape(80, 40)))
+        b = nn.Parameter(fd.from_dlpack(memory[1600:].reshape(80, 40)))
+        assert np.shares_memory(a.detach().numpy(), memory) and np.shares_memory(b.detach().numpy(), memory)
+        opt = optim.SGD([a, b], lr=0.5, momentum=0.9)
+
+        def step(x):
+            hidden = fd.tanh(x @ a.T)
+            loss = (hidden @ b).square().mean()
+            loss.backward()
+            opt.step()
+            opt.zero_grad()
+            return loss.detach()
+
+        run = fd.compile(step) if compiled else step
+        x = fd.array(np.random.default_rng(0).standard_normal((8, 40)).astype("f"))
+        return [run(x).item() for _ in range(5)], memory
+
+    want, memory = train(False)
+    got, moved = train(True)
+    assert got == want
+    np.testing.assert_array_equal(moved, memory)
