@@ -90,3 +90,15 @@ def bits_of_training(step: Any, passes: dict[str, bool] | None, batches: list[li
     run = step if passes is None else fastdl.compile(step, passes=passes)
     seen = [run(*(fastdl.array(a) for a in batch)).numpy().tobytes() for batch in batches]
     return seen + [t.detach().numpy().tobytes() for t in net.state_dict().values()], run
+
+
+def small_network(kind: str) -> Any:
+    """For inputs (N, 12) and 3 classes: "mlp" with dropout, "norms" with layer norm, "cnn" with batch norm."""
+    nn = fastdl.nn
+    if kind == "mlp":
+        return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
+    if kind == "norms":
+        return nn.Sequential(nn.Linear(12, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 3))
+    return nn.Sequential(
+        nn.Unflatten(1, (1, 3, 4)), nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2, stride=1), nn.Flatten(), nn.Linear(24, 3)
+    )

@@ -4,11 +4,15 @@
 #include <cstring>
 
 #include "cuda.h"
+#include "device_graph.h"
 #include "launch.h"
 
 namespace fastdl {
 
+Program::Program() = default;
+
 Program::~Program() {
+  graphs_.clear();  // before the memory that they use
   for (Block& b : blocks)
     if (b.kind == Block::Held) release(b.buffer);
   for (Buffer* b : arenas_) release(b);
@@ -37,6 +41,7 @@ void Program::place_views() {
 
 void Program::finish(const Passes& passes) {
   recorded_steps = int64_t(steps.size());
+  use_graphs_ = passes.graphs;
   if (passes.constants) forward_constants(*this);
   if (passes.common) merge_common_steps(*this);
   if (passes.dead_code) remove_dead_steps(*this);
@@ -101,7 +106,7 @@ void Program::replay(bool timed) {
   for (size_t k = 0; k < n; k++) {
     Step& s = steps[k];
     if (s.device.kind != Device::CPU) {
-      k = replay_on_device(k) - 1;
+      k = replay_on_device(k, watch) - 1;
       continue;
     }
     if (s.check == IndexCheck::At) check_step(*this, s);
@@ -132,8 +137,25 @@ void Program::replay(bool timed) {
   timed_replays += timed;
 }
 
-// A step on a device, or consecutive steps of one optimiser, in few launches where it can.
-size_t Program::replay_on_device(size_t k) {
+std::pair<int64_t, int64_t> Program::graphs() const {
+  std::pair<int64_t, int64_t> n{0, 0};
+  for (const auto& [first, graph] : graphs_)
+    if (graph) n.first++, n.second += graph->launches();
+  return n;
+}
+
+// The steps from k on as a graph. What cannot be one, and what is timed: a step, or consecutive steps of one optimiser, in few
+// launches where it can.
+size_t Program::replay_on_device(size_t k, bool watch) {
+  if (use_graphs_ && !watch) {
+    auto at = graphs_.find(k);
+    if (at == graphs_.end()) {
+      auto graph = std::make_unique<DeviceGraph>(*this, k);
+      if (graph->end() - k < 2) graph = nullptr;
+      at = graphs_.emplace(k, std::move(graph)).first;
+    }
+    if (at->second) return at->second->run(*this), at->second->end();
+  }
   std::vector<Call> calls;
   std::vector<Args> args;
   const Step& first = steps[k];

@@ -3,6 +3,8 @@
 #pragma once
 #include <array>
 #include <deque>
+#include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -58,12 +60,14 @@ struct Step {
 // Which of the passes of plan.cpp run; all are on by default.
 struct Passes {
   bool dead_code = true, constants = true, common = true, in_place = true, slices = true, fuse = true, epilogue = true,
-       norms = true, pooling = true, images = true, updates = true, arena = true;
+       norms = true, pooling = true, images = true, updates = true, graphs = true, arena = true;
 };
+
+class DeviceGraph;
 
 class Program {
  public:
-  Program() = default;
+  Program();
   Program(const Program&) = delete;
   ~Program();
 
@@ -79,8 +83,9 @@ class Program {
     View* v = views.data() + s.first_view;
     return Args{v, v + s.nout, &s.attrs, s.scratch >= 0 ? blocks[s.scratch].base : nullptr, s.nout, s.nin, nullptr, s.host_inputs};
   }
-  char* slice_memory(int64_t bytes);  // at least so much. Throws OutOfMemory
-  int64_t moved_bytes() const;        // read and written by all steps, a measure of how long a replay takes
+  char* slice_memory(int64_t bytes);           // at least so much. Throws OutOfMemory
+  std::pair<int64_t, int64_t> graphs() const;  // how many were made, and the launches in them
+  int64_t moved_bytes() const;                 // read and written by all steps, a measure of how long a replay takes
 
   std::vector<Step> steps;
   std::vector<View> views;
@@ -94,10 +99,12 @@ class Program {
 
  private:
   void place_views();
-  size_t replay_on_device(size_t k);             // returns the step after the last one that ran
-  std::vector<std::vector<uint32_t>> views_of_;  // per Bound block
-  std::vector<Buffer*> arenas_;                  // one per device in use
+  size_t replay_on_device(size_t k, bool watch);  // returns the step after the last one that ran
+  std::vector<std::vector<uint32_t>> views_of_;   // per Bound block
+  std::vector<Buffer*> arenas_;                   // one per device in use
   Buffer* slices_ = nullptr;
+  bool use_graphs_ = true;
+  std::map<size_t, std::unique_ptr<DeviceGraph>> graphs_;  // by their first step; null: too short for one
 };
 
 // The passes (plan*.cpp), each of them optional.

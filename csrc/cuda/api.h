@@ -23,6 +23,7 @@ struct DeviceContext {
   int32_t multiprocessors;
   int32_t compute_capability;  // 80, 90 ...
   int32_t shared_per_block;    // bytes that a block may opt in to
+  void* graph;                 // not null: launches go into this KernelGraph (cuda/graph.h) instead of the stream
 };
 
 // One row of a kernel file's table, ended by fn == nullptr. workspace (or nullptr: none) gives the bytes of device memory that
@@ -94,6 +95,16 @@ struct CudaApi {
   CudaStatus (*elapsed)(void* start, void* end, float* milliseconds);
   CudaStatus (*pinned)(int64_t bytes, void** data);  // page-locked host memory
   CudaStatus (*free_pinned)(void* data);
+
+  // Graphs: launches in a row that the device takes as one. Between begin and end, launches of the calling thread on `device` are
+  // written down instead of run: at the end of the graph, or, once it has been launched, in place of the `count` from number
+  // `first` on. end: how many launches that were; -1, they do not fit there (another kernel, another number), the graph is to be
+  // made anew.
+  CudaStatus (*create_graph)(int32_t device, void** graph);
+  CudaStatus (*begin_graph)(void* graph, int32_t first, int32_t count);
+  CudaStatus (*end_graph)(void* graph, int32_t* launches);
+  CudaStatus (*launch_graph)(void* graph);  // on the current stream
+  void (*destroy_graph)(void* graph);
 };
 
 // Changes with the op table and the structs that cross the interface.

@@ -10,16 +10,17 @@
 #include "core/op.h"
 #include "cuda/api.h"
 #include "cuda/device/device.h"
+#include "cuda/graph.h"
 
 #define FD_CUDA_TABLE(family) extern "C" const ::fastdl::CudaRow fastdl_cuda_rows_##family[]
 
 // FD_LAUNCH(a, kernel, grid, block, shared_bytes, arguments ...); a template's commas: FD_LAUNCH(a, (kernel<F, float>), ...)
 #if defined(FASTDL_EMULATE)
 #define FD_LAUNCH(a, kernel, grid, block, shared_bytes, ...) \
-  ::fastdl::emu::launch(#kernel, kernel, grid, block, shared_bytes, (a).device->stream, __VA_ARGS__)
+  ::fastdl::emu::launch(#kernel, kernel, grid, block, shared_bytes, (a).device->graph, __VA_ARGS__)
 #else
 #define FD_LAUNCH(a, kernel, grid, block, shared_bytes, ...) \
-  ::fastdl::launch_kernel(kernel, grid, block, shared_bytes, (a).device->stream, __VA_ARGS__)
+  ::fastdl::launch_kernel(kernel, grid, block, shared_bytes, *(a).device, __VA_ARGS__)
 #endif
 
 namespace fastdl {
@@ -49,11 +50,17 @@ FD_DEVICE void report_index(DeviceError* e, OpId op, int64_t index, int64_t size
 }
 
 #if !defined(FASTDL_EMULATE)
+template <class... P>
+void add_typed(void* graph, void* kernel, dim3 grid, dim3 block, size_t shared_bytes, P... arguments) {
+  void* pointers[] = {&arguments..., nullptr};
+  add_launch(graph, {kernel, grid, block, unsigned(shared_bytes), pointers, nullptr});
+}
 template <class... P, class... A>
-void launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, void* stream, A... arguments) {
+void launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, const DeviceContext& device, A... arguments) {
   if (shared_bytes > 48 * 1024)
     cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
-  kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(stream)>>>(static_cast<P>(arguments)...);
+  if (device.graph) return add_typed<P...>(device.graph, reinterpret_cast<void*>(kernel), grid, block, shared_bytes, arguments...);
+  kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(device.stream)>>>(static_cast<P>(arguments)...);
 }
 #endif
 

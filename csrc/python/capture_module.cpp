@@ -21,7 +21,7 @@ Passes passes_of(const py::dict& d) {
     if (d.contains(name)) *on = d[name].cast<bool>();
   };
   get("dead_code", &p.dead_code), get("constants", &p.constants), get("common", &p.common), get("in_place", &p.in_place);
-  get("fuse", &p.fuse), get("slices", &p.slices), get("epilogue", &p.epilogue), get("norms", &p.norms), get("pooling", &p.pooling), get("images", &p.images), get("updates", &p.updates);
+  get("fuse", &p.fuse), get("slices", &p.slices), get("epilogue", &p.epilogue), get("norms", &p.norms), get("pooling", &p.pooling), get("images", &p.images), get("updates", &p.updates), get("graphs", &p.graphs);
   get("arena", &p.arena);
   return p;
 }
@@ -103,6 +103,9 @@ void bind_capture(py::module_& m) {
         d["unplanned_bytes"] = p.unplanned_bytes;
         d["workspace_bytes"] = p.workspace_bytes;
         d["replays"] = p.replays;
+        const auto [graphs, launches] = p.graphs();
+        d["graphs"] = graphs;
+        d["graph_launches"] = launches;
         return d;
       });
   m.def("recording", &recording);

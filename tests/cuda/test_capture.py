@@ -4,27 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from common import small_network
 
 import fastdl as fd
-from fastdl import nn, optim
+from fastdl import optim
 from fastdl.nn import functional as F
 
 pytestmark = pytest.mark.skipif(fd._C.cuda_device_count() == 0, reason=f"no CUDA device: {fd._C.cuda_missing() or 'the library finds none'}")
 
 
-def network(kind: str) -> nn.Module:
-    if kind == "mlp":
-        return nn.Sequential(nn.Linear(12, 16), nn.ReLU(), nn.Dropout(0.3), nn.Linear(16, 3))
-    if kind == "norms":
-        return nn.Sequential(nn.Linear(12, 16), nn.LayerNorm(16), nn.GELU(), nn.Linear(16, 3))
-    return nn.Sequential(
-        nn.Unflatten(1, (1, 3, 4)), nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2, stride=1), nn.Flatten(), nn.Linear(24, 3)
-    )
-
-
 def train(kind: str, optimizer: type, wrap, steps: int = 6):
     fd.manual_seed(3)
-    model = network(kind).to("cuda")
+    model = small_network(kind).to("cuda")
     opt = optimizer(model.parameters(), lr=1e-2)
 
     def step(x, y):

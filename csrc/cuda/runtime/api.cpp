@@ -312,6 +312,12 @@ void free_entry(void* block) noexcept {
   }
 }
 
+void destroy_graph_entry(void* graph) noexcept {
+  try {
+    destroy_graph(graph);
+  } catch (const std::exception&) {}
+}
+
 constexpr const CudaRow* kTables[] = {
 #define FD_CUDA_FAMILY(family) fastdl_cuda_rows_##family,
 #include "generated/cuda_tables.inc"
@@ -354,6 +360,11 @@ constexpr CudaApi kApi = {
     Entry<elapsed>::call,
     Entry<pinned>::call,
     Entry<free_pinned>::call,
+    Entry<create_graph>::call,
+    Entry<begin_graph>::call,
+    Entry<end_graph>::call,
+    Entry<launch_graph>::call,
+    destroy_graph_entry,
 };
 
 }  // namespace

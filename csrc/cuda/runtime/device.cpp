@@ -115,7 +115,7 @@ DeviceContext& current_context(Device& d) {
   DeviceContext& c = contexts[d.index];
   if (!c.error) {
     const CudaProperties& p = d.properties;
-    c = {d.stream, d.error, d.index, p.multiprocessors, p.compute_capability, p.shared_per_block};
+    c = {d.stream, d.error, d.index, p.multiprocessors, p.compute_capability, p.shared_per_block, nullptr};
   }
   return c;
 }

@@ -88,4 +88,11 @@ DeviceContext& current_context(Device& d);  // of this thread; its stream is the
 inline cudaStream_t current_stream(Device& d) { return static_cast<cudaStream_t>(current_context(d).stream); }
 CudaStatus reported(Device& d, const char* when);  // an error that a kernel has reported since the last look
 
+// ---- graph.cpp -----------------------------------------------------------------------------------------------------------------
+CudaStatus create_graph(int32_t device, void** graph);
+CudaStatus begin_graph(void* graph, int32_t first, int32_t count);
+CudaStatus end_graph(void* graph, int32_t* launches);
+CudaStatus launch_graph(void* graph);
+void destroy_graph(void* graph);
+
 }  // namespace fastdl::cuda

@@ -1,0 +1,82 @@
+#include "cuda/graph.h"
+
+#include <memory>
+
+#include "runtime.h"
+
+namespace fastdl {
+
+void add_launch(void* graph, const cudaKernelNodeParams& launch) {
+  auto& g = *static_cast<KernelGraph*>(graph);
+  if (g.error != cudaSuccess) return;
+  if (g.ready) {
+    g.error = g.at < g.end ? cudaGraphExecKernelNodeSetParams(g.ready, g.nodes[g.at], &launch) : cudaErrorInvalidValue;
+    g.at++;
+    return;
+  }
+  cudaGraphNode_t node = nullptr;
+  g.error = cudaGraphAddKernelNode(&node, g.graph, g.nodes.empty() ? nullptr : &g.nodes.back(), g.nodes.empty() ? 0 : 1, &launch);
+  if (g.error == cudaSuccess) g.nodes.push_back(node), g.at++;
+}
+
+namespace cuda {
+
+CudaStatus create_graph(int32_t device, void** graph) {
+  Device* d;
+  FD_PASS(use_device(device, &d));
+  auto g = std::make_unique<KernelGraph>();
+  g->device = device;
+  FD_CHECK(cudaGraphCreate(&g->graph, 0), "create a graph");
+  *graph = g.release();
+  return CudaStatus::Ok;
+}
+
+CudaStatus begin_graph(void* graph, int32_t first, int32_t count) {
+  auto& g = *static_cast<KernelGraph*>(graph);
+  Device* d;
+  FD_PASS(use_device(g.device, &d));
+  g.first = g.at = size_t(first);
+  g.end = size_t(first + count);
+  g.error = cudaSuccess;
+  current_context(*d).graph = graph;
+  return CudaStatus::Ok;
+}
+
+CudaStatus end_graph(void* graph, int32_t* launches) {
+  auto& g = *static_cast<KernelGraph*>(graph);
+  Device* d;
+  FD_PASS(use_device(g.device, &d));
+  current_context(*d).graph = nullptr;
+  if (g.ready && (g.error != cudaSuccess || g.at != g.end)) {
+    cudaGetLastError();
+    *launches = -1;
+    return CudaStatus::Ok;
+  }
+  *launches = int32_t(g.at - g.first);
+  FD_CHECK(g.error, "write down a launch for a graph");
+  return CudaStatus::Ok;
+}
+
+CudaStatus launch_graph(void* graph) {
+  auto& g = *static_cast<KernelGraph*>(graph);
+  Device* d;
+  FD_PASS(use_device(g.device, &d));
+  if (!g.ready) FD_CHECK(cudaGraphInstantiate(&g.ready, g.graph, 0), "make a graph ready");
+  FD_CHECK(cudaGraphLaunch(g.ready, current_stream(*d)), "launch a graph");
+  return CudaStatus::Ok;
+}
+
+// Runs in flight end in peace: CUDA frees their graph afterwards.
+void destroy_graph(void* graph) {
+  auto* g = static_cast<KernelGraph*>(graph);
+  if (!g || forked()) return;
+  Device* d;
+  if (use_device(g->device, &d) == CudaStatus::Ok) {
+    if (g->ready) cudaGraphExecDestroy(g->ready);
+    if (g->graph) cudaGraphDestroy(g->graph);
+  }
+  delete g;
+}
+
+}  // namespace cuda
+}  // namespace fastdl
