@@ -15,7 +15,8 @@ import pytest
 from fastdl.bench.cases import STEPS, Case, all_cases, conv, engines_of, gemm, pool
 from fastdl.bench.compare import compare, show
 from fastdl.bench.report import page
-from fastdl.bench.runner import Settings, Worker, compare_answers, difference, environment, finish, limit, run, select, tolerance
+from fastdl.bench.roofline import limit
+from fastdl.bench.runner import Settings, Worker, compare_answers, difference, environment, finish, run, select, tolerance
 from fastdl.bench.worker import Engine, checked
 from fastdl.cli import main
 
@@ -123,7 +124,8 @@ def test_ratios_and_shares() -> None:
     assert done["ratio"] == done["ratios"]["torch"] == 2 and done["best_peer"] == "torch"
     cell = done["engines"]["fastdl"]
     assert cell["gflops"] == pytest.approx(50) and cell["share"] == pytest.approx(0.5)
-    assert limit({"flops": 0, "bytes": 12e9}, PEAKS) == pytest.approx(1)
+    assert limit(0, 12e9, PEAKS) == limit(100e9, 1e9, PEAKS) == pytest.approx(1)
+    assert limit(100e9, 0, PEAKS, "float64") == 0  # not measured
     alone = row("b", 1.0, 1.0)
     alone["engines"]["torch"] = {"error": "broken"}
     assert finish(alone, None)["ratio"] is None

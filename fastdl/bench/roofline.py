@@ -58,3 +58,10 @@ def measure(threads: int, seconds: float) -> dict[str, Any]:
         found["copy_gbs"] = 8 * FLOATS / best(seconds / 4, together(lambda i: np.copyto(a[parts[i]], b[parts[i]]))) / 1e9
         found["add_gbs"] = 12 * FLOATS / best(seconds / 4, together(lambda i: np.add(a[parts[i]], b[parts[i]], out=c[parts[i]]))) / 1e9
     return found
+
+
+def limit(flops: float, moved: float, peaks: dict[str, Any], dtype: str = "float32") -> float:
+    """The least seconds at the measured peaks for so many operations and bytes: arithmetic or memory, whichever takes longer."""
+    peak = peaks.get("fp64_gflops" if dtype == "float64" else "fp32_gflops", 0)
+    memory = max(peaks.get("copy_gbs", 0), peaks.get("add_gbs", 0))
+    return max(flops / peak / 1e9 if peak else 0.0, moved / memory / 1e9 if memory else 0.0)

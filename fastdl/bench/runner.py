@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from .cases import Case, all_cases, engines_of
+from .roofline import limit
 
 SCHEMA = 1
 ENGINES = ("fastdl", "fastdl-eager", "torch", "torch-compile", "jax", "numpy")
@@ -239,18 +240,12 @@ def finish(row: dict[str, Any], roofline: dict[str, Any] | None) -> dict[str, An
             cell["gflops"] = row["flops"] / cell["min"] / 1e9
             cell["gbs"] = row["bytes"] / cell["min"] / 1e9
             if roofline:
-                cell["share"] = limit(row, roofline) / cell["min"]
+                cell["share"] = limit(row["flops"], row["bytes"], roofline) / cell["min"]
     row["ratios"] = {e: c["min"] / cells[ours]["min"] for e, c in peers.items()} if ours else {}
     row["median_ratios"] = {e: c["median"] / cells[ours]["median"] for e, c in peers.items()} if ours else {}
     row["best_peer"] = min(peers, key=lambda e: peers[e]["min"]) if peers else None
     row["ratio"] = row["ratios"].get(row["best_peer"])
     return row
-
-
-def limit(row: dict[str, Any], roofline: dict[str, Any]) -> float:
-    """The least seconds at the measured peaks: arithmetic or memory, whichever takes longer."""
-    peak, memory = roofline.get("fp32_gflops", 0), max(roofline.get("copy_gbs", 0), roofline.get("add_gbs", 0))
-    return max(row["flops"] / peak / 1e9 if peak else 0.0, row["bytes"] / memory / 1e9 if memory else 0.0)
 
 
 def measure_peaks(workers: Workers, settings: Settings) -> dict[str, Any]:
