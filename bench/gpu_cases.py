@@ -117,17 +117,19 @@ TRAIN = {  # a training step; `lib` is fastdl or torch, `make` puts a module on 
         {"x": ("normal", (256, 3, 32, 32)), "y": ("index", (256,), 10)},
     ),
 }
-STEP = "o = optim.Adam(m.parameters(), lr=1e-3)\nf = nn.CrossEntropyLoss()\ndef step():\n  o.zero_grad(); l = f(m(x), y); l.backward(); o.step()\n"
+STEP = "o = optim.Adam(m.parameters(), lr=1e-3)\nf = nn.CrossEntropyLoss()\ndef step():\n  l = f(m(x), y); l.backward(); o.step(); o.zero_grad()\n"
 
 
-def training(name: str) -> Case:
+def training(name: str, captured: bool = False) -> Case:
+    """`captured`: fastdl's step as a CUDA graph, beside the same eager step of PyTorch."""
     model, inputs = TRAIN[name]
     # Not shrunk in a dry run: the layers' sizes are in the text. Batch and image are what they are.
+    graph = "step = fd.compile(step)\n" if captured else ""
     setup = {
-        "fd": "from fastdl import nn, optim\nmake = lambda m: m.to(DEVICE)\n" + model + STEP,
+        "fd": "from fastdl import nn, optim\nmake = lambda m: m.to(DEVICE)\n" + model + STEP + graph,
         "torch": "from torch import nn, optim\nmake = lambda m: m.to(DEVICE)\n" + model + STEP,
     }
-    return Case(name, "training step", inputs, "step()", "step()", setup=setup, check=False)
+    return Case(name + ", captured" * captured, "training step", inputs, "step()", "step()", setup=setup, check=False)
 
 
 CASES: list[Case] = [
@@ -190,7 +192,7 @@ CASES: list[Case] = [
     # ---- small tensors: the host's cost per op
     Case("add 16 floats", "launch", {"x": ("normal", (16,)), "y": ("normal", (16,))}, "x + y", "x + y", "x + y"),
     # ---- whole steps
-    *(training(name) for name in TRAIN),
+    *(training(name, captured) for name in TRAIN for captured in (False, True)),
 ]  # fmt: skip
 for case in CASES:
     if case.family == "random":

@@ -2,7 +2,6 @@
 
 import importlib.metadata
 import os
-import statistics
 import subprocess
 import sys
 import warnings
@@ -34,7 +33,7 @@ def test_import_time(tmp_path):
     code = "import numpy, time; t = time.thread_time(); import fastdl; print(1000 * (time.thread_time() - t))"
     _python(tmp_path, "-c", code)  # writes bytecode
     times = [float(_python(tmp_path, "-c", code)) for _ in range(7)]
-    assert statistics.median(times) <= IMPORT_MS, f"import fastdl takes {times} ms over NumPy"
+    assert min(times) <= IMPORT_MS, f"import fastdl takes {times} ms over NumPy"  # other work on the machine only adds
 
 
 def test_import_starts_no_thread(tmp_path):
