@@ -215,6 +215,10 @@ def argmax(x: TensorLike, axis: Axis | None = None, keepdims: builtins.bool = Fa
     """Index (int64) of the first largest element; a NaN counts as largest. axis None: of the flattened tensor."""
 def argmin(x: TensorLike, axis: Axis | None = None, keepdims: builtins.bool = False) -> Tensor:
     """Index (int64) of the first smallest element; a NaN counts as smallest."""
+def attention(query: TensorLike, key: TensorLike, value: TensorLike, mask: TensorLike | None = None, causal: builtins.bool = False, scale: float = 1.0) -> Tensor:
+    """softmax(query @ key.mT * scale + mask) @ value for query (..., L, E), key (..., S, E), value (..., S, V), without the matrix of"""
+def attention_backward(grad: TensorLike, query: TensorLike, key: TensorLike, value: TensorLike, mask: TensorLike | None, y: TensorLike, peak: TensorLike, factor: TensorLike, causal: builtins.bool = False, scale: float = 1.0) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of attention's query, key and value; y, peak (the largest score) and factor (1 / sum of exp(score - peak)) are its results."""
 def avg_pool2d(x: TensorLike, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1, ceil_mode: builtins.bool = False, count_include_pad: builtins.bool = True) -> Tensor:
     """Mean of each window (dilation must be 1)."""
 def avg_pool2d_backward(grad: TensorLike, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0, dilation: Pair = 1, ceil_mode: builtins.bool = False, count_include_pad: builtins.bool = True, size: Pair = 1) -> Tensor:

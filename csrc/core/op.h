@@ -31,6 +31,7 @@ enum class Layout : uint8_t {
   Like,          // memory order of the first input of the same rank if that is dense, else row-major
   Contiguous,    // row-major
   ChannelsLast,  // NCHW shape on NHWC memory (ndim >= 3: channel stride 1)
+  PlacesFirst,   // row-major but for axes -3 and -2, which are swapped: (N, heads, L, E) on memory of (N, L, heads, E)
 };
 
 struct OutSpec {

@@ -77,12 +77,61 @@ void add_zero(Program& p, Step& s) {
   s.nin = 2;
 }
 
+// The strides that view `made`, whose elements lie as those of `read` do, gets when they move to where `to` says; false: none.
+bool moved_strides(const View& made, const View& read, const View& to, View& out) {
+  out = made;
+  int found = 0, wanted = 0;
+  for (int d = 0; d < read.ndim; d++) wanted += read.shape[d] != 1;
+  for (int a = 0; a < made.ndim; a++) {
+    if (made.shape[a] == 1) continue;
+    int at = -1;
+    for (int d = 0; d < read.ndim; d++)
+      if (read.shape[d] == made.shape[a] && read.strides[d] == made.strides[a]) at = d;
+    if (at < 0) return false;
+    out.strides[a] = to.strides[at], found++;
+  }
+  return found == wanted;
+}
+
+// A slice whose gradient attention_backward makes for it alone: the kernel, which never makes a -0, writes it where it belongs.
+void write_in_place(Program& p, const std::vector<size_t>& slices, std::vector<bool>& dead) {
+  const std::vector<int> written = count_writes(p), read = count_reads(p);
+  for (const size_t k : slices) {
+    const Step& s = p.steps[k];
+    const int from = block_at(p, s, 1), array = block_at(p, s, 0);
+    if (dead[k] || !made_once(p, written, from) || read[from] != 1) continue;
+    size_t maker = k;
+    bool alone = true;  // the array is not cleared after the gradient is made
+    while (maker > 0) {
+      const Step& m = p.steps[--maker];
+      int at = 0;
+      while (at < m.nout && block_at(p, m, at) != from) at++;
+      if (at == m.nout) {
+        alone = alone && (dead[maker] || !op_is(m, "fill") || block_at(p, m, 0) != array);
+        continue;
+      }
+      const uint32_t out = m.first_view + uint32_t(at);
+      View view;
+      if (!alone || !op_is(m, "attention_backward") || m.device.kind != Device::CPU || p.places[out].offset != 0 ||
+          p.places[s.first_view + 1].offset != 0 || !moved_strides(p.views[out], view_at(p, s, 1), view_at(p, s, 0), view))
+        break;
+      if (view.shape[view.ndim - 1] > 1 && view.strides[view.ndim - 1] != 1) break;
+      view.data = view_at(p, s, 0).data;
+      p.views[out] = view;
+      p.places[out] = p.places[s.first_view];
+      dead[k] = true;
+      break;
+    }
+  }
+}
+
 }  // namespace
 
 void join_slices(Program& p) {
   const std::vector<int> written = count_writes(p), read = count_reads(p);
   std::vector<bool> dead(p.steps.size());
   std::map<int, Patched> arrays;
+  std::vector<size_t> joined;
   for (size_t k = 0; k < p.steps.size(); k++) {
     Step& s = p.steps[k];
     const int out = block_at(p, s, 0);
@@ -115,7 +164,7 @@ void join_slices(Program& p) {
         dead[k] = dead[std::max(a->second.fill, b->second.fill)] = true;
         if (sum.count == int64_t(sum.covered.size())) dead[sum.fill] = true;
         for (const size_t c : sum.slices)
-          if (!op_is(p.steps[c], "add")) add_zero(p, p.steps[c]);
+          if (!op_is(p.steps[c], "add")) add_zero(p, p.steps[c]), joined.push_back(c);
         if (!in_place) replace_block(p, left, out);
         replace_block(p, right, out);
         arrays.erase(b);
@@ -130,6 +179,7 @@ void join_slices(Program& p) {
         p.blocks[out].bytes == to.numel() * itemsize(to.dtype))
       arrays[out] = {k, {}, std::vector<bool>(size_t(to.numel()))};
   }
+  write_in_place(p, joined, dead);
   erase_steps(p, dead);
 }
 

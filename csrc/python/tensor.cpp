@@ -128,6 +128,10 @@ TensorObject* empty_tensor(DType dtype, const int64_t* shape, int ndim, Layout l
       done = true;
     }
     if (!done) set_contiguous_strides(v);
+    if (layout == Layout::PlacesFirst && ndim >= 3) {
+      v.strides[ndim - 3] = v.strides[ndim - 2];
+      v.strides[ndim - 2] *= std::max<int64_t>(v.shape[ndim - 3], 1);
+    }
     Buffer* buffer = device.kind == Device::CPU ? alloc_buffer(n * itemsize(dtype)) : alloc_cuda_buffer(n * itemsize(dtype), device.index);
     v.data = buffer->data;
     return new_tensor(buffer, v);

@@ -10,6 +10,7 @@ from typing import Any
 import fastdl as fd
 
 from . import functional as F, init
+from ._attention import attend, forbid
 from .containers import ModuleList
 from .dropout import Dropout
 from .linear import Linear
@@ -81,6 +82,11 @@ class MultiheadAttention(Module):
         y = fd.linear(x, self.in_proj_weight[rows], None if self.in_proj_bias is None else self.in_proj_bias[rows])
         return fd.permute_dims(fd.reshape(y, (*x.shape[:2], self.num_heads, self.head_dim)), (0, 2, 1, 3))
 
+    def _self_heads(self, x: fd.Tensor) -> tuple[fd.Tensor, ...]:
+        """Queries, keys and values of one x (N, L, E), as one product, each (N, heads, L, head_dim)."""
+        y = fd.reshape(fd.linear(x, self.in_proj_weight, self.in_proj_bias), (*x.shape[:2], 3, self.num_heads, self.head_dim))
+        return tuple(fd.swapaxes(y[:, :, part], 1, 2) for part in range(3))
+
     def forward(
         self,
         query: fd.Tensor,
@@ -111,29 +117,34 @@ class MultiheadAttention(Module):
         if any(t.ndim != query.ndim or t.shape[-1] != self.embed_dim for t in tensors) or query.ndim not in (2, 3):
             got = ", ".join(str(tuple(t.shape)) for t in tensors)
             raise fd.ShapeError(f"multihead_attention: got {got}; need three of (L, N, {self.embed_dim}) or (L, {self.embed_dim})")
-        batched = query.ndim == 3
+        batched, own = query.ndim == 3, query is key and key is value
         if not batched:
             query, key, value = (fd.expand_dims(t, 0) for t in tensors)
             key_padding_mask = None if key_padding_mask is None else fd.expand_dims(key_padding_mask, 0)
         elif not self.batch_first:
             query, key, value = (fd.swapaxes(t, 0, 1) for t in tensors)
-        q, k, v = self._heads(query, 0), self._heads(key, 1), self._heads(value, 2)
+        q, k, v = self._self_heads(query) if own else (self._heads(t, part) for part, t in enumerate((query, key, value)))
         n, length, source = query.shape[0], query.shape[1], key.shape[1]
-        scores = fd.matmul(q * (1 / math.sqrt(self.head_dim)), fd.swapaxes(k, -1, -2))
-        if is_causal and attn_mask is None:
-            attn_mask = fd.triu(fd.ones((length, source), dtype=scores.dtype, device=scores.device), 1) > 0
-        if attn_mask is not None:
-            mask = attn_mask if attn_mask.ndim == 2 else fd.reshape(attn_mask, (n, self.num_heads, length, source))
-            scores = _masked(scores, mask)
+        causal = is_causal and attn_mask is None
+        if attn_mask is not None and attn_mask.ndim == 3:
+            attn_mask = fd.reshape(attn_mask, (n, self.num_heads, length, source))
         if key_padding_mask is not None:
-            scores = _masked(scores, fd.reshape(key_padding_mask, (n, 1, 1, source)))
-        weights = fd.softmax(scores, -1)
-        if self.training and self.dropout:
-            weights = F.dropout(weights, self.dropout)
-        mixed = fd.reshape(fd.permute_dims(fd.matmul(weights, v), (0, 2, 1, 3)), (n, length, self.embed_dim))
+            key_padding_mask = fd.reshape(key_padding_mask, (n, 1, 1, source))
+        mask = _joined(attn_mask, key_padding_mask, q.dtype)
+        scale, dropout = 1 / math.sqrt(self.head_dim), self.dropout if self.training else 0.0
+        weights = None
+        if need_weights:
+            scores = fd.matmul(q * scale, fd.swapaxes(k, -1, -2))
+            if causal:
+                scores = fd.where(fd.tril(fd.ones((length, source), dtype="bool", device=scores.device)), scores, -math.inf)
+            weights = fd.softmax(scores if mask is None else scores + mask, -1)
+            mixed = fd.matmul(F.dropout(weights, dropout) if dropout else weights, v)
+        else:
+            mixed = attend(q, k, v, mask, dropout, causal, scale)
+        mixed = fd.reshape(fd.permute_dims(mixed, (0, 2, 1, 3)), (n, length, self.embed_dim))
         output = self.out_proj(mixed)
         shown = None
-        if need_weights:
+        if weights is not None:
             shown = weights.mean(axis=1) if average_attn_weights else weights
         if not batched:
             return output[0], None if shown is None else shown[0]
@@ -143,8 +154,10 @@ class MultiheadAttention(Module):
         return f"{self.embed_dim}, {self.num_heads}, dropout={self.dropout}, batch_first={self.batch_first}"
 
 
-def _masked(scores: fd.Tensor, mask: fd.Tensor) -> fd.Tensor:
-    return fd.where(mask, -math.inf, scores) if str(mask.dtype) == "bool" else scores + mask
+def _joined(one: fd.Tensor | None, other: fd.Tensor | None, dtype: Any) -> fd.Tensor | None:
+    """Both masks as numbers to add to scores of `dtype`."""
+    masks = [forbid(m, dtype) if str(m.dtype) == "bool" else m for m in (one, other) if m is not None]
+    return None if not masks else masks[0] if len(masks) == 1 else masks[0] + masks[1]
 
 
 class TransformerEncoderLayer(Module):

@@ -11,6 +11,7 @@ import numpy as np
 import fastdl as fd
 from fastdl import Tensor
 
+from ._attention import scaled_dot_product_attention
 from ._dropout import alpha_dropout, dropout, dropout1d, dropout2d, dropout3d, feature_alpha_dropout
 from ._losses import (
     binary_cross_entropy,
@@ -105,6 +106,7 @@ __all__ = [
     "relu6",
     "rms_norm",
     "rrelu",
+    "scaled_dot_product_attention",
     "selu",
     "sigmoid",
     "silu",
