@@ -37,6 +37,20 @@ int64_t bytes_of(const Args& args) {
   return bytes;
 }
 
+namespace {
+
+// Products of attention, forward or (first = 1: the gradient is the first input) backward: scores that are masked do not count.
+int64_t attention_flops(const Args& a, int first) {
+  const View &q = a.in[first], &k = a.in[first + 1], &v = a.in[first + 2];
+  const int64_t queries = q.shape[q.ndim - 2], keys = k.shape[k.ndim - 2], width = q.shape[q.ndim - 1],
+                values = v.shape[v.ndim - 1];
+  const int64_t heads = queries && width ? numel(q) / (queries * width) : 0, most = queries < keys ? queries : keys;
+  const int64_t pairs = a.attrs->i[0] ? most * (most + 1) / 2 + (queries - most) * keys : queries * keys;
+  return 2 * heads * pairs * (first ? 3 * width + 2 * values : width + values);
+}
+
+}  // namespace
+
 int64_t flops_of(const OpInfo& op, const Args& a) {
   const auto is = [&op](const char* name) { return !std::strcmp(op.name, name); };
   if (is("matmul")) return 2 * numel(a.out[0]) * a.in[0].shape[a.in[0].ndim - 1];
@@ -50,6 +64,8 @@ int64_t flops_of(const OpInfo& op, const Args& a) {
       return 2 * a.in[0].shape[0] * a.in[0].shape[1] * a.attrs->i[11] * a.attrs->i[12] * filter;  // see plan_images.cpp
     return 2 * numel(a.in[0]) * filter;
   }
+  if (is("attention")) return attention_flops(a, 0);
+  if (is("attention_backward")) return attention_flops(a, 1);
   return numel(a.out[0]);
 }
 
