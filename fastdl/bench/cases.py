@@ -137,6 +137,16 @@ def _rows() -> list[Case]:
             Case(f"softmax {n}x{m} fwd+bwd", "ops", "rows", x, softmax, ("x",), bytes=20.0 * n * m, depth=m),
             Case(f"layer_norm {n}x{m} fwd+bwd", "ops", "rows", {**x, **vectors}, norm, ("x", "w", "b"), bytes=20.0 * n * m, depth=max(m, n)),
         ]
+    for b, h, n, e, causal in ((8, 6, 128, 32, True), (2, 8, 512, 64, True), (4, 12, 197, 64, False), (1, 8, 2048, 64, True)):
+        code = {
+            **same(f"F.scaled_dot_product_attention(q, k, v, is_causal={causal})", FD, TORCH),
+            JAX: f"jax.nn.dot_product_attention(*(t.swapaxes(1, 2) for t in (q, k, v)), is_causal={causal}).swapaxes(1, 2)",
+        }
+        heads: dict[str, Input] = {name: ("normal", (b, h, n, e)) for name in "qkv"}
+        title = f"attention {b}x{h}x{n}x{e}{' causal' if causal else ''}"
+        work = 4.0 * b * h * e * (n * (n + 1) / 2 if causal else n * n)
+        cases.append(Case(title, "ops", "attention", heads, code, flops=work, depth=n))
+        cases.append(Case(f"{title} fwd+bwd", "ops", "attention", heads, code, ("q", "k", "v"), flops=3.5 * work, depth=n))
     for n, m in ((64, 10), (1024, 1000), (3200, 96), (8192, 4096)):
         code = {
             **same("F.cross_entropy(x, t)", FD, TORCH),
