@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -184,6 +185,10 @@ def test_report_is_one_valid_file() -> None:
     assert not check.open and check.seen.count("svg") == 2 and "circle" in check.seen
     assert "http" not in text and "@import" not in text and "url(" not in text
     assert "&lt;b&gt;" in text and "2.00x" in text and "0.50x" in text
+    # phones: no zooming out, charts and tables scroll by themselves; dark pages: every colour is a variable that both themes set
+    assert 'name="viewport"' in text and text.count('<div class="wide">') == check.seen.count("svg") + check.seen.count("table")
+    light, dark = (set(re.findall(r"--([a-z-]+): #", part)) for part in text.split("</style>")[0].split("prefers-color-scheme: dark"))
+    assert light == dark >= set(re.findall(r"var\(--([a-z-]+)\)", text)) and "#" not in text.split("<body>")[1].replace("&#", "")
     empty = page({**result_of(), "roofline": {}})
     assert empty.endswith("</html>\n")
 
