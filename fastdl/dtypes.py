@@ -104,7 +104,7 @@ def _by_name(name: str) -> DType:
 def dtype_code(d: Any) -> int:
     """Row of dtypes.def for anything that names a dtype."""
     if isinstance(d, DType):
-        return ALL.index(d)
+        return _NAMES[d.name]
     if isinstance(d, type) and d in _PYTHON:
         return _PYTHON[d]
     if isinstance(d, str) and d in _NAMES:

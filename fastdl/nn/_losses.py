@@ -128,7 +128,7 @@ def cross_entropy(
     labels = target if target.ndim == 1 else fd.reshape(target, (-1,))
     loss = fd.cross_entropy(rows, labels, label_smoothing=label_smoothing, ignore_index=ignore_index)
     if reduction == "mean":
-        return loss.sum() / fd.not_equal(labels, ignore_index).sum().astype(loss.dtype)
+        return loss.sum() / fd.sum(fd.not_equal(labels, ignore_index), dtype=loss.dtype)
     loss = loss if target.ndim == 1 else fd.reshape(loss, tuple(target.shape))
     return _reduce(loss, reduction)
 
