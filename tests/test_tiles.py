@@ -134,15 +134,100 @@ def test_precision():
     assert errors["highest"] < 3e-7 < 1e-6 < errors["high"] < 1e-5 < 5e-4 < errors["medium"] < 5e-3
 
 
-@pytest.mark.parametrize("m, k, n", [(128, 784, 1024), (400, 96, 300)])
-def test_bfloat16(m, k, n):
-    """One part is exact for bfloat16 operands: only the result is rounded."""
-    rng = np.random.default_rng(4)
-    a, b = (fd.array(rng.standard_normal(s).astype("f4")).astype("bfloat16") for s in ((m, k), (k, n)))
+def bfloat16(x, layout="rows"):
+    """x rounded, laid out, and as exact float64."""
+    rounded = laid_out(x, layout).astype("bfloat16") if layout == "rows" else laid_out(np.asarray(fd.array(x).astype("bfloat16").astype("float32")), layout)
+    if layout == "transposed":
+        rounded = rounded.T.astype("bfloat16").T
+    elif layout == "strided":
+        rounded = fd.array(np.repeat(x, 2, axis=1)).astype("bfloat16")[:, ::2]
+    return rounded, np.asarray(rounded.astype("float64"))
+
+
+def assert_rounded_once(got, a, b):
+    """Products of bfloat16 are exact in float32: what remains are its sums and one rounding."""
+    want, bound = a @ b, np.abs(a) @ np.abs(b)
+    assert (np.abs(np.asarray(got.astype("float64")) - want) <= 2.0**-8 * np.abs(want) + 8 * EPS * bound).all()
+
+
+@pytest.mark.parametrize("left", ["rows", "transposed", "strided"])
+@pytest.mark.parametrize("right", ["rows", "transposed", "strided"])
+@pytest.mark.parametrize("m, k, n", [(1, 5, 3), (17, 31, 16), (48, 64, 32), (49, 100, 33), (130, 1500, 70), (33, 2100, 600), (100, 64, 1), (1, 300, 200)])
+def test_bfloat16(m, k, n, left, right):
+    rng = np.random.default_rng(m * k + n)
+    (a, exact_a), (b, exact_b) = bfloat16(rng.standard_normal((m, k)).astype("f4"), left), bfloat16(rng.standard_normal((k, n)).astype("f4"), right)
+    got = a @ b
+    assert_rounded_once(got, exact_a, exact_b)
+    want = np.asarray(got.astype("float32"))
+    threads = fd.get_num_threads()
+    try:
+        for t in (1, 2, 5):
+            fd.set_num_threads(t)
+            np.testing.assert_array_equal(np.asarray((a @ b).astype("float32")), want)
+    finally:
+        fd.set_num_threads(threads)
+    np.testing.assert_array_equal(np.asarray((a[m // 3 :] @ b[:, n // 3 :]).astype("float32")), want[m // 3 :, n // 3 :])
+
+
+@pytest.mark.parametrize("a, b", [((3, 4, 20, 30), (3, 4, 30, 40)), ((3, 1, 20, 30), (4, 30, 40)), ((5, 20, 30), (30, 40)), ((2, 3, 0), (0, 4)), ((2, 0, 3), (3, 4))])
+def test_bfloat16_batches(a, b):
+    rng = np.random.default_rng(8)
+    a, b = (fd.array(rng.standard_normal(s).astype("f4")).astype("bfloat16") for s in (a, b))
+    got = a @ b
     want = np.asarray(a.astype("float64")) @ np.asarray(b.astype("float64"))
-    got = np.asarray((a @ b).astype("float32"))
-    bound = np.abs(np.asarray(a.astype("float64"))) @ np.abs(np.asarray(b.astype("float64")))
-    assert (np.abs(got - want) <= 2.0**-8 * np.abs(want) + 8 * EPS * bound).all()
+    assert tuple(got.shape) == want.shape
+    assert_rounded_once(got, np.asarray(a.astype("float64")), np.asarray(b.astype("float64")))
+
+
+def test_bfloat16_is_multiplied_where_it_lies():
+    """No copies in float32: they would take four times the memory of an operand."""
+    a, b = fd.zeros((512, 512), dtype="bfloat16"), fd.zeros((512, 512), dtype="bfloat16")
+    a @ b.T  # the threads' scratch
+    fd.memory.reset_peak()
+    before = fd.memory.stats()["in_use"]
+    c = a @ b.T
+    assert fd.memory.stats()["peak"] - before <= 2 * c.size + 4096
+
+
+def test_bfloat16_epilogues_and_gradients():
+    rng = np.random.default_rng(2)
+    x, w, bias, g = (fd.array(rng.standard_normal(s).astype("f4")).astype("bfloat16") for s in ((70, 50), (90, 50), (90,), (70, 90)))
+    fx, fw, fb, fg = (np.asarray(v.astype("float64")) for v in (x, w, bias, g))
+    for leaf in (x, w, bias):
+        leaf.requires_grad_()
+    y = fd.nn.functional.relu(fd.nn.functional.linear(x, w, bias))
+    y.backward(g)
+    pre = fx @ fw.T + fb
+    gp = fg * (np.asarray(y.detach().astype("float64")) > 0)
+    assert (pre > 0).any() and (pre < 0).any()
+    for got, want, bound in ((y, np.maximum(pre, 0), np.abs(fx) @ np.abs(fw.T) + np.abs(fb)), (x.grad, gp @ fw, np.abs(gp) @ np.abs(fw)),
+                             (w.grad, gp.T @ fx, np.abs(gp.T) @ np.abs(fx)), (bias.grad, gp.sum(0), np.abs(gp).sum(0))):  # fmt: skip
+        assert got.dtype == fd.bfloat16
+        assert (np.abs(np.asarray(got.detach().astype("float64")) - want) <= 2.0**-8 * np.abs(want) + 8 * EPS * bound).all()
+
+
+@pytest.mark.parametrize("activation, function", [("sigmoid", lambda v: 1 / (1 + np.exp(-v))), ("tanh", np.tanh)])
+def test_bfloat16_fused_activations(activation, function):
+    rng = np.random.default_rng(9)
+    x, w = (fd.array(rng.standard_normal(s).astype("f4") / 4).astype("bfloat16") for s in ((20, 40), (35, 40)))
+    step = fd.compile(lambda x: getattr(fd.nn.functional, activation)(fd.nn.functional.linear(x, w)))
+    for _ in range(3):
+        got = np.asarray(step(x).astype("float64"))
+    want = function(np.asarray(x.astype("float64")) @ np.asarray(w.astype("float64")).T)
+    assert np.abs(got - want).max() < 2.0**-7
+
+
+def test_bfloat16_special_values():
+    """Infinities and NaN spread along their row and column, as in sums of products."""
+    rng = np.random.default_rng(10)
+    a, b = rng.standard_normal((70, 45)).astype("f4"), rng.standard_normal((45, 50)).astype("f4")
+    a[3, 4], a[60, 40], b[7, 33] = np.inf, np.nan, -np.inf
+    got = np.asarray((fd.array(a).astype("bfloat16") @ fd.array(b).astype("bfloat16")).astype("float32"))
+    with np.errstate(invalid="ignore"):
+        want = a @ b
+    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    np.testing.assert_array_equal(np.isposinf(got), np.isposinf(want))
+    np.testing.assert_array_equal(np.isneginf(got), np.isneginf(want))
 
 
 def test_threads_with_small_stacks():

@@ -31,6 +31,7 @@ class Case:
     depth: float = 1.0  # terms in the longest sum: the engines may differ by eps times its root
     inner: tuple[str, ...] = ()
     check: bool = True  # results are random numbers where False
+    dtype: str = "float32"  # of the inputs
 
 
 def engines_of(case: Case) -> set[str]:
@@ -52,15 +53,17 @@ def same(expression: str, *engines: str) -> dict[str, str]:
     return dict.fromkeys(engines or (FD, TORCH, JAX, NUMPY), expression)
 
 
-def gemm(m: int, k: int, n: int, form: str = "NN", batch: tuple[int, ...] = ()) -> Case:
+def gemm(m: int, k: int, n: int, form: str = "NN", batch: tuple[int, ...] = (), dtype: str = "float32") -> Case:
     a = (*batch, k, m) if form[0] == "T" else (*batch, m, k)
     b = (*batch, n, k) if form[1] == "T" else (*batch, k, n)
     left, right = ("a.mT" if form[0] == "T" else "a"), ("b.mT" if form[1] == "T" else "b")
     count = math.prod(batch)
     title = f"matmul {m}" if m == k == n else f"matmul {m}x{k}x{n}"
+    full = dtype == "float32"
     return Case(
-        (f"bmm {count}x({m}x{k}x{n})" if batch else title) + f" {form}", "ops", "matmul", {"a": ("normal", a), "b": ("normal", b)},
-        same(f"{left} @ {right}"), flops=2.0 * count * m * k * n, bytes=4.0 * count * (m * k + k * n + m * n), depth=k,
+        (f"bmm {count}x({m}x{k}x{n})" if batch else title) + f" {form}" + ("" if full else f" {dtype}"), "ops", "matmul",
+        {"a": ("normal", a), "b": ("normal", b)}, same(f"{left} @ {right}", *(() if full else (FD, TORCH, JAX))),
+        flops=2.0 * count * m * k * n, bytes=(4.0 if full else 2.0) * count * (m * k + k * n + m * n), depth=k, dtype=dtype,
     )  # fmt: skip
 
 
@@ -206,6 +209,8 @@ def _ops() -> list[Case]:
         *(gemm(s, s, s, form) for s in (16, 32, 64, 128, 256, 512, 1024, 2048) for form in forms),
         *(gemm(*shape, form) for shape in skinny for form in forms),
         *(gemm(128, 32, 128, form, (48,)) for form in forms),
+        *(gemm(s, s, s, form, dtype="bfloat16") for s in (64, 256, 512, 1024, 2048) for form in forms),
+        *(gemm(*shape, form, dtype="bfloat16") for shape in skinny[1:-1] for form in forms if shape[0] >= 128),
         *(elementwise(name, size, code, operands) for name, code, operands in ELEMENTWISE for size in (1024, 1 << 20, 1 << 24)),
         *_reductions(),
         *_rows(),

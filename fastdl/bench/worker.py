@@ -57,14 +57,19 @@ class Engine:
         else:
             raise ValueError(f"bench: engine {name!r} is unknown")
 
-    def random(self, shape: tuple[int, ...], seed: int) -> Any:
-        return self.array(self.np.random.default_rng(seed).standard_normal(shape).astype("f"))
+    def random(self, shape: tuple[int, ...], seed: int, dtype: str = "float32") -> Any:
+        return self.cast(self.array(self.np.random.default_rng(seed).standard_normal(shape).astype("f")), dtype)
+
+    def cast(self, value: Any, dtype: str) -> Any:
+        return value.to(getattr(self.space["torch"], dtype)) if self.base == "torch" else value.astype(dtype)
 
     def numpy(self, value: Any) -> Any:
         if self.base == "torch":
             value = value.detach()
         elif self.base == "fastdl":
             value = value.detach() if hasattr(value, "detach") else value
+        if "bfloat16" in str(getattr(value, "dtype", "")):  # NumPy has none
+            value = self.cast(value, "float32")
         return self.np.asarray(value.numpy() if self.base in ("torch", "fastdl") else value)
 
     def wait(self, value: Any) -> None:
@@ -81,7 +86,7 @@ class Engine:
             if kind == "index":
                 arrays[key] = self.array(self.np.random.default_rng(seed).integers(0, below[0], shape))
             else:
-                arrays[key] = self.random(shape, seed)
+                arrays[key] = self.random(shape, seed, case.dtype)
             if key in case.inner:
                 arrays[key] = self.handed_on(arrays[key])
         space = {**self.space, **arrays}

@@ -16,8 +16,10 @@ void set_compute(Call& c, int inputs) {
 
 bool is_16bit(DType d) { return d == DType::float16 || d == DType::bfloat16; }
 
-// Workspace of a product, and for 16-bit floats of float copies of its operands (which are read row-major) and result.
+// Workspace of a product, and for 16-bit floats of float copies of its operands (which are read row-major) and result. Tiles
+// multiply bfloat16 where it lies.
 void set_workspace(Call& c, int64_t elements, std::initializer_list<int64_t> copies) {
+  if (c.compute == DType::bfloat16 && gemm_has_tiles) return void(c.workspace = 0);
   if (!is_16bit(c.compute)) {
     const bool tuned = c.compute == DType::float32 || c.compute == DType::float64;
     c.workspace = tuned ? elements * itemsize(c.compute) : 0;

@@ -12,7 +12,7 @@
 #include "core/gemm_workspace.h"
 #include "cpu/isa/gemv.h"
 #if defined(__AMX_BF16__)
-#include "cpu/isa/gemm_amx.h"
+#include "cpu/isa/gemm_bf16.h"
 #endif
 
 namespace fastdl {
@@ -212,7 +212,7 @@ inline bool prefers_swap(const Gemm<T>& g, int64_t slot) {
 template <class T>
 inline Gemm<T> swap_operands(const Gemm<T>& g) {
   Gemm<T> s = {g.n, g.m,     g.k,   g.b,   g.b_col,  g.b_k, g.a,     g.a_k,  g.a_row, nullptr,
-               g.m, nullptr, false, false, g.finish, g.c,   g.c_row, g.bias, g.relu,  g.parts};
+               g.m, nullptr, false, false, g.finish, g.c,   g.c_row, g.bias, g.relu};
   return s;
 }
 
@@ -299,17 +299,7 @@ inline void gemm_split(const Gemm<T>& g, T* workspace, int64_t splits) {
 template <class T>
 inline void gemm(Gemm<T> g, GemmBatch batch, T* workspace) {
   if (batch.count == 0 || g.m == 0 || g.n == 0) return;
-  // matrices of A that lie like further rows of the one before, on one B: one taller product
-  while (batch.ndim > 0) {
-    const int d = batch.ndim - 1;
-    if (g.m == 1 && batch.shape[d] != 1) g.a_row = batch.a[d];
-    if (batch.shape[d] != 1 && (batch.b[d] != 0 || batch.a[d] != g.m * g.a_row)) break;
-    if (batch.shape[d] != 1) {
-      batch.count /= batch.shape[d];
-      g.m *= batch.shape[d];
-    }
-    batch.ndim--;
-  }
+  merge_rows(g, batch);
   if (g.m == 1 || g.n == 1) return gemv_batch(g, batch, workspace);
   if (wants_dots(g)) return dot_batch(g, batch);
 #if defined(__AMX_BF16__)

@@ -6,6 +6,7 @@
 #include "core/gemm_workspace.h"
 #include "cpu/isa/activate.h"
 #include "cpu/isa/gemm_pack.h"
+#include "cpu/vec/convert.h"
 
 namespace fastdl {
 namespace {
@@ -21,14 +22,13 @@ struct Gemm {
   int64_t c_row;  // columns of C are adjacent
   const T* bias;  // per column, or null
   bool relu;
-  bool accumulate;       // C +=
-  ActivateFn<T> finish;  // other activations, or null
+  bool accumulate;               // C +=
+  ActivateFn<WideOf<T>> finish;  // other activations, or null
   // C^T products: where the transpose of C, which itself is scratch, goes, and its bias and relu
   T* mirror;
   int64_t mirror_row;
   const T* mirror_bias;
   bool mirror_relu;
-  int parts;  // bfloat16 parts of each number, where tiles are used: 0: as set for all, 1: the numbers are bfloat16
 };
 
 // A batch of products: matrix i of an operand lies at the sum of index[d] * stride[d]. C is dense.
@@ -64,6 +64,21 @@ FD_INLINE Gemm<T> batch_item(const Gemm<T>& g, const GemmBatch& batch, int64_t i
     r.b += at * batch.b[d];
   }
   return r;
+}
+
+// Matrices of A that lie like further rows of the one before, on one B, are one taller product.
+template <class T>
+inline void merge_rows(Gemm<T>& g, GemmBatch& batch) {
+  while (batch.ndim > 0) {
+    const int d = batch.ndim - 1;
+    if (g.m == 1 && batch.shape[d] != 1) g.a_row = batch.a[d];
+    if (batch.shape[d] != 1 && (batch.b[d] != 0 || batch.a[d] != g.m * g.a_row)) break;
+    if (batch.shape[d] != 1) {
+      batch.count /= batch.shape[d];
+      g.m *= batch.shape[d];
+    }
+    batch.ndim--;
+  }
 }
 
 // y[j] (+)= sum over i < K of x[i] * b[i * b_k + j], j < n.

@@ -1,5 +1,6 @@
-// matmul, linear and the weight gradient of linear. float and double run gemm.h; 16-bit floats are widened to float first and
-// rounded once at the end; integers and complex numbers take the plain loop of matmul_any.h.
+// matmul, linear and the weight gradient of linear. float and double run gemm.h; bfloat16 runs gemm_bf16.h where there are tiles,
+// other 16-bit floats are widened to float first and rounded once at the end; integers and complex numbers take the plain loop of
+// matmul_any.h.
 #include "cpu/isa/gemm.h"
 #include "cpu/isa/matmul_any.h"
 #include "cpu/vec/cast.h"
@@ -56,13 +57,20 @@ View as_matrix(const View& v) {
   return m;
 }
 
-// parts: see Gemm; 1 for operands that were bfloat16.
-template <class T, int parts = 0>
+template <class T>
+void multiply(const Gemm<T>& g, const GemmBatch& batch, void* workspace) {
+#if defined(__AMX_BF16__)
+  if constexpr (same_type<T, bf16>)
+    gemm_narrow(g, batch);
+  else
+#endif
+    gemm(g, batch, static_cast<T*>(workspace));
+}
+
+template <class T>
 void run_matmul(const Args& args) {
   const View &a = args.in[0], &b = args.in[1], &c = args.out[0];
-  Gemm<T> g = product_of<T>(c, a, b);
-  g.parts = parts;
-  gemm(g, batch_of(c, a, b), static_cast<T*>(args.workspace));
+  multiply(product_of<T>(c, a, b), batch_of(c, a, b), args.workspace);
 }
 
 template <class T>
@@ -73,33 +81,31 @@ void run_matmul_any(const Args& args) {
 }
 
 // y (.., N) = x (.., K) w^T: leading dims of x are rows where strides allow, else a batch on the same w.
-template <class T, int parts = 0>
+template <class T>
 void run_linear(const Args& args) {
   const View &x = args.in[0], &w = args.in[1], &bias = args.in[2], &y = args.out[0];
   const View wt = transposed(w);
   Gemm<T> g = product_of<T>(y, x, wt);
-  g.parts = parts;
   if (bias.given()) g.bias = bias.ptr<T>();
   g.relu = args.attrs->i[0] == 1;
-  g.finish = activation<T>(args.attrs->i[0]);
-  gemm(g, batch_of(y, x, wt), static_cast<T*>(args.workspace));
+  g.finish = activation<WideOf<T>>(args.attrs->i[0]);
+  multiply(g, batch_of(y, x, wt), args.workspace);
 }
 
 // dw (N, K) = g^T x, db (N) = ones^T g
-template <class T, int parts = 0>
+template <class T>
 void run_linear_backward_weight(const Args& args) {
   const View g = as_matrix(args.in[0]), x = as_matrix(args.in[1]);
   const View gt = transposed(g);
   GemmBatch one = {};
   one.count = 1;
-  Gemm<T> product = product_of<T>(args.out[0], gt, x);
-  product.parts = parts;
-  gemm(product, one, static_cast<T*>(args.workspace));
-  const T ones = T(1);
+  multiply(product_of<T>(args.out[0], gt, x), one, args.workspace);
+  T ones;
+  store_narrow_one(&ones, WideOf<T>(1));
   Gemm<T> sums = product_of<T>(args.out[1], gt, g);
   sums.m = 1, sums.n = g.shape[1];
   sums.a = &ones, sums.a_row = sums.a_k = 0;
-  gemm(sums, one, static_cast<T*>(args.workspace));
+  multiply(sums, one, args.workspace);
 }
 
 // Runs the float kernel on float copies of 16-bit inputs, which are row-major, and rounds its outputs. Workspace: the copies, each
@@ -140,9 +146,14 @@ constexpr DTypeMask k32Bit = mask_of(DType::int32) | mask_of(DType::uint32),
 
 }  // namespace
 
+#if defined(__AMX_BF16__)
+#define BF16_KERNEL(run) run<bf16>
+#else
+#define BF16_KERNEL(run) through_float<bf16, run<float>>
+#endif
 #define FLOAT_ROWS(op)                                                                                                          \
   {OpId::op, kF32, run_##op<float>}, {OpId::op, kF64, run_##op<double>}, {OpId::op, kF16, through_float<f16, run_##op<float>>}, \
-      {OpId::op, kBF16, through_float<bf16, run_##op<float, 1>>},
+      {OpId::op, kBF16, BF16_KERNEL(run_##op)},
 
 FD_KERNEL_TABLE(matmul) = {
     FLOAT_ROWS(matmul) FLOAT_ROWS(linear) FLOAT_ROWS(linear_backward_weight){OpId::matmul, k8Bit, run_matmul_any<uint8_t>},
