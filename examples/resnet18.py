@@ -49,6 +49,7 @@ if args.checkpoint and args.checkpoint.exists():
 
 @fd.compile
 def step(x: fd.Tensor, y: fd.Tensor) -> fd.Tensor:
+    optimizer.zero_grad()
     loss = nn.functional.cross_entropy(model(x), y, label_smoothing=0.1)
     loss.backward()
     optimizer.step()

@@ -200,6 +200,7 @@ class Trainer:
 
     def _forward_backward(self, x: fd.Tensor, y: fd.Tensor) -> tuple[fd.Tensor, fd.Tensor]:
         """One update; the loss and the number of right answers before it."""
+        self.optimizer.zero_grad()
         logits = self.model(x)
         loss = F.cross_entropy(logits, y)
         loss.backward()

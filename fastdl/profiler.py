@@ -28,12 +28,13 @@ class Launch(NamedTuple):
     flops: int
     shape: tuple[int, ...]  # of its first result, at most four dimensions
     thread: int
+    device: str = "cpu"  # "cuda": seconds are those of queuing it
 
     def least_seconds(self, peaks: dict[str, Any]) -> float:
-        """What its FLOPs, or its bytes, take at the machine's peaks; 0 if they are not known."""
+        """What its FLOPs, or its bytes, take at the processor's peaks; 0 on another device."""
         from .bench.roofline import limit
 
-        return limit(self.flops, self.bytes, peaks, self.dtype)
+        return limit(self.flops, self.bytes, peaks, self.dtype) if self.device == "cpu" else 0.0
 
 
 class Profile:
@@ -62,10 +63,16 @@ class Profile:
         peaks : dict, optional
             What :func:`peaks` measured: adds a column with the share of them that the launches reach, which is the time that their
             FLOPs or bytes need at the peaks, divided by the time they took. Above 100 %: the data lay in a cache, or the algorithm
-            needs fewer operations than are counted.
+            needs fewer operations than are counted. "-": not known, as on a GPU, where the time is that of queuing.
+
+        Raises
+        ------
+        ValueError
+            `sort` is another word, or `peaks` holds no peak.
         """
         if sort not in ("seconds", "count", "bytes", "flops"):
             raise ValueError_(f"table: sort is {sort!r}; need seconds, count, bytes or flops")
+        _check_peaks("table", peaks)
         rows: dict[tuple[str, str], list[float]] = {}
         for x in self.launches:
             row = rows.setdefault((x.op, x.dtype), [0, 0.0, 0, 0, 0.0])
@@ -81,7 +88,7 @@ class Profile:
             rate = 1e-9 / seconds if seconds > 0 else 0.0
             lines.append(
                 f"{op:<28} {dtype:<9} {count:>7.0f} {seconds * 1e3:>10.3f} {seconds / total if total else 0:>6.1%} {seconds / count * 1e6:>9.2f} "
-                f"{moved * rate:>7.1f} {flops * rate:>8.1f}" + (f" {least * 1e9 * rate:>7.1%}" if peaks else "")
+                f"{moved * rate:>7.1f} {flops * rate:>8.1f}" + (f" {least * 1e9 * rate:>7.1%}" if peaks and least else " " * 7 + "-" if peaks else "")
             )
         share = f"{total / self.seconds:.0%}" if self.seconds > 0 else "-"
         lines.append(f"{len(self.launches)} launches, {total * 1e3:.3f} ms in kernels of {self.seconds * 1e3:.3f} ms ({share})")
@@ -89,6 +96,7 @@ class Profile:
 
     def chrome_trace(self, path: str | os.PathLike[str], peaks: dict[str, Any] | None = None) -> None:
         """Write a file for chrome://tracing or ui.perfetto.dev; with `peaks`, each launch has its share of them (see `table`)."""
+        _check_peaks("chrome_trace", peaks)
         events = [
             {
                 "name": x.op,
@@ -100,7 +108,7 @@ class Profile:
                 "tid": x.thread,
                 "args": {
                     "shape": list(x.shape), "dtype": x.dtype, "bytes": x.bytes, "flops": x.flops,
-                    **({"of_peak": x.least_seconds(peaks) / x.seconds} if peaks and x.seconds > 0 else {}),
+                    **({"of_peak": x.least_seconds(peaks) / x.seconds} if peaks and x.seconds > 0 and x.device == "cpu" else {}),
                 },
             }
             for x in self.launches
@@ -109,6 +117,11 @@ class Profile:
 
     def __repr__(self) -> str:
         return f"<profile of {len(self.launches)} launches>"
+
+
+def _check_peaks(what: str, peaks: dict[str, Any] | None) -> None:
+    if peaks is not None and not any(str(k).endswith(("_gflops", "_gbs")) for k in peaks):
+        raise ValueError_(f"{what}: peaks is {peaks!r}; need what fastdl.profiler.peaks() returns")
 
 
 def peaks(seconds: float = 1.0, threads: int | None = None) -> dict[str, Any]:
@@ -126,6 +139,11 @@ def peaks(seconds: float = 1.0, threads: int | None = None) -> dict[str, Any]:
     dict
         "fp32_gflops", "fp64_gflops", "copy_gbs", "add_gbs" and what else the processor has, for `Profile.table` and `Profile.chrome_trace`.
 
+    Raises
+    ------
+    ValueError
+        `seconds` is not above 0, or `threads` is below 1.
+
     Examples
     --------
     >>> import fastdl as fd
@@ -138,6 +156,8 @@ def peaks(seconds: float = 1.0, threads: int | None = None) -> dict[str, Any]:
     from . import get_num_threads
     from .bench.roofline import measure
 
+    if not seconds > 0 or (threads is not None and threads < 1):
+        raise ValueError_(f"peaks: seconds is {seconds!r}, threads is {threads!r}; need seconds above 0, and at least one thread")
     return measure(threads or get_num_threads(), seconds)
 
 

@@ -130,3 +130,64 @@ def test_parameters_that_share_memory():
     got, moved = train(True)
     assert got == want
     np.testing.assert_array_equal(moved, memory)
+
+
+@pytest.mark.parametrize("updates", [True, False])
+def test_gradients_that_are_one_tensor(updates):
+    """The gradient of b is that of a, put there by hand: what is added for b counts for a's update, or not, as in the eager step."""
+
+    def train(compiled):
+        a, b = nn.Parameter(fd.zeros(40)), nn.Parameter(fd.zeros(40))
+        first, second = optim.SGD([a], lr=0.1), optim.SGD([b], lr=0.1)
+
+        def step(x):
+            (a * x).sum().backward()
+            (b * x * 2).sum().backward()
+            first.step()
+            second.step()
+
+        run = fd.compile(step, passes={"updates": updates}) if compiled else step
+        for k in range(6):
+            a.grad = b.grad = fd.ones(40)
+            run(fd.full((40,), float(k)))
+        return a.detach().numpy(), b.detach().numpy()
+
+    for want, got in zip(train(False), train(True), strict=True):
+        np.testing.assert_array_equal(want, got)
+
+
+def test_out_of_memory_in_the_middle_changes_nothing():
+    """Scratch for slices of images, which the number of threads decides, is there before the first update."""
+    fd.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 32, 3), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(32 * 13 * 13, 10))
+    opt = optim.SGD(net.parameters(), lr=0.1)
+
+    @fd.compile
+    def step(x, y):
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        opt.step()
+        opt.zero_grad()
+        return loss.detach()
+
+    x, y = fd.random.normal((64, 1, 28, 28)), fd.random.integers(0, 10, 64)
+    threads = fd.get_num_threads()
+    try:
+        fd.set_num_threads(1)
+        for _ in range(3):
+            step(x, y)
+        assert any("conv2d" in op for op in ops(step))
+        for threads_now, at in ((4, 1), (7, 2), (8, 3)):  # more threads need more scratch
+            fd.set_num_threads(threads_now)
+            before = [p.detach().numpy().copy() for p in net.parameters()]
+            fd._C.fail_after(at)
+            try:
+                step(x, y)
+            except fd.OutOfMemoryError:
+                for p, value in zip(net.parameters(), before, strict=True):
+                    np.testing.assert_array_equal(p.detach().numpy(), value)
+            finally:
+                fd._C.fail_after(0)
+        step(x, y)
+    finally:
+        fd.set_num_threads(threads)

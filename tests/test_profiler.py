@@ -33,7 +33,9 @@ def test_shares_of_the_peaks():
     assert launch.least_seconds(PEAKS) == pytest.approx(0.002)  # 200 MFLOP at 100 GFLOP/s; 10 KB would take 1 us
     assert launch._replace(dtype="float64").least_seconds(PEAKS) == pytest.approx(0.004)
     assert launch._replace(flops=0, bytes=20_000_000).least_seconds(PEAKS) == pytest.approx(0.002)
-    assert launch.least_seconds({}) == 0
+    assert launch.least_seconds({}) == 0 and launch._replace(device="cuda").least_seconds(PEAKS) == 0
+    bf16 = launch._replace(dtype="bfloat16")
+    assert bf16.least_seconds(PEAKS) == pytest.approx(1e-6) and bf16.least_seconds({**PEAKS, "amx_bf16_gflops": 1000.0}) == pytest.approx(2e-4)
 
 
 def test_table_and_trace(tmp_path):
@@ -47,6 +49,10 @@ def test_table_and_trace(tmp_path):
     assert with_peaks[0].endswith("of peak") and all(line.endswith("%") for line in with_peaks[1:-1])
     with pytest.raises(ValueError, match="sort"):
         p.table(sort="size")
+    for show in (p.table, lambda peaks: p.chrome_trace(tmp_path / "no.json", peaks=peaks)):
+        with pytest.raises(ValueError, match="peaks"):
+            show(peaks={"bogus": 1})
+    assert not (tmp_path / "no.json").exists()
     assert len(p.table(limit=1).splitlines()) == 3
 
     p.chrome_trace(tmp_path / "trace.json", peaks=PEAKS)
@@ -62,3 +68,6 @@ def test_table_and_trace(tmp_path):
 def test_measured_peaks():
     peaks = fd.profiler.peaks(seconds=0.05, threads=1)
     assert peaks["threads"] == 1 and all(peaks[k] > 0 for k in ("fp32_gflops", "fp64_gflops", "copy_gbs", "add_gbs"))
+    for wrong in ({"threads": 0}, {"seconds": 0}, {"seconds": float("nan")}):
+        with pytest.raises(ValueError, match="peaks"):
+            fd.profiler.peaks(**wrong)

@@ -151,7 +151,7 @@ Buffer* system_alloc_large(int64_t bytes, uint32_t colour) {
   char* start = reinterpret_cast<char*>((reinterpret_cast<uintptr_t>(p) + kHuge - 1) & ~uintptr_t(kHuge - 1));
   if (start > p) munmap(p, size_t(start - p));
   munmap(start + want, size_t(p + kHuge - start));
-  madvise(start, size_t(bytes), MADV_HUGEPAGE);
+  if (bytes >= kHuge) madvise(start, size_t(bytes), MADV_HUGEPAGE);
   // The mapping starts on a 2 MB boundary, so its start can be found again from data.
   b->data = start + colour % 16 * (kTail / 16);
   return b;

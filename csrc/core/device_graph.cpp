@@ -44,7 +44,7 @@ DeviceGraph::DeviceGraph(Program& p, size_t first) : first_(first), end_(first),
         continue;
       }
     }
-    units_.push_back({end_, end_ + 1, 0, 0, false, {}, {0, 0}});
+    units_.push_back({end_, end_ + 1, 0, 0, false, false, {}, {0, 0}});
     end_++;
   }
   if (end_ - first_ < 2) return;
@@ -62,23 +62,33 @@ DeviceGraph::DeviceGraph(Program& p, size_t first) : first_(first), end_(first),
   try {
     make(p);
   } catch (...) {
-    need_cuda().destroy_graph(graph_);
     release(scratch_);
     throw;
   }
 }
 
+// The new graph takes the place of the old one when it is whole.
 void DeviceGraph::make(Program& p) {
-  if (graph_) need_cuda().destroy_graph(graph_);
-  graph_ = nullptr;
-  cuda_check(need_cuda().create_graph(device_.index, &graph_));
-  launches_ = 0;
-  fresh_ = true;
-  for (Unit& u : units_) {
-    u.launch = launches_;
-    write(p, u);
-    launches_ += u.launches;
+  void* made = nullptr;
+  std::vector<Unit> units = units_;
+  int32_t launches = 0;
+  cuda_check(need_cuda().create_graph(device_.index, &made));
+  try {
+    for (Unit& u : units) {
+      u.launch = launches, u.launches = 0;
+      write(p, u, made);
+      launches += u.launches;
+    }
+    cuda_check(need_cuda().finish_graph(made));
+  } catch (...) {
+    need_cuda().destroy_graph(made);
+    throw;
   }
+  if (graph_) need_cuda().destroy_graph(graph_);
+  graph_ = made;
+  units_ = std::move(units);
+  launches_ = launches;
+  made_++;
 }
 
 DeviceGraph::~DeviceGraph() {
@@ -86,20 +96,15 @@ DeviceGraph::~DeviceGraph() {
   release(scratch_);
 }
 
-void DeviceGraph::remember(const Program& p, Unit& u) {
-  for (auto& [view, at] : u.bound) at = p.views[view].data;
-  for (int k = 0; k < 2; k++) u.stream[k] = p.steps[u.first].attrs.i[k];
-}
-
 bool DeviceGraph::changed(const Program& p, const Unit& u) const {
-  if (u.on_host) return true;
+  if (u.on_host || !u.written) return true;
   for (const auto& [view, at] : u.bound)
     if (p.views[view].data != at) return true;
   const Step& s = p.steps[u.first];
   return s.draw >= 0 && (s.attrs.i[0] != u.stream[0] || s.attrs.i[1] != u.stream[1]);
 }
 
-bool DeviceGraph::write(Program& p, Unit& u) {
+bool DeviceGraph::write(Program& p, Unit& u, void* graph) {
   const DeviceContext* context = context_of(device_);
   std::vector<Args> args;
   for (size_t k = u.first; k < u.end; k++) {
@@ -109,7 +114,8 @@ bool DeviceGraph::write(Program& p, Unit& u) {
   }
   const Step& s = p.steps[u.first];
   const CudaRow* row = cuda_row(OpId(s.op - op_table), s.compute);
-  cuda_check(need_cuda().begin_graph(graph_, u.launch, u.launches));
+  u.written = false;  // until all of it is
+  cuda_check(need_cuda().begin_graph(graph, u.launch, u.launches));
   int32_t written = 0;
   try {
     if (row->many && !row->workspace)
@@ -117,21 +123,24 @@ bool DeviceGraph::write(Program& p, Unit& u) {
     else
       row->fn(args[0]);
   } catch (...) {
-    need_cuda().end_graph(graph_, &written);
+    need_cuda().end_graph(graph, &written);
     throw;
   }
-  cuda_check(need_cuda().end_graph(graph_, &written));
+  cuda_check(need_cuda().end_graph(graph, &written));
   if (written < 0) return false;
   u.launches = written;
-  remember(p, u);
+  u.written = true;
+  for (auto& [view, at] : u.bound) at = p.views[view].data;
+  for (int k = 0; k < 2; k++) u.stream[k] = s.attrs.i[k];
   return true;
 }
 
-// Memory of another alignment may need another kernel. That is rare, and the graph is made anew.
 void DeviceGraph::run(Program& p) {
   for (Unit& u : units_)
-    if (!fresh_ && changed(p, u) && !write(p, u)) make(p);
-  fresh_ = false;
+    if (changed(p, u) && !write(p, u, graph_)) {
+      make(p);  // of what all launches are now
+      break;
+    }
   cuda_check(need_cuda().launch_graph(graph_));
   cuda_check(need_cuda().check("a graph of a captured function"));
 }

@@ -16,6 +16,8 @@ class DeviceGraph {
 
   size_t end() const { return end_; }
   int64_t launches() const { return launches_; }  // of kernels
+  int64_t made() const { return made_; }          // how often; 1: every launch has kept its place since the first run
+  Buffer* scratch() const { return scratch_; }
   // Writes down again what has changed since the last run (memory given for this call, random streams, numbers on the host), and
   // runs. Throws Device, OutOfMemory.
   void run(Program& p);
@@ -26,20 +28,20 @@ class DeviceGraph {
     size_t first, end;
     int32_t launch, launches;                             // the first of its launches
     bool on_host;                                         // reads numbers of the host that may change
+    bool written;                                         // its nodes are what the following says
     std::vector<std::pair<uint32_t, const void*>> bound;  // views on memory given for each run, and where it was
     int64_t stream[2];                                    // seed and offset of its random numbers
   };
   void make(Program& p);
-  bool write(Program& p, Unit& u);  // false: its launches do not fit where they were
+  bool write(Program& p, Unit& u, void* graph);  // false: its launches do not fit where they were
   bool changed(const Program& p, const Unit& u) const;
-  void remember(const Program& p, Unit& u);
 
   size_t first_, end_;
   Device device_;
   void* graph_ = nullptr;
   Buffer* scratch_ = nullptr;  // of all its launches in turn
   int32_t launches_ = 0;
-  bool fresh_ = true;  // written for the run to come
+  int64_t made_ = 0;
   std::vector<Unit> units_;
 };
 

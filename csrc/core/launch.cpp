@@ -71,7 +71,15 @@ int64_t flops_of(const OpInfo& op, const Args& a) {
 
 void note_time(const OpInfo& op, DType compute, const Args& args, double start, double end) {
   if (!thread_number) thread_number = ++thread_count;
-  Timing t{&op, compute, start - profile_start, end - start, bytes_of(args), flops_of(op, args), {-1, -1, -1, -1}, thread_number};
+  Timing t{&op,
+           compute,
+           start - profile_start,
+           end - start,
+           bytes_of(args),
+           flops_of(op, args),
+           {-1, -1, -1, -1},
+           thread_number,
+           args.device != nullptr};
   const View& v = args.out[0];
   for (int d = 0; d < 4 && d < v.ndim; d++) t.shape[d] = v.shape[d];
   const std::lock_guard<std::mutex> guard(timing_mutex);

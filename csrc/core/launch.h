@@ -20,6 +20,7 @@ struct Timing {
   int64_t bytes, flops;
   int64_t shape[4];  // of the first output, -1 beyond its rank
   uint64_t thread;
+  bool on_device;  // the time is that of the launch only
 };
 void start_profile();
 const std::vector<Timing>& stop_profile();

@@ -216,18 +216,41 @@ void group_images(Program& p) {
   }
 }
 
+namespace {
+
+struct Slices {
+  int64_t chunks, each, places;  // each: bytes of a place
+};
+
+Slices slices_of(const Program& p, const Step& head) {
+  const int64_t images = p.views[head.first_view].shape[0], slice = head.images, chunks = (images + slice - 1) / slice;
+  const int64_t each = (head.slice_bytes + head.slice_workspace + 63) / 64 * 64 + 64;
+  return {chunks, each, std::min<int64_t>(chunks, num_threads())};
+}
+
+}  // namespace
+
+void reserve_slices(Program& p) {
+  int64_t most = 0;
+  for (const Step& s : p.steps)
+    if (s.images) {
+      const Slices n = slices_of(p, s);
+      most = std::max(most, n.each * n.places);
+    }
+  if (most) p.slice_memory(most);
+}
+
 // Scratch for the slices: as many places as threads can be at work, taken and given back slice by slice.
 void run_images(Program& p, size_t first, size_t end) {
   const Step& head = p.steps[first];
-  const int64_t images = p.views[head.first_view].shape[0], slice = head.images, chunks = (images + slice - 1) / slice;
-  const int64_t each = (head.slice_bytes + head.slice_workspace + 63) / 64 * 64 + 64;
-  const int64_t places = std::min<int64_t>(chunks, num_threads());
-  char* const memory = p.slice_memory(each * places);
+  const int64_t images = p.views[head.first_view].shape[0], slice = head.images;
+  const Slices n = slices_of(p, head);
+  char* const memory = p.slice_memory(n.each * n.places);
   std::atomic<bool> taken[kMaxThreads] = {};
-  parallel_chunks(chunks, [&](int64_t chunk) {
+  parallel_chunks(n.chunks, [&](int64_t chunk) {
     int64_t place = 0;
-    while (taken[place].exchange(true, std::memory_order_acquire)) place = (place + 1) % places;
-    char* const own = memory + place * each;
+    while (taken[place].exchange(true, std::memory_order_acquire)) place = (place + 1) % n.places;
+    char* const own = memory + place * n.each;
     const int64_t from = chunk * slice, count = std::min(slice, images - from);
     for (size_t k = first; k < end; k++) {
       const Step& s = p.steps[k];

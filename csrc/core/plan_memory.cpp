@@ -8,15 +8,18 @@ namespace fastdl {
 
 namespace {
 
-// Whether b must stay behind a: one writes what the other reads or writes. Held memory may overlap under two names.
+// Whether b must stay behind a: one writes what the other reads or writes. Held memory may overlap under two names, and a gradient
+// that is there before a call may be any memory.
 bool ordered(const Program& p, const Step& a, const Step& b) {
   for (int v = 0; v < a.nout + a.nin; v++)
     for (int w = 0; w < b.nout + b.nin; w++) {
       const int x = block_at(p, a, v), y = block_at(p, b, w);
       if (x < 0 || y < 0 || !(writes(a, v) || writes(b, w))) continue;
       const Block &m = p.blocks[x], &n = p.blocks[y];
+      const bool outside = m.kind != Block::Internal && n.kind != Block::Internal;
       const bool both_held = m.kind == Block::Held && n.kind == Block::Held;
-      if (x == y || (both_held && m.base < n.base + n.bytes && n.base < m.base + m.bytes)) return true;
+      if (x == y || (outside && (m.aliased || n.aliased)) || (both_held && m.base < n.base + n.bytes && n.base < m.base + m.bytes))
+        return true;
     }
   return false;
 }

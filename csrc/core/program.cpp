@@ -102,6 +102,7 @@ void Program::check_indices() {
 
 void Program::replay(bool timed) {
   const size_t n = steps.size();
+  reserve_slices(*this);  // before anything is written
   const bool watch = timed || profiling;
   for (size_t k = 0; k < n; k++) {
     Step& s = steps[k];
@@ -137,16 +138,32 @@ void Program::replay(bool timed) {
   timed_replays += timed;
 }
 
-std::pair<int64_t, int64_t> Program::graphs() const {
-  std::pair<int64_t, int64_t> n{0, 0};
+Program::Graphs Program::graphs() const {
+  Graphs n;
   for (const auto& [first, graph] : graphs_)
-    if (graph) n.first++, n.second += graph->launches();
+    if (graph) n.count++, n.launches += graph->launches(), n.made += graph->made();
   return n;
+}
+
+// The program's own memory belongs to one stream at a time: another one waits for the last, and memory freed later waits for both.
+void Program::follow_stream(Device device) {
+  void* now = nullptr;
+  cuda_check(need_cuda().get_stream(device.index, &now));
+  void*& last = streams_[device.index];
+  if (now == last) return;
+  if (last) cuda_check(need_cuda().stream_wait(device.index, now, last));
+  for (const Buffer* b : arenas_)
+    if (b->device == device) cuda_check(need_cuda().record_stream(b->context, now));
+  for (const auto& [first, graph] : graphs_)
+    if (graph && graph->scratch() && graph->scratch()->device == device)
+      cuda_check(need_cuda().record_stream(graph->scratch()->context, now));
+  last = now;
 }
 
 // The steps from k on as a graph. What cannot be one, and what is timed: a step, or consecutive steps of one optimiser, in few
 // launches where it can.
 size_t Program::replay_on_device(size_t k, bool watch) {
+  follow_stream(steps[k].device);
   if (use_graphs_ && !watch) {
     auto at = graphs_.find(k);
     if (at == graphs_.end()) {

@@ -22,6 +22,7 @@ struct Block {
   };
   Kind kind = Internal;
   bool written = false;  // by a step
+  bool aliased = false;  // Bound: may lie in memory that another block has, too
   Device device;
   int64_t bytes = 0;
   char* base = nullptr;           // where it is now
@@ -83,9 +84,12 @@ class Program {
     View* v = views.data() + s.first_view;
     return Args{v, v + s.nout, &s.attrs, s.scratch >= 0 ? blocks[s.scratch].base : nullptr, s.nout, s.nin, nullptr, s.host_inputs};
   }
-  char* slice_memory(int64_t bytes);           // at least so much. Throws OutOfMemory
-  std::pair<int64_t, int64_t> graphs() const;  // how many were made, and the launches in them
-  int64_t moved_bytes() const;                 // read and written by all steps, a measure of how long a replay takes
+  char* slice_memory(int64_t bytes);  // at least so much. Throws OutOfMemory
+  struct Graphs {
+    int64_t count = 0, launches = 0, made = 0;
+  };
+  Graphs graphs() const;        // on devices: how many there are, the launches in them, how often one was made
+  int64_t moved_bytes() const;  // read and written by all steps, a measure of how long a replay takes
 
   std::vector<Step> steps;
   std::vector<View> views;
@@ -100,10 +104,12 @@ class Program {
  private:
   void place_views();
   size_t replay_on_device(size_t k, bool watch);  // returns the step after the last one that ran
-  std::vector<std::vector<uint32_t>> views_of_;   // per Bound block
-  std::vector<Buffer*> arenas_;                   // one per device in use
+  void follow_stream(Device device);
+  std::vector<std::vector<uint32_t>> views_of_;  // per Bound block
+  std::vector<Buffer*> arenas_;                  // one per device in use
   Buffer* slices_ = nullptr;
   bool use_graphs_ = true;
+  std::map<int, void*> streams_;                           // per CUDA device: where the last replay ran
   std::map<size_t, std::unique_ptr<DeviceGraph>> graphs_;  // by their first step; null: too short for one
 };
 
@@ -123,6 +129,7 @@ void advance_updates(Program& p);
 void place_workspaces(Program& p);
 int64_t plan_arena(Program& p, Device device, bool reuse);  // bytes of the device's arena
 void run_group(Program& p, size_t first, size_t end);       // steps of one group, block by block
+void reserve_slices(Program& p);                            // scratch for run_images with as many threads as there are now
 void run_images(Program& p, size_t first, size_t end);      // or by slices of images
 
 // What a step reads beyond its inputs' role: inputs that it also writes (running statistics of batch_norm in training).

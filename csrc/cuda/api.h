@@ -97,13 +97,13 @@ struct CudaApi {
   CudaStatus (*free_pinned)(void* data);
 
   // Graphs: launches in a row that the device takes as one. Between begin and end, launches of the calling thread on `device` are
-  // written down instead of run: at the end of the graph, or, once it has been launched, in place of the `count` from number
-  // `first` on. end: how many launches that were; -1, they do not fit there (another kernel, another number), the graph is to be
-  // made anew.
+  // written down instead of run: at the end of the graph, or, once it is finished, in place of the `count` from number `first` on.
+  // end: how many launches that were; -1: they do not fit there, and the graph is to be made anew.
   CudaStatus (*create_graph)(int32_t device, void** graph);
   CudaStatus (*begin_graph)(void* graph, int32_t first, int32_t count);
   CudaStatus (*end_graph)(void* graph, int32_t* launches);
-  CudaStatus (*launch_graph)(void* graph);  // on the current stream
+  CudaStatus (*finish_graph)(void* graph);  // no launches can be added from now on
+  CudaStatus (*launch_graph)(void* graph);  // a finished one, on the current stream
   void (*destroy_graph)(void* graph);
 };
 

@@ -16,13 +16,14 @@ namespace fastdl {
 struct KernelGraph {
   int32_t device = 0;
   cudaGraph_t graph = nullptr;
-  cudaGraphExec_t ready = nullptr;  // made by the first run
+  cudaGraphExec_t ready = nullptr;  // once it is finished
   std::vector<cudaGraphNode_t> nodes;
   size_t first = 0, at = 0, end = 0;  // since begin: nodes [first, at) are written, up to end may be
   cudaError_t error = cudaSuccess;    // the first one since begin
 };
 
-// The next launch of a graph between begin and end: a new node, or new arguments of a node. Kernel and shapes stay what they were.
+// The next launch of a graph between begin and end: a new node, or new arguments (and, where the alignment of memory has changed,
+// another kernel) of a node.
 void add_launch(void* graph, const cudaKernelNodeParams& launch);
 
 }  // namespace fastdl

@@ -57,7 +57,7 @@ void add_typed(void* graph, void* kernel, dim3 grid, dim3 block, size_t shared_b
 }
 template <class... P, class... A>
 void launch_kernel(void (*kernel)(P...), dim3 grid, dim3 block, size_t shared_bytes, const DeviceContext& device, A... arguments) {
-  if (shared_bytes > 48 * 1024)
+  if (shared_bytes > 48 * 1024)  // a failure shows at the launch, or when the graph is finished
     cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_bytes));
   if (device.graph) return add_typed<P...>(device.graph, reinterpret_cast<void*>(kernel), grid, block, shared_bytes, arguments...);
   kernel<<<grid, block, shared_bytes, static_cast<cudaStream_t>(device.stream)>>>(static_cast<P>(arguments)...);

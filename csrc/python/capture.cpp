@@ -180,6 +180,7 @@ void Capture::note_grad(TensorObject* leaf, bool overwrites) {
     g.in_block = recorder_.touch(t->buffer);
     g.shared = program_.blocks[g.in_block].kind != Block::Held || t->view.data != t->buffer->data;
     recorder_.bind_from_now(g.in_block);
+    program_.blocks[g.in_block].aliased = true;  // a gradient may be any tensor that the user has put there
   }
   grads_.push_back(g);
 }

@@ -54,7 +54,7 @@ py::list timings_of(const std::vector<Timing>& timings) {
     py::list shape;
     for (const int64_t n : t.shape)
       if (n >= 0) shape.append(n);
-    rows.append(py::make_tuple(t.op->name, dtype_name(t.compute), t.start, t.seconds, t.bytes, t.flops, py::tuple(shape), t.thread));
+    rows.append(py::make_tuple(t.op->name, dtype_name(t.compute), t.start, t.seconds, t.bytes, t.flops, py::tuple(shape), t.thread, t.on_device ? "cuda" : "cpu"));
   }
   return rows;
 }
@@ -103,9 +103,10 @@ void bind_capture(py::module_& m) {
         d["unplanned_bytes"] = p.unplanned_bytes;
         d["workspace_bytes"] = p.workspace_bytes;
         d["replays"] = p.replays;
-        const auto [graphs, launches] = p.graphs();
-        d["graphs"] = graphs;
-        d["graph_launches"] = launches;
+        const Program::Graphs graphs = p.graphs();
+        d["graphs"] = graphs.count;
+        d["graph_launches"] = graphs.launches;
+        d["graphs_made"] = graphs.made;
         return d;
       });
   m.def("recording", &recording);

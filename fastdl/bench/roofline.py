@@ -60,8 +60,12 @@ def measure(threads: int, seconds: float) -> dict[str, Any]:
     return found
 
 
+# Of arithmetic in a dtype; other dtypes are bound by memory only.
+PEAKS = {"float32": "fp32_gflops", "float64": "fp64_gflops", "bfloat16": "amx_bf16_gflops"}
+
+
 def limit(flops: float, moved: float, peaks: dict[str, Any], dtype: str = "float32") -> float:
     """The least seconds at the measured peaks for so many operations and bytes: arithmetic or memory, whichever takes longer."""
-    peak = peaks.get("fp64_gflops" if dtype == "float64" else "fp32_gflops", 0)
+    peak = peaks.get(PEAKS.get(dtype, ""), 0)
     memory = max(peaks.get("copy_gbs", 0), peaks.get("add_gbs", 0))
     return max(flops / peak / 1e9 if peak else 0.0, moved / memory / 1e9 if memory else 0.0)

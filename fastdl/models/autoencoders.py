@@ -129,6 +129,7 @@ def _restore(up: nn.Module, down: nn.Module, loader: Any, epochs: int, lr: float
 
     @fd.compile
     def step(x: fd.Tensor) -> fd.Tensor:
+        optimizer.zero_grad()
         noisy = x * fd.random.bernoulli(1 - noise, x.shape, dtype=x.dtype, device=x.device) if noise else x
         loss = F.mse_loss(down(up(noisy)), x)
         loss.backward()

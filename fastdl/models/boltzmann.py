@@ -169,6 +169,7 @@ def _train(rbm: Any, loader: Any, epochs: int, optimizer: Any, k: int) -> list[f
 
     @fd.compile
     def step(v: fd.Tensor) -> fd.Tensor:
+        optimizer.zero_grad()
         rbm.contrastive_divergence(v, k).backward()
         with fd.no_grad():
             error = fd.square(rbm.backwards(rbm(v)) - v).mean()

@@ -77,15 +77,66 @@ def test_random_streams_move_on():
     assert f.stats()["graphs"] == 1
 
 
-def test_memory_of_another_alignment():
-    """A window that starts 4 bytes later needs another kernel than one that is aligned for vectors: the graph is made anew."""
-    f = fd.compile(lambda x: (x.reshape(32, 64) + 1, fd.exp(x).sum(), F.relu(x) * 2))
+def windows(f, run):
+    """run(x) equals f(x) for windows that begin at addresses of every alignment."""
     base = array(4 * 2048 + 8)
     for start in (0, 2048, 1, 2049, 0, 3, 4096, 7, 8):
         x = base[start : start + 2048]
-        for got, want in zip(f(x), (x.reshape(32, 64) + 1, fd.exp(x).sum(), F.relu(x) * 2), strict=True):
+        for got, want in zip(run(x), f(x), strict=True):
             same(got, want)
-    assert f.programs == 1 and f.stats()["graphs"] == 1 and f.stats()["replays"] == 7
+    assert run.programs == 1 and run.stats()["graphs"] == 1 and run.stats()["replays"] == 7
+
+
+def two_kernels(x):
+    return fd.concat([x, x * 2]), (x.reshape(32, 64) + 1), fd.exp(x).sum(), F.relu(x) * 2
+
+
+def test_memory_of_another_alignment():
+    """A window that starts 4 bytes later needs another kernel than one that is aligned for vectors."""
+    run = fd.compile(two_kernels)
+    windows(two_kernels, run)
+    assert run.stats()["graphs_made"] == 1
+
+
+def test_launches_that_do_not_fit(monkeypatch):
+    """Then the graph is made anew, of what all launches are now."""
+    monkeypatch.setenv("FASTDL_EMU_GRAPHS", "strict")
+    run = fd.compile(two_kernels)
+    windows(two_kernels, run)
+    assert run.stats()["graphs_made"] == (1 if not fd._C.cuda_emulated() else 6)
+
+
+@pytest.mark.parametrize("call", range(1, 14))
+def test_failures_while_a_graph_is_made_or_changed(call, monkeypatch):
+    """Whatever fails: an error at that call, right numbers at the next."""
+    if not fd._C.cuda_emulated():
+        pytest.skip("failures are the emulator's")
+    total = fd.zeros(2048, device="cuda")
+
+    def f(x):
+        total[...] = total + x
+        return total * 2, fd.concat([x, x + 1]), fd.exp(x)
+
+    run, base, want = fd.compile(f), array(4 * 2048), np.zeros(2048, np.float32)
+    monkeypatch.setenv("FASTDL_EMU_GRAPHS", f"fail:{call}")
+    failed = 0
+    for k in range(8):
+        x = base[k : k + 2048]
+        before = total.cpu().numpy()
+        try:
+            doubled, both, e = run(x)
+        except (fd.OutOfMemoryError, fd.DeviceError):
+            failed += 1
+            np.testing.assert_array_equal(total.cpu().numpy(), before)  # nothing of the graph has run
+            continue
+        want = before + x.cpu().numpy()
+        np.testing.assert_array_equal(total.cpu().numpy(), want)
+        np.testing.assert_array_equal(doubled.cpu().numpy(), want * 2)
+        same(both, fd.concat([x, x + 1]))
+        same(e, fd.exp(x))
+    assert failed <= 1 and run.stats()["graphs"] == 1
+    if call <= 5:
+        assert failed == 1  # create, add and instantiate; later calls change nodes, and the graph is made anew
 
 
 def test_results_are_new_memory():
@@ -127,7 +178,7 @@ def test_changes_in_place_and_buffers():
 
 
 def test_streams():
-    """A replay takes its place in the stream that is current."""
+    """A replay takes its place in the stream that is current. On the emulator everything runs at once: only a GPU shows a wrong order."""
     f = fd.compile(lambda x: fd.tanh(x @ x.T) + 1)
     x = array(16, 16)
     want = fd.tanh(x @ x.T) + 1

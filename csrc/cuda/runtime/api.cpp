@@ -363,6 +363,7 @@ constexpr CudaApi kApi = {
     Entry<create_graph>::call,
     Entry<begin_graph>::call,
     Entry<end_graph>::call,
+    Entry<finish_graph>::call,
     Entry<launch_graph>::call,
     destroy_graph_entry,
 };

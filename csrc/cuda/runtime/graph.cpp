@@ -57,16 +57,23 @@ CudaStatus end_graph(void* graph, int32_t* launches) {
   return CudaStatus::Ok;
 }
 
+CudaStatus finish_graph(void* graph) {
+  auto& g = *static_cast<KernelGraph*>(graph);
+  Device* d;
+  FD_PASS(use_device(g.device, &d));
+  FD_CHECK(cudaGraphInstantiate(&g.ready, g.graph, 0), "make a graph ready");
+  return CudaStatus::Ok;
+}
+
 CudaStatus launch_graph(void* graph) {
   auto& g = *static_cast<KernelGraph*>(graph);
   Device* d;
   FD_PASS(use_device(g.device, &d));
-  if (!g.ready) FD_CHECK(cudaGraphInstantiate(&g.ready, g.graph, 0), "make a graph ready");
   FD_CHECK(cudaGraphLaunch(g.ready, current_stream(*d)), "launch a graph");
   return CudaStatus::Ok;
 }
 
-// Runs in flight end in peace: CUDA frees their graph afterwards.
+// A run in flight ends in peace, and CUDA frees its graph afterwards (CUDA Driver API, cuGraphExecDestroy).
 void destroy_graph(void* graph) {
   auto* g = static_cast<KernelGraph*>(graph);
   if (!g || forked()) return;

@@ -92,6 +92,7 @@ CudaStatus reported(Device& d, const char* when);  // an error that a kernel has
 CudaStatus create_graph(int32_t device, void** graph);
 CudaStatus begin_graph(void* graph, int32_t first, int32_t count);
 CudaStatus end_graph(void* graph, int32_t* launches);
+CudaStatus finish_graph(void* graph);
 CudaStatus launch_graph(void* graph);
 void destroy_graph(void* graph);
 
