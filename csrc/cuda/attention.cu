@@ -234,6 +234,8 @@ attention_key_gradient_kernel(const Heads<T> h) {
   const int64_t j = j0 + row;
   const Matrix<T> q = h.of(h.q, head), k = h.of(h.k, head), v = h.of(h.v, head), g = h.of(h.g, head), mask = h.of(h.mask, head);
   const Matrix<T> peaks = h.of(h.peak, head), factors = h.of(h.factor, head);
+  // Member by member: chosen whole, both would lie in local memory.
+  const Matrix<T> added{of_key ? q.data : g.data, of_key ? q.row : g.row, of_key ? q.col : g.col};
   T sums[kSums] = {};
 #pragma unroll 1
   for (int64_t i0 = h.causal ? j0 : 0; i0 < h.queries; i0 += kSide) {
@@ -246,7 +248,7 @@ attention_key_gradient_kernel(const Heads<T> h) {
       s[n] = exp_negative(score_of(h, mask, s[n], i, j) - peaks.at(known, 0)) * factors.at(known, 0);
       if (of_key) s[n] *= (slope[n] - h.delta[head * h.queries + known]) * h.scale;
     }
-    add_rows(sums, m, s, of_key ? q : g, i0, h.queries, column, of_key ? h.width : h.value_width);
+    add_rows(sums, m, s, added, i0, h.queries, column, of_key ? h.width : h.value_width);
   }
   if (j >= h.keys) return;
   const Matrix<T> out = of_key ? h.of(h.dk, head) : h.of(h.dv, head);
