@@ -24,6 +24,7 @@
 #include <mutex>
 #include <system_error>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include <pthread.h>
@@ -294,7 +295,36 @@ void after_fork_in_child() {
 }
 [[maybe_unused]] const int kForkHandler = pthread_atfork(nullptr, nullptr, after_fork_in_child);
 
+// ---- records of chunks -------------------------------------------------------------------------------------------------
+std::vector<ChunkRecord> records;  // of the one thread that records
+thread_local int depth = 0;        // of chunks within chunks
+int64_t chunk_work, chunk_least;
+
+void run_recorded(int64_t chunks, void (*body)(void*, int64_t), void* ctx) {
+  ChunkRecord record = {0, {}};
+  depth++;
+  for (int64_t i = 0; i < chunks; i++) {
+    if (depth == 1) chunk_work = 1, chunk_least = 0;
+    body(ctx, i);
+    if (depth > 1) continue;
+    record.work.push_back(chunk_work);
+    record.least = chunk_least;
+  }
+  if (--depth == 0) records.push_back(std::move(record));
+}
+
 }  // namespace
+
+bool chunks_recorded = false;
+
+void note_piece(int64_t work, int64_t least) {
+  if (depth == 1) chunk_work = work, chunk_least = least;
+}
+
+std::vector<ChunkRecord> record_chunks(bool on) {
+  chunks_recorded = on;
+  return std::exchange(records, {});
+}
 
 int num_threads() { return settings().threads.load(std::memory_order_relaxed); }
 
@@ -311,6 +341,7 @@ void set_num_threads(int n) {
 }
 
 void parallel_chunks(int64_t chunks, void (*body)(void*, int64_t), void* ctx) {
+  if (chunks_recorded) return run_recorded(chunks, body, ctx);
   const int threads = num_threads();
   if (chunks <= 1 || threads <= 1 || taken.load(std::memory_order_relaxed) || taken.exchange(true, std::memory_order_acquire)) {
     for (int64_t i = 0; i < chunks; i++) body(ctx, i);

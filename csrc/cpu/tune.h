@@ -24,8 +24,10 @@ constexpr int64_t kGemmBlockCols = 512;      // columns of C in one piece of wor
 constexpr int64_t kGemmBlockTiles = 16;      // and tiles along its rows
 constexpr int64_t kGemmChunks = 16;          // pieces wanted, so that threads finish together, ...
 constexpr int64_t kGemmChunkMacs = 1 << 18;  // ... unless they fall below this many multiply-adds (a few microseconds)
+constexpr int64_t kConvPieceMacs = 1 << 19;  // the same for convolutions
 constexpr int64_t kGemmDirectTiles = 10;     // up to so many tiles of rows a row-major B is read where it lies
 constexpr int64_t kGemmDirectBytes = FD_VEC_BYTES == 64 ? 768 << 10 : 128 << 10;  // and also when all of B is no larger
+constexpr int64_t kGemmPackPiece = 1 << 13;                                       // elements that a thread packs at a time
 constexpr int64_t kGemvChunkMacs = 1 << 15;        // pieces of products with few rows, which wait for memory
 constexpr int64_t kDotRows = 12;                   // up to so many rows, x W^T is computed as dot products
 constexpr int64_t kGemmPrefetchBytes = 256 << 10;  // a larger B, read where it lies, is prefetched

@@ -10,6 +10,7 @@ constexpr int64_t kTileKc = 768;             // k of one pass through the tiles:
 constexpr int64_t kTileCols = 256;           // columns of B per piece of work; B's share stays in L2
 constexpr int64_t kTileChunkMacs = 1 << 19;  // pieces are not cut below this many multiply-adds
 constexpr int64_t kTileFewStrips = 8;        // up to so many strips of 32 rows, B is packed by the piece that uses it, once, ...
+constexpr double kTileFewShare = 1.15;       // ... unless so much more falls to one thread than to others; then as ever
 constexpr int64_t kTilePackCols = 128;       // ... so many columns at a time, in blocks of kTilePackKc
 constexpr int64_t kTilePackKc = 512;
 // Products of bfloat16: kNarrowBlocks of B, 32 x 32 numbers each, stay in L2 beside a strip of A. A piece has up to kNarrowStrips.

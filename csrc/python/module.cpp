@@ -229,6 +229,11 @@ PYBIND11_MODULE(_C, m) {
   m.def("record", record, py::arg("outputs"), py::arg("inputs"), py::arg("rule"), py::arg("name"), py::arg("saved") = py::tuple());
 
   m.def("num_threads", &num_threads);
+  m.def("_record_chunks", [](bool on) {
+    std::vector<std::pair<int64_t, std::vector<int64_t>>> calls;
+    for (ChunkRecord& record : record_chunks(on)) calls.emplace_back(record.least, std::move(record.work));
+    return calls;
+  });
   m.def("set_num_threads", [](int n) {
     if (n < 1 || n > 1024) throw py::value_error("set_num_threads: need a number from 1 to 1024");
     set_num_threads(n);

@@ -6,12 +6,14 @@ namespace fastdl {
 namespace {
 
 constexpr int64_t kReduceGrain = 32768;  // elements that are worth a chunk of their own
+constexpr int64_t kReducePiece = 4096;   // at most so many are summed up by themselves: many threads share them out evenly
 
 // `outs` outputs of n elements each: the elements of every output are cut in this many pieces of piece_length(n, pieces), whose
 // partial results are merged in order. 1 where the outputs alone give enough chunks; outs * pieces never exceeds 2^16 or so.
 constexpr int64_t reduce_pieces(int64_t outs, int64_t n) {
   if (outs <= 0 || outs > 16384 || n < 512) return 1;
-  int64_t pieces = (n - 1) / (kReduceGrain / outs > 256 ? kReduceGrain / outs : 256) + 1;
+  const int64_t share = kReduceGrain / outs, length = share < 256 ? 256 : share < kReducePiece ? share : kReducePiece;
+  int64_t pieces = (n - 1) / length + 1;
   if (n <= 2 * kReduceGrain / outs) return 1;
   const int64_t most = outs == 1 ? 16384 : 65536 / outs;
   return pieces < most ? pieces : most;

@@ -32,6 +32,7 @@ void for_blocks(const Batch& s, F&& f) {
   const int64_t groups = ceil_div(s.channels, kChannelGroup);
   parallel_chunks(s.blocks * groups, [&](int64_t task) {
     const int64_t c = task % groups * kChannelGroup;
+    piece_work(s.block_size(task / groups) * (min_of(s.channels, c + kChannelGroup) - c), kRowPiece / 8);
     f(task / groups, c, min_of(s.channels, c + kChannelGroup));
   });
 }

@@ -47,7 +47,8 @@ FD_INLINE void store_bytes_n(uint8_t* p, Vec<I> a, int n) {
 }
 
 // Rows per task, so that a task touches some 32 K elements.
-inline int64_t row_grain(int64_t work_per_row) { return max_of<int64_t>(1, 32768 / max_of<int64_t>(1, work_per_row)); }
+constexpr int64_t kRowPiece = 32768;
+inline int64_t row_grain(int64_t work_per_row) { return max_of<int64_t>(1, kRowPiece / max_of<int64_t>(1, work_per_row)); }
 
 }  // namespace
 }  // namespace fastdl

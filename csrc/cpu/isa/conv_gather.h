@@ -6,6 +6,7 @@
 // the same remainder modulo s see the same taps of the kernel; each remainder is one such grid over dy with step 1, so no zeros are
 // inserted.
 #pragma once
+#include "core/partition.h"
 #include "cpu/isa/activate.h"
 #include "cpu/isa/conv_pack.h"
 
@@ -170,12 +171,15 @@ void gather(const Gather<T>& g, const ConvPack<T>* pack) {
   const bool packs = pack && products >= 8 && pixels <= 1024;
   const int64_t tiles = ceil_div<int64_t>(pixels, kConvRows);
   const int64_t work = kConvRows * (depth + 8) * ceil_div(g.columns, across.count);  // multiply-adds in a tile, per chunk
-  const int64_t fair = ceil_div<int64_t>(tiles * products, 64), least = ceil_div<int64_t>(1 << 19, work);
-  const Blocks down(pixels, packs ? pixels : max_of(fair, least) * kConvRows);
+  const int64_t fair = ceil_div<int64_t>(tiles * products, 64), least = ceil_div(kConvPieceMacs, work);
+  const int64_t strips = ceil_div(tiles, max_of(fair, least));
+  const Cut cut = fair_cut(1, tiles, products, {packs ? 1 : strips, products}, packs ? tiles : least, num_threads());
+  const Blocks down(pixels, ceil_div(tiles, cut.rows) * kConvRows);
   if (pack && !packs) pack_weights(*pack);
   parallel_chunks(down.count * products, [&](int64_t chunk) {
     const int64_t m = chunk % down.count, p = chunk / down.count % across.count, group = chunk / down.count / across.count;
     const int64_t p0 = across.begin(p), p1 = across.begin(p + 1);
+    piece_work((down.begin(m + 1) - down.begin(m)) * (p1 - p0) * panels.most * Vec<T>::size * depth, kConvPieceMacs);
     if (packs) {
       const int64_t vectors = ceil_div<int64_t>(g.columns, Vec<T>::size);
       for (int64_t v = p0 * panels.most; v < min_of(p1 * panels.most, vectors); v++) pack_block(*pack, group, v, 0, pack->channels);

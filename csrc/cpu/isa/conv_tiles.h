@@ -58,21 +58,5 @@ inline void multiply_rows(const TileRows& upper, const TileRows& lower, const ui
                    : multiply_rows<parts, 1, 1>(upper, lower, b, blocks, out);
 }
 
-// The largest magnitudes of both operands, noted by all pieces of work.
-class Magnitudes {
- public:
-  void note_a(__m512i v) { raise(&a_, largest(v)); }
-  void note_b(__m512i v) { raise(&b_, largest(v)); }
-  void fail() { raise(&a_, kMostBits); }  // as if the operands did not split
-  bool split_well(int64_t k) const { return splits_well(a_, b_, k); }
-
- private:
-  static void raise(uint32_t* at, uint32_t value) {
-    uint32_t old = __atomic_load_n(at, __ATOMIC_RELAXED);
-    while (old < value && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
-  }
-  uint32_t a_ = 0, b_ = 0;
-};
-
 }  // namespace
 }  // namespace fastdl

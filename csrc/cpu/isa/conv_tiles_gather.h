@@ -89,8 +89,12 @@ inline GatherTiles plan_gather_tiles(const Gather<T>& g) {
                 wanted = num_threads() == 1 ? 1 : 4 * num_threads();
   p.panel_groups = ceil_div(p.panels, at_once);
   const auto cut = [&](int64_t least_panels, int64_t least_pixels) {
-    const auto few = [&] { return p.bands() * g.groups * p.panel_groups < wanted; };
-    while (few() && ceil_div(p.panels, p.panel_groups + 1) >= least_panels) p.panel_groups++;
+    const auto few = [&] {  // too few, or some threads would have much more to do
+      const int64_t pieces = p.bands() * g.groups * p.panel_groups, rounds = ceil_div<int64_t>(pieces, num_threads());
+      const int64_t most = rounds * p.band_images * p.band_rows * ceil_div(p.panels, p.panel_groups);
+      return pieces < wanted || double(most) * num_threads() > 1.1 * double(p.batch * p.rows * p.panels * g.groups);
+    };
+    while (few() && p.panel_groups < p.panels && ceil_div(p.panels, p.panel_groups + 1) >= least_panels) p.panel_groups++;
     while (few() && p.band_images > 1 && p.band_images / 2 * g.count[0] * g.count[1] >= least_pixels)
       p.set_images(p.band_images / 2);
     while (few() && p.band_images == 1 && p.band_rows / 2 * g.count[1] >= least_pixels) p.set_rows(p.band_rows / 2);
@@ -216,6 +220,7 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>& pack,
   if (!plan.packs)
     parallel_chunks(g.groups * plan.panels * plan.channel_blocks, [&](int64_t task) {
       const int64_t block = task % plan.channel_blocks, panel = task / plan.channel_blocks;  // of all groups
+      piece_work(kSide * kSide * taps, kGemmPackPiece);
       const ConvTileScratch scratch;
       if (!scratch.words) return found.fail();
       found.note_b(pack_tile_weights<parts>(g, pack, panel / plan.panels, panel % plan.panels, block, scratch.floats(),
@@ -227,6 +232,7 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>& pack,
                   p0 = piece / plan.bands() % plan.panel_groups * plan.piece_panels;
     const int64_t p1 = min_of(p0 + plan.piece_panels, plan.panels);
     const GatherBand<parts> band(g, plan, piece % plan.bands());
+    piece_work(ceil_div(band.pixels(), kSide) * (p1 - p0) * plan.channel_blocks * taps * kBlockMacs, kConvPieceMacs);
     alignas(64) float sums[kSide * kSide];
     int64_t offset[kConvTilePass + kConvTileTaps], copied[kConvTilePass + kConvTileTaps];
     const ConvTileScratch scratch;

@@ -262,6 +262,8 @@ inline bool weight_on_tiles(const WeightGrad<float>& w) {
     const int64_t group = piece / panels.count / channels.count % s.groups,
                   split = piece / panels.count / channels.count / s.groups;
     const int64_t c0 = channels.begin(cb), c1 = channels.begin(cb + 1), p0 = panels.begin(pb), p1 = panels.begin(pb + 1);
+    const int64_t dy_rows = min_of(s.batch * s.out[0] - split * w.rows_per_split, w.rows_per_split);
+    piece_work(weight_macs(w, dy_rows, (c1 - c0) * kSide, (p1 - p0) * kSide), kConvPieceMacs);
     const ConvTileScratch scratch;
     if (!scratch.words) return found.fail();
     alignas(64) float block[kSide * kSide];

@@ -243,6 +243,12 @@ void finish_bias(const WeightPanel<T>& panel, const T* sums, int64_t parts, int6
   }
 }
 
+// Multiply-adds of `rows` rows of dy, `channels` channels of x and the columns of a panel.
+template <class T>
+FD_INLINE int64_t weight_macs(const WeightGrad<T>& w, int64_t rows, int64_t channels, int64_t width) {
+  return rows * w.s.out[1] * w.s.taps() * channels * width;
+}
+
 // One part, sums on the stack: each block of channels goes through all pixels and is finished at once.
 template <class T>
 void direct_weight_grad(const WeightGrad<T>& w) {
@@ -252,6 +258,8 @@ void direct_weight_grad(const WeightGrad<T>& w) {
   parallel_chunks(products * ranges.count, [&](int64_t chunk) {
     const int64_t r = chunk % ranges.count, p = chunk / ranges.count % panels;
     const WeightPanel<T> panel(w, chunk / ranges.count / panels, p);
+    piece_work(weight_macs(w, w.s.batch * w.s.out[0], (ranges.begin(r + 1) - ranges.begin(r)) * kConvWeightRows, panel.width),
+               kConvPieceMacs);
     alignas(64) T sums[kDirectTaps * kConvWeightRows * 2 * Vec<T>::size];
     for (int64_t b = ranges.begin(r); b < ranges.begin(r + 1); b++) {
       const int64_t first = tiles.begin(b), count = tiles.begin(b + 1) - first;
@@ -272,6 +280,8 @@ void add_weight_grad(const WeightGrad<T>& w) {
   parallel_chunks(w.splits * w.s.groups * panels, [&](int64_t chunk) {
     const int64_t p = chunk % panels, group = chunk / panels % w.s.groups, split = chunk / panels / w.s.groups;
     WeightPanel<T> panel(w, group, p);
+    const int64_t from = split * w.rows_per_split;
+    piece_work(weight_macs(w, min_of(w.s.batch * w.s.out[0] - from, w.rows_per_split), channels, panel.width), kConvPieceMacs);
     alignas(64) T spread[kWeightBlockBytes / sizeof(T)];
     if (w.taps) panel.spread = spread;
     T* sums = w.panel_sums(split, group, p);
@@ -406,6 +416,9 @@ void depthwise_weight_grad(const WeightGrad<T>& w) {
   const int64_t taps = s.taps(), part = (taps + 1) * s.in_channels;
   parallel_chunks(w.splits * blocks.count, [&](int64_t chunk) {
     const int64_t split = chunk / blocks.count, b = chunk % blocks.count, begin = split * w.rows_per_split;
+    piece_work(
+        min_of(s.batch * s.out[0] - begin, w.rows_per_split) * s.out[1] * taps * (blocks.begin(b + 1) - blocks.begin(b)) * lanes,
+        kConvPieceMacs / 4);
     depthwise_weight_rows(w, begin, min_of(s.batch * s.out[0], begin + w.rows_per_split), blocks.begin(b) * lanes,
                           min_of(s.in_channels, blocks.begin(b + 1) * lanes), w.sums + split * part);
   });

@@ -197,6 +197,9 @@ inline void winograd(const Gather<float>& g, const ConvPack<float>& pack, const 
   parallel_chunks(down.count * across.count, [&](int64_t chunk) {
     const int64_t d = chunk % down.count, a = chunk / down.count;
     float* own = scratch + chunk * plan.chunk_floats;
+    piece_work((blocks.begin(down.begin(d + 1)) - blocks.begin(down.begin(d))) * 36 * g.run *
+                   (across.begin(a + 1) - across.begin(a)) * panels.most * VecF::size,
+               kConvPieceMacs);
     for (int64_t b = down.begin(d); b < down.begin(d + 1); b++)
       winograd_block(g, weights, blocks.begin(b), blocks.begin(b + 1), across.begin(a), across.begin(a + 1), own);
   });

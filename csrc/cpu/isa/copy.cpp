@@ -206,7 +206,7 @@ CastFn cast_any_from(DType to) {
 template <DType d, class T>
 void where_kernel(const Args& a) {
   static constexpr ElementwiseOp kOp = {
-      where_block<T>,  {DType::bool_, d, d}, d, kCheapGrain, {cast_any_to<DType::bool_>, cast_any_to<d>, cast_any_to<d>},
+      where_block<T>,  nullptr, {DType::bool_, d, d}, d, kCheapGrain, {cast_any_to<DType::bool_>, cast_any_to<d>, cast_any_to<d>},
       cast_any_from<d>};
   elementwise<3>(a, kOp);
 }

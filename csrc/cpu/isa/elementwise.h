@@ -21,6 +21,7 @@ constexpr int64_t kCostlyGrain = 8 * 1024;  // exp, tanh, power
 // What the driver needs to know of an op. Constant per kernel.
 struct ElementwiseOp {
   BlockFn block;
+  BlockFn stream;              // the same past the caches, to memory aligned to 64 bytes; null if there is no such loop
   DType in[kMaxOperands - 1];  // compute dtype of each input
   DType out;                   // dtype that block writes
   int64_t grain;
@@ -204,19 +205,21 @@ __attribute__((noinline)) void elementwise(const Args& a, const ElementwiseOp& o
   const int64_t item = itemsize(op.out);
   bool stream = n * item >= kStreamBytes;
   for (int k = 0; k < nin; k++) stream &= in[k] != o.data;
+  const BlockFn block = stream && op.stream && reinterpret_cast<uintptr_t>(o.data) % 64 == 0 ? op.stream : op.block;
+  const bool buffered = stream && block == op.block;
   parallel_for(n, op.grain, [&](int64_t begin, int64_t end) {
-    const int64_t step = stream ? kTileBytes / item : end - begin;
+    const int64_t step = buffered ? kTileBytes / item : end - begin;
     for (int64_t i = begin; i < end; i += step) {
       const int64_t m = min_of(step, end - i);
       const void* part[nin];
       for (int k = 0; k < nin; k++) part[k] = static_cast<const char*>(in[k]) + i * itemsize(op.in[k]);
       char* const target = o.ptr<char>() + i * item;
-      if (stream) {
+      if (buffered) {
         alignas(64) char buffer[kTileBytes];
-        op.block(buffer, part, m, *a.attrs);
+        block(buffer, part, m, *a.attrs);
         stream_copy(target, buffer, m * item);
       } else {
-        op.block(target, part, m, *a.attrs);
+        block(target, part, m, *a.attrs);
       }
     }
     if (stream) stream_fence();
@@ -272,7 +275,31 @@ void map_block(void* out_, const void* const* in_, int64_t n, const Attrs& attrs
   }
 }
 
-// The same for long formulas, where interleaving two vectors would only spill registers and triple the code.
+constexpr int kAheadBytes = 1024;  // inputs are asked for so far ahead, while formulas keep the processor busy
+
+// The same for results that would not stay in the caches: they go round them, and nothing waits in a buffer.
+template <class F, class T, int nin>
+void map_stream(void* out_, const void* const* in_, int64_t n, const Attrs& attrs) {
+  using V = Vec<T>;
+  T* const out = static_cast<T*>(out_);
+  const T* in[nin];
+  for (int k = 0; k < nin; k++) in[k] = static_cast<const T*>(in_[k]);
+  V p[F::kParams + 1];
+  for (int k = 0; k < F::kParams; k++) p[k] = V(T(attrs.f[k]));
+  int64_t i = 0;
+  for (; i + V::size <= n; i += V::size) {
+    V x[nin];
+    for (int k = 0; k < nin; k++)
+      __builtin_prefetch(reinterpret_cast<const char*>(in[k] + i) + kAheadBytes), x[k] = load(in[k] + i);
+    stream_store(out + i, apply<F, nin, V>(x, p));
+  }
+  if (i == n) return;
+  V x[nin];
+  for (int k = 0; k < nin; k++) x[k] = load_partial(in[k] + i, int(n - i));
+  store_partial(out + i, apply<F, nin, V>(x, p), int(n - i));
+}
+
+// The first for long formulas, where interleaving two vectors would only spill registers and triple the code.
 template <class F, class T, int nin>
 void map_block_long(void* out_, const void* const* in_, int64_t n, const Attrs& attrs) {
   using V = Vec<T>;
@@ -285,7 +312,10 @@ void map_block_long(void* out_, const void* const* in_, int64_t n, const Attrs& 
     const int64_t left = n - i;
     const bool full = left >= V::size;
     V x[nin];
-    for (int k = 0; k < nin; k++) x[k] = full ? load(in[k] + i) : load_partial(in[k] + i, int(left));
+    for (int k = 0; k < nin; k++) {
+      __builtin_prefetch(reinterpret_cast<const char*>(in[k] + i) + kAheadBytes);
+      x[k] = full ? load(in[k] + i) : load_partial(in[k] + i, int(left));
+    }
     const V y = apply<F, nin, V>(x, p);
     if (full)
       store(out + i, y);
@@ -313,21 +343,23 @@ void map_scalars(void* out_, const void* const* in_, int64_t n, const Attrs&) {
   }
 }
 
-template <BlockFn block, class T, class R, int nin, int64_t grain>
+template <BlockFn block, class T, class R, int nin, int64_t grain, BlockFn stream = nullptr>
 void elementwise_kernel(const Args& a) {
   static constexpr DType kIn = dtype_of<T>();
   static constexpr ElementwiseOp kOp = {
-      block, {kIn, kIn, kIn}, dtype_of<R>(), grain, {cast_up_to<T>, cast_up_to<T>, cast_up_to<T>}, cast_from<R>};
+      block, stream, {kIn, kIn, kIn}, dtype_of<R>(), grain, {cast_up_to<T>, cast_up_to<T>, cast_up_to<T>}, cast_from<R>};
   elementwise<nin>(a, kOp);
 }
 
 // The kernel of formula F for float (and the 16-bit floats) or double:
 //   FD_KERNEL_TABLE(unary) = {{OpId::exp, kF32ish, map_kernel<Exp, float, 1, kCostlyGrain>}, {OpId::exp, kF64, map_kernel<Exp,
 //   double, 1, ...
-template <class F, class T, int nin, int64_t grain = kCheapGrain>
-constexpr KernelFn map_kernel = elementwise_kernel<map_block<F, T, nin>, T, T, nin, grain>;
 template <class F, class T, int nin>
-constexpr KernelFn map_kernel_long = elementwise_kernel<map_block_long<F, T, nin>, T, T, nin, kCostlyGrain>;
+constexpr BlockFn stream_of = sizeof(T) == 4 ? map_stream<F, T, nin> : nullptr;
+template <class F, class T, int nin, int64_t grain = kCheapGrain>
+constexpr KernelFn map_kernel = elementwise_kernel<map_block<F, T, nin>, T, T, nin, grain, stream_of<F, T, nin>>;
+template <class F, class T, int nin>
+constexpr KernelFn map_kernel_long = elementwise_kernel<map_block_long<F, T, nin>, T, T, nin, kCostlyGrain, stream_of<F, T, nin>>;
 template <class F, class T, class R, int nin, int64_t grain = kCheapGrain>
 constexpr KernelFn map_scalars_kernel = elementwise_kernel<map_scalars<F, T, R, nin>, T, R, nin, grain>;
 

@@ -7,9 +7,10 @@
 //   - B transposed in memory (x W^T) and few rows: C^T = B^T A^T is computed instead, which packs the smaller operand, and
 //     each finished block of C^T is transposed into C;
 //   - small C, long k (weight gradients): partial sums over parts of k, added in order.
-// C is cut in blocks that depend on sizes only; threads claim blocks, so results do not depend on the number of threads.
+// C is cut in blocks, and threads claim them. Sums do not cross blocks, so results do not depend on how many there are.
 #pragma once
 #include "core/gemm_workspace.h"
+#include "core/partition.h"
 #include "cpu/isa/gemv.h"
 #if defined(__AMX_BF16__)
 #include "cpu/isa/gemm_bf16.h"
@@ -17,6 +18,8 @@
 
 namespace fastdl {
 namespace {
+
+constexpr int64_t kGemmAlone = int64_t(1) << 40;  // as the size of a batch: one thread computes the product
 
 // How one product is cut and where its B comes from.
 struct GemmPlan {
@@ -67,6 +70,10 @@ inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
     else
       break;
   }
+  const int64_t tile_macs = max_of<int64_t>(ceil_div(g.m, p.tiles) * p.nv * lanes * g.k, 1);
+  const Cut cut =
+      fair_cut(batch, p.tiles, panels, {p.row_blocks, p.col_blocks}, ceil_div(kGemmChunkMacs, tile_macs), num_threads());
+  p.row_blocks = cut.rows, p.col_blocks = cut.cols;
   return p;
 }
 
@@ -160,6 +167,15 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
   }
 }
 
+// Multiply-adds of a piece, padding of its tiles included.
+template <class T>
+FD_INLINE int64_t piece_macs(const Gemm<T>& g, const GemmPlan& plan, int64_t piece) {
+  const int64_t rb = piece % plan.row_blocks, cb = piece / plan.row_blocks, panels = panels_of<T>(plan);
+  const int64_t tiles = (rb + 1) * plan.tiles / plan.row_blocks - rb * plan.tiles / plan.row_blocks;
+  const int64_t wide = (cb + 1) * panels / plan.col_blocks - cb * panels / plan.col_blocks;
+  return tiles * wide * g.k * ceil_div(g.m, plan.tiles) * plan.nv * Vec<T>::size;
+}
+
 // Products [first, first + count) of the batch. Each has `slot` elements of workspace: for C if that is scratch, and packed B.
 template <class T>
 inline void gemm_batch(const Gemm<T>& g, const GemmPlan& plan, const GemmBatch& batch, int64_t first, int64_t count, T* workspace,
@@ -175,10 +191,11 @@ inline void gemm_batch(const Gemm<T>& g, const GemmPlan& plan, const GemmBatch& 
   const auto packed_b = [&](int64_t i) { return workspace + i * slot + (g.mirror ? g.m * g.n : 0); };
   if (plan.packed && !pack_here) {
     const int64_t panels = panels_of<T>(plan);
-    const int64_t share = max_of(int64_t(1), (int64_t(1) << 13) / (plan.kc * plan.nv * lanes));  // panels in one task
+    const int64_t share = max_of(int64_t(1), kGemmPackPiece / (plan.kc * plan.nv * lanes));  // panels in one task
     const int64_t tasks = ceil_div(panels, share), all = plan.k_blocks * tasks;
     parallel_chunks(count * all, [&](int64_t task) {
       const int64_t i = task / all, k0 = task / tasks % plan.k_blocks * plan.kc, p0 = task % tasks * share;
+      piece_work(min_of(share, panels - p0) * plan.nv * lanes * plan.kc, kGemmPackPiece);
       pack_vectors(item(i), plan, k0, min_of(plan.kc, g.k - k0), p0 * plan.nv, min_of((p0 + share) * plan.nv, plan.vectors),
                    packed_b(i) + k0 * plan.vectors * lanes);
     });
@@ -186,6 +203,7 @@ inline void gemm_batch(const Gemm<T>& g, const GemmPlan& plan, const GemmBatch& 
   const int64_t macs = max_of(g.m * g.n / pieces * g.k, int64_t(1));
   const int64_t group = pieces > 1 ? 1 : max_of(int64_t(1), kGemmChunkMacs / macs);  // small products share a chunk
   parallel_for(count * pieces, group, [&](int64_t begin, int64_t end) {
+    if (pieces > 1) piece_work(piece_macs(g, plan, begin % pieces), 2 * kGemmChunkMacs);
     for (int64_t i = begin; i < end; i++) {
       const int64_t which = i / pieces, piece = i % pieces;
       gemm_piece(item(which), plan, piece % plan.row_blocks, piece / plan.row_blocks, packed_b(which), pack_here);
@@ -267,20 +285,27 @@ inline void gemm_split(const Gemm<T>& g, T* workspace, int64_t splits) {
   T* const sums = workspace;
   T* const scratch = workspace + splits * g.m * g.n;
   const int64_t part = ceil_div(ceil_div(g.k, splits), int64_t(8)) * 8;
-  parallel_chunks(splits, [&](int64_t s) {
-    const int64_t k0 = min_of(s * part, g.k);
+  // many threads share the columns of a part, in blocks that begin where vectors of any width do
+  constexpr int64_t unit = 16;
+  const int64_t units = ceil_div(g.n, unit), least = ceil_div(kGemmChunkMacs, max_of(g.m * unit * part, int64_t(1)));
+  const int64_t blocks = fair_cut(splits, 1, units, {1, 1}, least, num_threads()).cols;
+  parallel_chunks(splits * blocks, [&](int64_t chunk) {
+    const int64_t s = chunk / blocks, block = chunk % blocks, k0 = min_of(s * part, g.k);
+    const int64_t j0 = block * units / blocks * unit, j1 = min_of((block + 1) * units / blocks * unit, g.n);
     Gemm<T> one = g;
+    one.n = j1 - j0;
     one.k = min_of(part, g.k - k0);
+    piece_work(one.m * one.n * one.k, 2 * kGemmChunkMacs);
     one.a += k0 * g.a_k;
-    one.b += k0 * g.b_k;
-    one.c = sums + s * g.m * g.n;
+    one.b += k0 * g.b_k + j0 * g.b_col;
+    one.c = sums + s * g.m * g.n + j0;
     one.c_row = g.n;
     one.bias = nullptr;
     one.relu = false;
     one.finish = nullptr;
     GemmBatch none = {};
     none.count = 1;
-    gemm_products(one, none, scratch + gemm_packed_size(k0, g.n), kGemmChunks);
+    gemm_products(one, none, scratch + gemm_packed_size(k0, g.n) + gemm_packed_size(one.k, j0), kGemmAlone);
   });
   parallel_for(g.m, max_of(int64_t(1), int64_t(8192) / g.n), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; i++) {

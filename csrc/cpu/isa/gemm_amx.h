@@ -8,6 +8,7 @@
 // where it is not finite, or so small that parts of typical elements would vanish, gemm_tiles() gives up and the caller multiplies
 // again in float32. Elements below 2^-110 beside large ones lose relative accuracy, not absolute.
 #pragma once
+#include "core/partition.h"
 #include "cpu/isa/gemv.h"
 #include "cpu/isa/tiles_amx.h"
 #include "cpu/tune_tiles.h"
@@ -251,6 +252,8 @@ inline void finish_block(const Gemm<float>& g, int64_t i0, int64_t j0, const flo
   }
 }
 
+constexpr int64_t kBlockMacs = kSide * kSide * kSide;
+
 // How one product is cut: pieces of row_blocks x col_blocks, each some strips of 32 rows and panels of 32 columns.
 struct TilePlan {
   int64_t strips, panels, k_blocks;  // of 32
@@ -262,7 +265,8 @@ struct TilePlan {
 inline TilePlan plan_tiles(const Gemm<float>& g) {
   TilePlan p;
   p.strips = ceil_div(g.m, kSide), p.panels = ceil_div(g.n, kSide), p.k_blocks = ceil_div(g.k, kSide);
-  p.kc = ceil_div(p.k_blocks, ceil_div(p.k_blocks, kTileKc / kSide));
+  const int64_t depth = (p.strips <= kTileFewStrips ? kTilePackKc : kTileKc) / kSide;
+  p.kc = ceil_div(p.k_blocks, ceil_div(p.k_blocks, depth));
   p.col_blocks = ceil_div(p.panels, kTileCols / kSide);
   p.row_blocks = 1;
   while (p.row_blocks * p.col_blocks < kGemmChunks && g.m * g.n / (p.row_blocks * p.col_blocks) * g.k >= 2 * kTileChunkMacs) {
@@ -274,6 +278,9 @@ inline TilePlan plan_tiles(const Gemm<float>& g) {
     else
       break;
   }
+  const int64_t least = ceil_div(kTileChunkMacs, p.k_blocks * kBlockMacs);
+  const Cut cut = fair_cut(1, p.strips, p.panels, {p.row_blocks, p.col_blocks}, least, num_threads());
+  p.row_blocks = cut.rows, p.col_blocks = cut.cols;
   p.shared_a = p.col_blocks > 1;
   return p;
 }
@@ -287,6 +294,22 @@ FD_INLINE bool splits_well(uint32_t a, uint32_t b, int64_t k) {
   const int product = int(a >> 23) + int(b >> 23) - 2 * 127;  // its exponent, or one less
   return product >= kLeastProduct && product + 2 + (64 - __builtin_clzll(uint64_t(k))) <= 126;
 }
+
+// The largest magnitudes of both operands, noted by all pieces of work.
+class Magnitudes {
+ public:
+  void note_a(__m512i v) { raise(&a_, largest(v)); }
+  void note_b(__m512i v) { raise(&b_, largest(v)); }
+  void fail() { raise(&a_, kMostBits); }  // as if the operands did not split
+  bool split_well(int64_t k) const { return splits_well(a_, b_, k); }
+
+ private:
+  static void raise(uint32_t* at, uint32_t value) {
+    uint32_t old = __atomic_load_n(at, __ATOMIC_RELAXED);
+    while (old < value && !__atomic_compare_exchange_n(at, &old, value, true, __ATOMIC_RELAXED, __ATOMIC_RELAXED)) {}
+  }
+  uint32_t a_ = 0, b_ = 0;
+};
 
 template <class T>
 inline bool wants_tiles(const Gemm<T>&, const GemmBatch&) {
@@ -313,27 +336,29 @@ FD_INLINE void run_block(const Gemm<float>& g, const TilePlan& plan, int64_t s, 
   finish_block(g, i, j, sums, rows, cols, first, last);
 }
 
+// Pieces of columns, where all rows use what a piece packs: at least eight, where there are as many panels.
+inline int64_t few_rows_pieces(const TilePlan& plan) {
+  const int64_t width = max_of(int64_t(1), min_of(kTilePackCols / kSide, plan.panels / 8));
+  return ceil_div(plan.panels, width);
+}
+
 // Few rows: A is packed once, and each piece of columns packs its part of B into memory that stays in L2, just before all rows use
 // it.
 template <int parts>
 inline bool gemm_tiles_few_rows(const Gemm<float>& g, const TilePlan& plan, float* workspace) {
   uint16_t* const packed_a = reinterpret_cast<uint16_t*>(workspace);
-  uint32_t* const found = reinterpret_cast<uint32_t*>(packed_a + plan.strips * plan.k_blocks * block_words(parts));
+  Magnitudes found;
   parallel_chunks(plan.strips, [&](int64_t s) {
-    found[s] = largest(
+    piece_work(plan.k_blocks * kSide * kSide, kGemmPackPiece);
+    found.note_a(
         pack_a_strip<parts>(g, s * kSide, 0, g.k, packed_a + s * plan.k_blocks * block_words(parts), _mm512_setzero_si512()));
   });
-  uint32_t most = 0;
-  for (int64_t s = 0; s < plan.strips; s++) most = max_of(most, found[s]);
-  const uint32_t most_a = most;
-  constexpr int64_t most_width = kTilePackCols / kSide, depth = kTilePackKc / kSide;
-  const int64_t width =
-      max_of(int64_t(1), min_of(most_width, plan.panels / 8));  // at least eight pieces, where there are as many panels
-  const int64_t pieces = ceil_div(plan.panels, width), kc = ceil_div(plan.k_blocks, ceil_div(plan.k_blocks, depth));
+  const int64_t pieces = few_rows_pieces(plan), kc = plan.kc;
   parallel_chunks(pieces, [&](int64_t piece) {
     const int64_t p0 = piece * plan.panels / pieces, p1 = (piece + 1) * plan.panels / pieces;
+    piece_work((p1 - p0) * plan.strips * plan.k_blocks * kBlockMacs, 2 * kTileChunkMacs);
     uint16_t* const packed_b = tile_scratch();
-    if (!packed_b) return void(found[piece] = kMostBits);  // as if the operands did not split
+    if (!packed_b) return found.fail();
     alignas(64) float sums[kSide * kSide];
     const TileRegisters tiles;
     __m512i largest_b = _mm512_setzero_si512();
@@ -345,11 +370,9 @@ inline bool gemm_tiles_few_rows(const Gemm<float>& g, const TilePlan& plan, floa
           run_block<parts>(g, plan, s, p, k, blocks, packed_a + (s * plan.k_blocks + k) * block_words(parts),
                            packed_b + (p - p0) * blocks * block_words(parts), sums);
     }
-    found[piece] = largest(largest_b);
+    found.note_b(largest_b);
   });
-  most = 0;
-  for (int64_t piece = 0; piece < pieces; piece++) most = max_of(most, found[piece]);
-  return splits_well(most_a, most, g.k);
+  return found.split_well(g.k);
 }
 
 // Any other: both operands are packed (A by the piece that uses it, if that is only one), then pieces of C are computed.
@@ -358,30 +381,32 @@ inline bool gemm_tiles_blocks(const Gemm<float>& g, const TilePlan& plan, float*
   const int64_t line = plan.k_blocks * block_words(parts);  // of one strip or panel
   uint16_t* const packed_b = reinterpret_cast<uint16_t*>(workspace);
   uint16_t* const packed_a = packed_b + plan.panels * line;
-  uint32_t* const found = reinterpret_cast<uint32_t*>(packed_a + (plan.shared_a ? plan.strips * line : 0));
+  Magnitudes found;
   const int64_t share = max_of(int64_t(1), min_of(int64_t(4), plan.panels / kGemmChunks));  // panels in one task
-  const int64_t b_tasks = ceil_div(plan.panels, share), a_tasks = plan.shared_a ? plan.strips : 0;
-  parallel_chunks(b_tasks + a_tasks, [&](int64_t task) {
+  const int64_t b_tasks = ceil_div(plan.panels, share), lines = b_tasks + (plan.shared_a ? plan.strips : 0);
+  const int64_t least = ceil_div(kGemmPackPiece, share * kSide * kSide);
+  const int64_t depths = fair_cut(1, lines, plan.k_blocks, {lines, 1}, least, num_threads()).cols;  // parts of k
+  parallel_chunks(lines * depths, [&](int64_t task) {
     const __m512i none = _mm512_setzero_si512();
-    if (task < b_tasks) {
-      const int64_t p0 = task * share, p1 = min_of(p0 + share, plan.panels);
-      found[task] = largest(pack_b_panels<parts>(g, p0, p1, 0, plan.k_blocks, packed_b + p0 * line, line, none));
-    } else {
-      found[task] = largest(pack_a_strip<parts>(g, (task - b_tasks) * kSide, 0, g.k, packed_a + (task - b_tasks) * line, none));
-    }
+    const int64_t i = task / depths, k0 = task % depths * plan.k_blocks / depths, k1 = (task % depths + 1) * plan.k_blocks / depths;
+    const int64_t p0 = i * share, p1 = min_of(p0 + share, plan.panels), s = i - b_tasks;
+    piece_work((s < 0 ? p1 - p0 : 1) * (k1 - k0) * kSide * kSide, kGemmPackPiece);
+    if (s < 0)
+      found.note_b(pack_b_panels<parts>(g, p0, p1, k0, k1, packed_b + p0 * line + k0 * block_words(parts), line, none));
+    else
+      found.note_a(pack_a_strip<parts>(g, s * kSide, k0 * kSide, min_of(k1 * kSide, g.k),
+                                       packed_a + s * line + k0 * block_words(parts), none));
   });
-  uint32_t most_b = 0, most_a = 0;
-  for (int64_t t = 0; t < b_tasks; t++) most_b = max_of(most_b, found[t]);
-  for (int64_t t = b_tasks; t < b_tasks + a_tasks; t++) most_a = max_of(most_a, found[t]);
-  if (plan.shared_a && !splits_well(most_a, most_b, g.k)) return false;
+  if (plan.shared_a && !found.split_well(g.k)) return false;
 
   const int64_t pieces = plan.row_blocks * plan.col_blocks;
   parallel_chunks(pieces, [&](int64_t piece) {
     const int64_t rb = piece % plan.row_blocks, cb = piece / plan.row_blocks;
     const int64_t s0 = rb * plan.strips / plan.row_blocks, s1 = (rb + 1) * plan.strips / plan.row_blocks;
     const int64_t p0 = cb * plan.panels / plan.col_blocks, p1 = (cb + 1) * plan.panels / plan.col_blocks;
+    piece_work((s1 - s0) * (p1 - p0) * plan.k_blocks * kBlockMacs, 2 * kTileChunkMacs);
     uint16_t* const strip = plan.shared_a ? nullptr : tile_scratch();
-    if (!plan.shared_a && !strip) return void(found[piece] = kMostBits);  // as if the operands did not split
+    if (!plan.shared_a && !strip) return found.fail();
     alignas(64) float sums[kSide * kSide];
     const TileRegisters tiles;
     __m512i most = _mm512_setzero_si512();
@@ -397,11 +422,9 @@ inline bool gemm_tiles_blocks(const Gemm<float>& g, const TilePlan& plan, float*
           run_block<parts>(g, plan, s, p, k, blocks, a, packed_b + p * line + k * block_words(parts), sums);
       }
     }
-    if (!plan.shared_a) found[piece] = largest(most);
+    found.note_a(most);
   });
-  if (plan.shared_a) return true;
-  for (int64_t piece = 0; piece < pieces; piece++) most_a = max_of(most_a, found[piece]);
-  return splits_well(most_a, most_b, g.k);
+  return found.split_well(g.k);
 }
 
 template <int parts>
@@ -419,8 +442,9 @@ inline bool gemm_tiles_parts(const Gemm<float>& g, float* workspace) {
     return gemm_tiles_parts<parts>(first, workspace) && gemm_tiles_parts<parts>(second, workspace);
   }
   const TilePlan plan = plan_tiles(g);
-  return plan.strips <= kTileFewStrips ? gemm_tiles_few_rows<parts>(g, plan, workspace)
-                                       : gemm_tiles_blocks<parts>(g, plan, workspace);
+  const bool shared = cut_share(1, 1, plan.panels, {1, few_rows_pieces(plan)}, num_threads()) > kTileFewShare;  // by many threads
+  return plan.strips <= kTileFewStrips && !shared ? gemm_tiles_few_rows<parts>(g, plan, workspace)
+                                                  : gemm_tiles_blocks<parts>(g, plan, workspace);
 }
 
 // f(Parts<n>): n as asked for, or, if that is 0, by the setting of precision.

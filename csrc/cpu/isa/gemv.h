@@ -224,6 +224,7 @@ inline void dot_batch(const Gemm<T>& g, const GemmBatch& batch) {
     Gemm<T> one = batch_item(g, batch, i / stretches);
     const int64_t j = i % stretches * stretch;
     one.n = min_of(stretch, g.n - j);
+    piece_work(macs * one.n, kGemvChunkMacs);
     one.b += j * g.b_col;
     one.c += j;
     dot_rows(one);
@@ -256,6 +257,7 @@ inline void gemv_batch(Gemm<T> g, GemmBatch batch, T* workspace) {
     const int64_t part = ceil_div(g.k, splits);
     parallel_chunks(splits, [&](int64_t s) {
       const int64_t k0 = min_of(s * part, g.k);
+      piece_work(g.n * min_of(part, g.k - k0), kGemvChunkMacs);
       gemv_any(g.a + k0 * g.a_k, g.a_k, g.b + k0 * g.b_k, g.b_k, g.b_col, workspace + s * g.n, g.n, min_of(part, g.k - k0));
     });
     for (int64_t j = 0; j < g.n; j++) {
@@ -272,6 +274,7 @@ inline void gemv_batch(Gemm<T> g, GemmBatch batch, T* workspace) {
   const int64_t stretches = ceil_div(g.n, stretch);
   const int64_t group = stretches > 1 ? 1 : max_of(int64_t(1), part_macs / max_of(g.n * g.k, int64_t(1)));
   parallel_for(batch.count * stretches, group, [&](int64_t begin, int64_t end) {
+    if (stretches > 1) piece_work(min_of(stretch, g.n - begin % stretches * stretch) * g.k, part_macs);
     for (int64_t i = begin; i < end; i++) {
       const Gemm<T> one = batch_item(g, batch, i / stretches);
       const int64_t j = i % stretches * stretch, len = min_of(stretch, g.n - j);

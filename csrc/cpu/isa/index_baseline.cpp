@@ -132,6 +132,7 @@ void index_put_rows(const Args& args) {
   const int64_t ranges = bytes >= 256 && n * bytes >= 4 * kChunkBytes ? min_of<int64_t>(8, x.shape[0]) : 1;
   const int64_t per_range = ceil_div(x.shape[0], ranges);
   parallel_chunks(ranges, [&](int64_t range) {
+    piece_work(n * length / ranges, kChunkBytes / int64_t(sizeof(T)));
     int64_t off[kBlock], source[kBlock], lead[kBlock];
     Indexer first;
     if (ranges > 1) first.add(args.in[2], shape, index_dims, x.shape[0], 1);

@@ -82,6 +82,7 @@ void take_backward_kernel(const Args& args) {
   const int64_t rows = max_of<int64_t>(1, 32768 / columns), row_blocks = ceil_div(size, rows);
   parallel_chunks(outer * row_blocks * column_blocks, [&](int64_t chunk) {
     const int64_t cb = chunk % column_blocks, rb = chunk / column_blocks % row_blocks, o = chunk / column_blocks / row_blocks;
+    piece_work(min_of(columns, row - cb * columns) * min_of(rows, size - rb * rows), 32768 / 8);
     const int64_t c0 = cb * columns, width = min_of(columns, row - c0);
     const T* src = g.ptr<const T>() + o * n * row + c0;
     T* dst = out.ptr<T>() + (o * size + rb * rows) * row + c0;

@@ -43,7 +43,7 @@ struct Fold {
   using L = typename Op::L;
   using Acc = L;
   static constexpr int kParts = 1;
-  static constexpr int64_t kLeaf = 512;
+  static constexpr int64_t kLeaf = Op::kLeaf;
   double divisor = 0;  // mean: the number of elements
   bool is_mean = false;
 
@@ -233,11 +233,13 @@ struct Walk {
     const int64_t outs = plan.outs, n = plan.n, len = piece_length(n, pieces);
     pieces = ceil_div(n, len);
     if (pieces > 1) {  // partial: [piece][part][output]
-      parallel_chunks(pieces * outs, [&](int64_t c) {
-        const int64_t o = c / pieces, piece = c % pieces;
-        Acc acc[P];
-        row(plan.in + plan.kept_offset(o) * plan.item, piece * len, min_of(n, (piece + 1) * len), acc);
-        for (int p = 0; p < P; p++) partial[(piece * P + p) * outs + o] = acc[p];
+      parallel_for(pieces * outs, max_of<int64_t>(1, kReduceGrain / len), [&](int64_t begin, int64_t end) {
+        for (int64_t c = begin; c < end; c++) {
+          const int64_t o = c / pieces, piece = c % pieces;
+          Acc acc[P];
+          row(plan.in + plan.kept_offset(o) * plan.item, piece * len, min_of(n, (piece + 1) * len), acc);
+          for (int p = 0; p < P; p++) partial[(piece * P + p) * outs + o] = acc[p];
+        }
       });
       return merge_pieces(pieces, len, partial);
     }

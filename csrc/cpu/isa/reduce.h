@@ -146,6 +146,7 @@ constexpr T highest() {
 template <class T>
 struct Sum {
   using L = T;
+  static constexpr int64_t kLeaf = 512;  // elements in a row, whose partial sums are then added pairwise
   static constexpr T identity = 0;
   static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) { return a + b; }
   static FD_INLINE T f(T a, T b) {
@@ -158,6 +159,7 @@ struct Sum {
 template <class T>
 struct Prod {
   using L = T;
+  static constexpr int64_t kLeaf = 512;
   static constexpr T identity = 1;
   static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) { return a * b; }
   static FD_INLINE T f(T a, T b) {
@@ -170,14 +172,15 @@ struct Prod {
 template <class T>
 struct Max {  // NaN on either side wins; beats(a, b): a replaces b as the winner, NaN replaces any number
   using L = T;
+  static constexpr int64_t kLeaf = 2048;
   static constexpr T identity = lowest<T>();
-  static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) {
+  static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) {  // a, what is found so far, waits for one instruction only
     if constexpr (kIsInt<T>)
       return select(a > b, a, b);
     else
-      return select((a > b) | is_nan(a), a, b);
+      return select(is_nan(b), b, max(b, a));
   }
-  static FD_INLINE T f(T a, T b) { return a > b || a != a ? a : b; }
+  static FD_INLINE T f(T a, T b) { return b > a || b != b ? b : a; }
   static FD_INLINE MaskOf<T> beats(Vec<T> a, Vec<T> b) {
     if constexpr (kIsInt<T>)
       return a > b;
@@ -189,14 +192,15 @@ struct Max {  // NaN on either side wins; beats(a, b): a replaces b as the winne
 template <class T>
 struct Min {
   using L = T;
+  static constexpr int64_t kLeaf = 2048;
   static constexpr T identity = highest<T>();
   static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) {
     if constexpr (kIsInt<T>)
       return select(a < b, a, b);
     else
-      return select((a < b) | is_nan(a), a, b);
+      return select(is_nan(b), b, min(b, a));
   }
-  static FD_INLINE T f(T a, T b) { return a < b || a != a ? a : b; }
+  static FD_INLINE T f(T a, T b) { return b < a || b != b ? b : a; }
   static FD_INLINE MaskOf<T> beats(Vec<T> a, Vec<T> b) {
     if constexpr (kIsInt<T>)
       return a < b;

@@ -35,6 +35,22 @@ inline void stream_copy(char* to, const char* from, int64_t bytes) {
 #endif
   __builtin_memcpy(to + i, from + i, bytes - i);
 }
+// The same from a register, to aligned memory.
+template <class T>
+FD_INLINE void stream_store(T* to, Vec<T> v) {
+#if defined(__AVX512F__)
+  __m512i whole;
+  __builtin_memcpy(&whole, &v, sizeof v);
+  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), whole);
+#elif defined(__x86_64__)
+  __m128i part[sizeof v / 16];
+  __builtin_memcpy(part, &v, sizeof v);
+#pragma GCC unroll 4
+  for (int i = 0; i < int(sizeof v / 16); i++) _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, part[i]);
+#else
+  store(to, v);
+#endif
+}
 inline void stream_fence() {
 #if defined(__x86_64__)
   _mm_sfence();
