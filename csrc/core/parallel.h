@@ -40,20 +40,20 @@ inline void parallel_chunks(int64_t chunks, const F& f) {
 // The length of pieces of [0, n): `most`, or down to an eighth of it, so that `threads` threads finish together (within a tenth).
 // A multiple of a power of two, 64 where `most` is long and is one itself.
 inline int64_t fair_length(int64_t n, int64_t most, int threads) {
-  const int64_t least = most < 8 ? 1 : most / 8;
-  int64_t multiple = 64;
+  int64_t least = most < 8 ? 1 : most / 8, multiple = 64;
   while (multiple > least || most % multiple) multiple /= 2;
-  const auto balanced = [&](int64_t length) {
-    const int64_t pieces = (n - 1) / length + 1, rounds = (pieces - 1) / threads + 1;
-    return double(rounds * length) * threads <= 1.1 * double(n);
+  least -= least % multiple;
+  const auto busiest = [&](int64_t length) {
+    const int64_t pieces = (n - 1) / length + 1;
+    return ((pieces - 1) / threads + 1) * length;
   };
-  if (threads <= 1 || most == 1 || balanced(most)) return most;
-  for (int64_t rounds = (n - 1) / (threads * most) + 1;; rounds++) {
+  int64_t best = most;
+  for (int64_t rounds = 1; threads > 1 && best > least && double(busiest(best)) * threads > 1.1 * double(n); rounds++) {
     const int64_t length = ((n - 1) / (threads * rounds) / multiple + 1) * multiple;
-    if (length >= most) continue;
-    if (length <= least) return (least - 1) / multiple * multiple + multiple;
-    if (balanced(length)) return length;
+    if (length < best && (busiest(length) < busiest(best) || length <= least)) best = length < least ? least : length;
+    if (length <= least) break;
   }
+  return best;
 }
 
 // f(begin, end) over [0, n) in pieces of at most `most` items. What f makes of an item must not depend on where pieces begin: that

@@ -115,8 +115,8 @@ void infer_layer_norm_backward(Call& c) {
   check_stats(c, x.shape, s.outer_dims);
   check_param(c, 4, "weight", s.inner, s.inner_dims);
   c.contiguous_inputs |= 1 | 2 | 16;
-  // Enough rows per block that the partial sums stay small beside the input.
-  const int64_t block = s.length > 2048 ? 32 : s.length < 256 ? 256 : 65536 / s.length;
+  // Rows enough that a block's partial sums stay small beside what it reads and writes, and few, so that many threads share them.
+  const int64_t block = s.length > 512 ? 16 : s.length < 16 ? 512 : 8192 / s.length;
   c.attrs.i[2] = block;
   const DType params = weight.given() ? weight.dtype : c.compute;
   set_out(c, 0, c.compute, x.shape, x.ndim);

@@ -11,7 +11,7 @@ namespace fastdl {
 namespace {
 
 constexpr int64_t kBlock = 1024;
-constexpr int kColumns = 256;
+constexpr int kColumns = 256, kLeastColumns = 32;
 constexpr int kTogether = 8;  // rows per pass over the columns
 
 template <class Op>
@@ -97,7 +97,9 @@ struct ArgWalk {
     pieces = ceil_div(n, len);
     int64_t* at = static_cast<int64_t*>(workspace);  // [piece][output], used when there are several pieces
     L* best = reinterpret_cast<L*>(at + pieces * outs);
-    const int64_t width = rows ? 1 : min_of<int64_t>(inner, kColumns), blocks = rows ? inner : ceil_div<int64_t>(inner, kColumns);
+    int64_t wide = kColumns;  // columns do not meet: more of them side by side only save time
+    while (wide > kLeastColumns && outs / inner * ceil_div(inner, wide) * pieces < 8 * (num_threads() - 1)) wide /= 2;
+    const int64_t width = rows ? 1 : min_of(inner, wide), blocks = rows ? inner : ceil_div(inner, wide);
     const int64_t work = max_of<int64_t>(1, width * min_of(len, n));
     parallel_for(outs / inner * blocks * pieces, max_of<int64_t>(1, kReduceGrain / work), [&](int64_t begin, int64_t end) {
       alignas(64) L win[kColumns];

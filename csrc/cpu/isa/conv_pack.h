@@ -73,6 +73,7 @@ void pack_weights(const ConvPack<T>& p) {
   const int64_t vectors = ceil_div<int64_t>(p.columns, Vec<T>::size);
   const int64_t slice = max_of<int64_t>(1, 2048 / p.taps), slices = ceil_div(p.channels, slice);
   parallel_for(p.groups * vectors * slices, 4, [&](int64_t begin, int64_t end) {
+    piece_work((end - begin) * slice * p.taps * Vec<T>::size, 2 * kGemmPackPiece);
     for (int64_t c = begin; c < end; c++) {
       const int64_t s = c % slices, v = c / slices % vectors, g = c / slices / vectors;
       pack_block(p, g, v, s * slice, min_of(p.channels, (s + 1) * slice));

@@ -220,7 +220,7 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>& pack,
   if (!plan.packs)
     parallel_chunks(g.groups * plan.panels * plan.channel_blocks, [&](int64_t task) {
       const int64_t block = task % plan.channel_blocks, panel = task / plan.channel_blocks;  // of all groups
-      piece_work(kSide * kSide * taps, kGemmPackPiece);
+      piece_work(kSide * kSide * taps, 2 * kGemmPackPiece);
       const ConvTileScratch scratch;
       if (!scratch.words) return found.fail();
       found.note_b(pack_tile_weights<parts>(g, pack, panel / plan.panels, panel % plan.panels, block, scratch.floats(),

@@ -195,7 +195,7 @@ inline void gemm_batch(const Gemm<T>& g, const GemmPlan& plan, const GemmBatch& 
     const int64_t tasks = ceil_div(panels, share), all = plan.k_blocks * tasks;
     parallel_chunks(count * all, [&](int64_t task) {
       const int64_t i = task / all, k0 = task / tasks % plan.k_blocks * plan.kc, p0 = task % tasks * share;
-      piece_work(min_of(share, panels - p0) * plan.nv * lanes * plan.kc, kGemmPackPiece);
+      piece_work(min_of(share, panels - p0) * plan.nv * lanes * plan.kc, 2 * kGemmPackPiece);
       pack_vectors(item(i), plan, k0, min_of(plan.kc, g.k - k0), p0 * plan.nv, min_of((p0 + share) * plan.nv, plan.vectors),
                    packed_b(i) + k0 * plan.vectors * lanes);
     });

@@ -348,10 +348,13 @@ template <int parts>
 inline bool gemm_tiles_few_rows(const Gemm<float>& g, const TilePlan& plan, float* workspace) {
   uint16_t* const packed_a = reinterpret_cast<uint16_t*>(workspace);
   Magnitudes found;
-  parallel_chunks(plan.strips, [&](int64_t s) {
-    piece_work(plan.k_blocks * kSide * kSide, kGemmPackPiece);
-    found.note_a(
-        pack_a_strip<parts>(g, s * kSide, 0, g.k, packed_a + s * plan.k_blocks * block_words(parts), _mm512_setzero_si512()));
+  const int64_t least = ceil_div(kGemmPackPiece, kSide * kSide);
+  const int64_t depths = fair_cut(1, plan.strips, plan.k_blocks, {plan.strips, 1}, least, num_threads()).cols;  // parts of k
+  parallel_chunks(plan.strips * depths, [&](int64_t task) {
+    const int64_t s = task / depths, k0 = task % depths * plan.k_blocks / depths, k1 = (task % depths + 1) * plan.k_blocks / depths;
+    piece_work((k1 - k0) * kSide * kSide, 2 * kGemmPackPiece);
+    found.note_a(pack_a_strip<parts>(g, s * kSide, k0 * kSide, min_of(k1 * kSide, g.k),
+                                     packed_a + (s * plan.k_blocks + k0) * block_words(parts), _mm512_setzero_si512()));
   });
   const int64_t pieces = few_rows_pieces(plan), kc = plan.kc;
   parallel_chunks(pieces, [&](int64_t piece) {
@@ -390,7 +393,7 @@ inline bool gemm_tiles_blocks(const Gemm<float>& g, const TilePlan& plan, float*
     const __m512i none = _mm512_setzero_si512();
     const int64_t i = task / depths, k0 = task % depths * plan.k_blocks / depths, k1 = (task % depths + 1) * plan.k_blocks / depths;
     const int64_t p0 = i * share, p1 = min_of(p0 + share, plan.panels), s = i - b_tasks;
-    piece_work((s < 0 ? p1 - p0 : 1) * (k1 - k0) * kSide * kSide, kGemmPackPiece);
+    piece_work((s < 0 ? p1 - p0 : 1) * (k1 - k0) * kSide * kSide, 2 * kGemmPackPiece);
     if (s < 0)
       found.note_b(pack_b_panels<parts>(g, p0, p1, k0, k1, packed_b + p0 * line + k0 * block_words(parts), line, none));
     else

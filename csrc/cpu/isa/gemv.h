@@ -269,8 +269,9 @@ inline void gemv_batch(Gemm<T> g, GemmBatch batch, T* workspace) {
   }
   // stretches of y: long enough for whole cache lines of B and little overhead, at most what stays in L1
   const int64_t rows = ceil_div(part_macs, max_of(g.k, int64_t(1)));
-  const int64_t stretch = min_of(
+  int64_t stretch = min_of(
       int64_t(2048), g.b_col == 1 ? max_of(ceil_div(rows, int64_t(256)) * 256, int64_t(512)) : ceil_div(rows, int64_t(4)) * 4);
+  while (g.b_col == 1 && stretch > kGemvLeast && batch.count * ceil_div(g.n, stretch) < 4 * (num_threads() - 1)) stretch /= 2;
   const int64_t stretches = ceil_div(g.n, stretch);
   const int64_t group = stretches > 1 ? 1 : max_of(int64_t(1), part_macs / max_of(g.n * g.k, int64_t(1)));
   parallel_for(batch.count * stretches, group, [&](int64_t begin, int64_t end) {

@@ -9,7 +9,7 @@
 namespace fastdl {
 namespace {
 
-constexpr int kStrip = 256;  // columns
+constexpr int kStrip = 256, kLeastStrip = 32;  // columns
 
 template <bool is_log, class T>
 void softmax_row(const T* x, T* y, int64_t n) {
@@ -40,7 +40,11 @@ template <bool is_log, class T>
 void softmax_columns(const T* x, T* y, int64_t n, int64_t inner, int w) {
   using W = WideOf<T>;
   using V = Vec<W>;
-  const int64_t block = sizeof(T) == 8 ? n : min_of(128, max_of(8, 8192 / w));  // exp of a double is too slow to be computed twice
+  const int64_t block =
+      sizeof(T) == 8 ? n
+                     : min_of<int64_t>(
+                           128, max_of<int64_t>(
+                                    8, 8192 / min_of<int64_t>(inner, kStrip)));  // exp of a double is too slow to be computed twice
   const bool keep = !is_log && sizeof(T) != 2 && n <= block;
   alignas(64) W m[kStrip], s[kStrip], before[kStrip], part[kStrip];
   for (int j = 0; j < w; j++) m[j] = sizeof(W) == 4 ? W(-3.40282347e+38) : W(-1.7976931348623157e+308), s[j] = 0;
@@ -113,11 +117,13 @@ void for_lines(const View& v, int64_t axis, Row&& row, Columns&& columns) {
     return parallel_for(outer, max_of<int64_t>(1, kSoftmaxGrain / n), [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; o++) row(o * n, n);
     });
-  const int64_t strips = ceil_div<int64_t>(inner, kStrip), width = min_of<int64_t>(inner, kStrip);
+  int64_t strip = kStrip;  // columns do not meet: more of them side by side only save time
+  while (strip > kLeastStrip && outer * ceil_div(inner, strip) < 8 * (num_threads() - 1)) strip /= 2;
+  const int64_t strips = ceil_div(inner, strip), width = min_of(inner, strip);
   parallel_for(outer * strips, max_of<int64_t>(1, kSoftmaxGrain / width / n), [&](int64_t begin, int64_t end) {
     for (int64_t t = begin; t < end; t++) {
-      const int64_t j = t % strips * kStrip;
-      columns(t / strips * n * inner + j, n, inner, int(min_of<int64_t>(kStrip, inner - j)));
+      const int64_t j = t % strips * strip;
+      columns(t / strips * n * inner + j, n, inner, int(min_of(strip, inner - j)));
     }
   });
 }
