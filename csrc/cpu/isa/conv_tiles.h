@@ -64,7 +64,8 @@ inline void multiply_rows(const TileRows& upper, const TileRows& lower, const ui
 constexpr int64_t kTileBlocks = 128;  // at most
 struct TileBlocks {
   int64_t a[2][kTileBlocks], b[kTileBlocks];
-  int64_t both, upper, lower;  // ends
+  int64_t begin, both, upper, lower;  // of one product: where it begins, and the ends
+  int64_t count;                      // of all products
 };
 
 FD_INLINE void prefetch_tile(const uint16_t* p) {  // 1 KB into L1
@@ -93,7 +94,7 @@ struct RowsB {
 template <int parts, int rows, int cols, class B>
 FD_INLINE void add_listed(const uint16_t* a, const B& b, const TileBlocks& list, int64_t begin, int64_t end) {
   for (int64_t i = begin; i < end; i++) {
-    const int64_t next = i + 1 < list.lower ? i + 1 : i;
+    const int64_t next = i + 1 < list.count ? i + 1 : i;
     const auto load_a = [&](int part) __attribute__((always_inline)) {
       if (rows != kLowerRows) FD_TILE_LOAD(4, a + list.a[0][i] + part * 512, 64);
       if (rows != kUpperRows) FD_TILE_LOAD(5, a + list.a[1][i] + part * 512, 64);
@@ -113,7 +114,7 @@ template <int parts, int cols, class B>
 __attribute__((noinline)) void multiply_listed(const uint16_t* a, const B& b, const TileBlocks& list, float* upper, float* lower,
                                                int64_t row) {
   clear_block();
-  add_listed<parts, kBothRows, cols>(a, b, list, 0, list.both);
+  add_listed<parts, kBothRows, cols>(a, b, list, list.begin, list.both);
   add_listed<parts, kUpperRows, cols>(a, b, list, list.both, list.upper);
   add_listed<parts, kLowerRows, cols>(a, b, list, list.upper, list.lower);
   FD_TILE_STORE(0, upper, row * 4);

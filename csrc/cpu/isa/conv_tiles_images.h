@@ -135,7 +135,7 @@ struct ImagePack {
       }
       return n;
     };
-    out.both = add(true, true), out.upper = add(true, false), out.lower = add(false, true);
+    out.begin = 0, out.both = add(true, true), out.upper = add(true, false), out.count = out.lower = add(false, true);
   }
 };
 

@@ -148,7 +148,7 @@ struct WeightBand {
   }
 
   // The blocks of a tap.
-  void list(int64_t tap, TileBlocks& out, bool both) const {
+  void list(int64_t tap, TileBlocks& out) const {
     const ConvShape& s = w.s;
     const int64_t v = tap / s.kernel[1], h = tap % s.kernel[1];
     const Span span = inside(h * s.dilation[1] - s.padding[1], s.stride[1], s.in[1], 0, s.out[1]);
@@ -167,10 +167,11 @@ struct WeightBand {
           out.b[n] = (at + g * group + j * k.pixels) * pixel;
         }
     }
-    out.both = both ? n : 0, out.upper = out.lower = n;
+    out.count = n;
   }
 };
 
+constexpr int64_t kWeightPass = 8;    // blocks of k that are summed in the tiles: more would round more
 constexpr int64_t kMostFilters = 64;  // blocks of them in a piece
 
 template <int parts>
@@ -209,12 +210,10 @@ inline WeightTiles plan_weight_tiles(const WeightGrad<float>& w, const WeightBlo
   return p;
 }
 
-// sums += or = a block.
-FD_INLINE void add_block(const float* block, float* sums, bool fresh) {
-  for (int64_t i = 0; i < kSide * kSide; i += 16) {
-    const __m512 v = _mm512_load_ps(block + i);
-    _mm512_store_ps(sums + i, fresh ? v : _mm512_add_ps(v, _mm512_load_ps(sums + i)));
-  }
+// sums += a block.
+FD_INLINE void add_block(const float* block, float* sums) {
+  for (int64_t i = 0; i < kSide * kSide; i += 16)
+    _mm512_store_ps(sums + i, _mm512_add_ps(_mm512_load_ps(block + i), _mm512_load_ps(sums + i)));
 }
 
 FD_INLINE float* weights_of(const WeightGrad<float>& w, int64_t conv_group, int64_t filter, int64_t c) {
@@ -306,12 +305,18 @@ inline bool weight_on_tiles(const WeightGrad<float>& w, const WeightBlocks& k) {
           const bool both = s.group_out() - p * kSide > 16, wide = s.group_in() - c * kSide > 16;
           for (int64_t tap = 0; tap < s.taps(); tap++, to += kSide * kSide) {
             if (plan.whole) prefetch_weights(w, group, p, c, tap);
-            band.list(tap, list, both);
-            float* const result = r == begin ? to : block;
+            band.list(tap, list);
             const uint16_t* filters = a + (p - p0) * band.a_words();
-            wide ? multiply_listed<parts, 2>(filters, RowsB<parts>{b}, list, result, result + 16 * kSide, kSide)
-                 : multiply_listed<parts, 1>(filters, RowsB<parts>{b}, list, result, result + 16 * kSide, kSide);
-            if (r > begin) add_block(block, to, false);
+            const int64_t products = max_of<int64_t>(1, ceil_div(list.count, kWeightPass));
+            for (int64_t i = 0; i < products; i++) {
+              list.begin = i * list.count / products, list.upper = list.lower = (i + 1) * list.count / products;
+              list.both = both ? list.upper : list.begin;
+              const bool fresh = i == 0 && r == begin;
+              float* const result = fresh ? to : block;
+              wide ? multiply_listed<parts, 2>(filters, RowsB<parts>{b}, list, result, result + 16 * kSide, kSide)
+                   : multiply_listed<parts, 1>(filters, RowsB<parts>{b}, list, result, result + 16 * kSide, kSide);
+              if (!fresh) add_block(block, to);
+            }
           }
           if (plan.whole) finish_weights(w, group, p, c, scratch.floats(), 1, 0);
         }
