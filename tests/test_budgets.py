@@ -95,7 +95,7 @@ def test_files_can_be_read_in_one_sitting():
 
 
 # Launches and megabytes of temporaries, scratch of kernels included, of the steps that `fastdl bench --suite steps` times; a few more are allowed.
-STEPS = {"xor": (20, 0.1), "mlp": (22, 1.2), "mlp1024": (28, 10), "cnn": (32, 15), "gpt": (250, 80), "resnet18": (255, 115)}
+STEPS = {"xor": (20, 0.1), "mlp": (22, 1), "mlp1024": (28, 9), "cnn": (32, 10), "gpt": (180, 64), "resnet18": (225, 110)}
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -65,6 +65,17 @@ struct ConvShape {
   }
 };
 
+// Strides, dilation and taps along one axis. Taps that lie a multiple of `period` apart meet source positions of the same remainder
+// modulo the stride; there are `count` such phases.
+struct AxisPhases {
+  int64_t stride, dilation, padding, taps, period, count;
+  AxisPhases(const ConvShape& s, int axis)
+      : stride(s.stride[axis]), dilation(s.dilation[axis]), padding(s.padding[axis]), taps(s.kernel[axis]) {
+    period = stride / greatest_divisor(stride, dilation);
+    count = period < taps ? period : taps;
+  }
+};
+
 // Offsets in bytes into the workspace, each part 64-byte aligned.
 struct ConvScratch {
   int64_t bytes = 0;

@@ -60,13 +60,18 @@ FD_MATH V normal_tail(V a) {
   return quotient(fma(normal_tail_numerator_rest(a), a, V(0.5f)), fma(normal_tail_denominator_rest(a), a, V(1.0f)));
 }
 // a P(X < -a) for 0 <= a <= 14.5, without rounding the factor a on its own: of the quotient's numerator, times a, the first term is
-// exact, the rest a product by a^2. What denominator and quotient lose is added at the end.
+// exact, the rest a product by a^2. What denominator and quotient lose is added at the end. Where products are rounded before they
+// are added, the polynomials alone would lose 2 ulp: there the quotient is one of doubles.
 template <class V>
 FD_MATH V normal_tail_times(V a) {
   const V m = a * V(-0.5f), square = exact_fma(m, a, V(0.0f)), error = exact_fma(m, a, -square);  // see times_exp_minus_square
+#if defined(__FMA__) || defined(__aarch64__) || defined(__CUDACC__)
   const V n = exact_fma(normal_tail_numerator_rest(a) * V(-2.0f), square, -m);
   const V q = normal_tail_denominator_rest(a), d = exact_fma(q, a, V(1.0f)), d_lost = fma(q, a, V(1.0f) - d), y = quotient(n, d);
   const V lost = fma(-y, d_lost, exact_fma(-y, d, n)) * reciprocal_estimate(d);
+#else
+  const V y = in_double(a, [](auto t) { return t * normal_tail(t); }), lost(0.0f);
+#endif
   V k, r;
   reduce_exp(square, k, r);
   return ldexp(y + fma(y, exp_rest(r + error), lost), k);

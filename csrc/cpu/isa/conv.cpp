@@ -157,13 +157,8 @@ void conv2d_kernel(const Args& a) {
 // One axis of the gradient by the input. Input position i gets tap k from output position (i + padding - k * dilation) / stride
 // where that is whole. So positions of the same remainder modulo stride (a phase) see the same taps, those k that leave
 // k * dilation - padding with that remainder: every period-th tap.
-struct Phases {
-  int64_t stride, padding, dilation, taps, period, count;
-  Phases(const ConvShape& s, int axis)
-      : stride(s.stride[axis]), padding(s.padding[axis]), dilation(s.dilation[axis]), taps(s.kernel[axis]) {
-    period = stride / greatest_divisor(stride, dilation);
-    count = min_of(period, taps);
-  }
+struct Phases : AxisPhases {
+  using AxisPhases::AxisPhases;
   int64_t size(int64_t phase) const { return ceil_div(taps - phase, period); }
   int64_t tap(int64_t phase, int64_t i) const { return phase + i * period; }
   int64_t remainder(int64_t phase) const {

@@ -39,9 +39,7 @@ inline ImageTiles plan_image_tiles(const ConvShape& s, const Gather<float>& g, b
   p.channel_blocks = ceil_div(g.run, kSide);
   p.panels = ceil_div(g.columns, kSide);
   int64_t live = 1;  // taps that a pixel sees, at most
-  for (int axis = 0; axis < 2; axis++)
-    live *=
-        forward ? s.kernel[axis] : ceil_div(s.kernel[axis], s.stride[axis] / greatest_divisor(s.stride[axis], s.dilation[axis]));
+  for (int axis = 0; axis < 2; axis++) live *= forward ? s.kernel[axis] : ceil_div(s.kernel[axis], AxisPhases(s, axis).period);
   const int64_t most = max_of<int64_t>(1, min_of(kConvTilePass / live, kTilePanelBytes / (2 * s.taps() * block_words(parts))));
   p.pass_channels = ceil_div(p.channel_blocks, ceil_div(p.channel_blocks, most));
   p.round_groups = image_tile_groups(s, forward);

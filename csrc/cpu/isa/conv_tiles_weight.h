@@ -15,13 +15,8 @@ alignas(64) constexpr float kNoPixel[kSide] = {};
 
 // Along one axis, tap k of position i reads source position i * stride + k * dilation - padding: of its phase, the
 // (i + ahead(k))-th.
-struct TapPhases {
-  int64_t stride, dilation, padding, taps, period, count;
-  TapPhases(const ConvShape& s, int axis)
-      : stride(s.stride[axis]), dilation(s.dilation[axis]), padding(s.padding[axis]), taps(s.kernel[axis]) {
-    period = stride / greatest_divisor(stride, dilation);
-    count = min_of(period, taps);
-  }
+struct TapPhases : AxisPhases {
+  using AxisPhases::AxisPhases;
   int64_t phase(int64_t tap) const { return tap % period; }
   int64_t ahead(int64_t tap) const { return tap * dilation / stride; }
   int64_t length(int64_t positions) const { return positions + ahead(taps - 1); }  // of a phase, for so many outputs

@@ -25,7 +25,6 @@ extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 
 namespace fastdl {
-
 namespace emu {
 
 // Where a call stands in the source: the default arguments of a function are evaluated where it is called.
