@@ -30,10 +30,11 @@ def test_import_time(tmp_path):
     The importing thread's time: the process's would include the threads of NumPy's BLAS, which spin for a while after their start.
     fastdl starts no thread on import, which is tested too.
     """
-    code = "import numpy, time; t = time.thread_time(); import fastdl; print(1000 * (time.thread_time() - t))"
+    code = "import time; a = time.thread_time(); import numpy; b = time.thread_time(); import fastdl; print(1000 * (b - a), 1000 * (time.thread_time() - b))"
     _python(tmp_path, "-c", code)  # writes bytecode
-    times = [float(_python(tmp_path, "-c", code)) for _ in range(7)]
-    assert min(times) <= IMPORT_MS, f"import fastdl takes {times} ms over NumPy"  # other work on the machine only adds
+    numpy_ms, fastdl_ms = (min(times) for times in zip(*(map(float, _python(tmp_path, "-c", code).split()) for _ in range(7)), strict=True))
+    # A machine at half its speed takes longer for both; other work only adds, so the least counts.
+    assert fastdl_ms <= max(IMPORT_MS, 0.4 * numpy_ms), f"import fastdl takes {fastdl_ms:.1f} ms, import numpy {numpy_ms:.1f} ms"
 
 
 def test_import_starts_no_thread(tmp_path):
@@ -94,7 +95,7 @@ def test_files_can_be_read_in_one_sitting():
 
 
 # Launches and megabytes of temporaries, scratch of kernels included, of the steps that `fastdl bench --suite steps` times; a few more are allowed.
-STEPS = {"xor": (20, 0.1), "mlp": (22, 1.2), "mlp1024": (28, 10), "cnn": (32, 15), "gpt": (250, 80), "resnet18": (255, 115)}
+STEPS = {"xor": (20, 0.1), "mlp": (22, 1), "mlp1024": (28, 9), "cnn": (32, 10), "gpt": (180, 64), "resnet18": (225, 110)}
 
 
 @pytest.mark.parametrize("name", STEPS)

@@ -9,11 +9,14 @@ pytestmark = pytest.mark.skipif(fd._C.isa() != "amx", reason="needs AMX")
 
 # batch, channels, height, width, filters, kernel, stride, padding, dilation, groups
 SHAPES = [
-    (4, 64, 32, 32, 64, 3, 1, 1, 1, 1),  # tiles lie in rows of pixels; the weights' gradient shifts along them
-    (16, 128, 16, 16, 128, 3, 1, 1, 1, 1),  # columns unfolded
-    (12, 256, 4, 4, 512, 3, 1, 1, 1, 1),  # tiles copied, all taps unfolded, weights packed by each piece
-    (16, 64, 16, 16, 128, 3, 2, 1, 1, 1),  # step 2; its gradient by the input takes the usual kernels
-    (64, 128, 8, 8, 256, 1, 2, 0, 1, 1),  # one tap, source positions left out
+    (4, 64, 32, 32, 64, 3, 1, 1, 1, 1),  # tiles lie in rows of pixels
+    (16, 128, 16, 16, 128, 3, 1, 1, 1, 1),  # weights' gradient in two parts, with sums of their own
+    (12, 256, 4, 4, 512, 3, 1, 1, 1, 1),  # images side by side, fewer than a tile has
+    (16, 64, 16, 16, 128, 3, 2, 1, 1, 1),  # step 2: neighbours in the gradient by the input see different taps
+    (64, 128, 8, 8, 256, 1, 2, 0, 1, 1),  # one tap, source positions left out, pairs of tiles are two groups of images
+    (37, 96, 7, 5, 72, 3, 1, 1, 1, 1),  # an odd number of tiles, of images in the last group
+    (32, 64, 9, 7, 64, 5, 2, 2, 2, 2),  # groups, step and dilation with a common divisor
+    (2, 60, 33, 30, 52, 5, 1, 2, 1, 1),  # images are cut in parts for the gradient by the weights
     (3, 64, 17, 19, 48, 3, 1, 2, 2, 1),  # dilation, a panel of half width
     (5, 64, 28, 28, 96, 3, 1, 1, 1, 2),  # groups
     (40, 60, 9, 11, 92, 4, 3, 2, 1, 1),  # channels that do not fill a block, pixels without gradient
@@ -55,20 +58,21 @@ def at_precision(precision, arrays, shape):
         fd.set_matmul_precision(before)
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-def test_tiles_run(shape):
-    """Only tiles have other precisions: y, the gradient by the input where steps are 1, and that by the weights."""
+# how y and its gradients by the input and by the weights are computed
+PLANS = [
+    ("rows", "rows"), ("rows", "rows"), ("images", "images"), ("images", "images"), ("rows", "images"), ("images", "images"), ("images", "images"),
+    ("rows", "rows"), ("rows", "rows"), ("rows", "rows"), ("images", "images"), ("rows", "rows"), ("rows", "rows"), ("rows", "multiply-adds"),
+    ("rows", "multiply-adds"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("shape, plan", list(zip(SHAPES, PLANS)), ids=str)
+def test_tiles_run(shape, plan):
+    """Only tiles have other precisions, and they run as planned."""
+    assert fd._C.conv_plans(*shape) == (*plan, "tiles")
     arrays = tensors(shape)
     found = [(a != b).any() for a, b in zip(at_precision("highest", arrays, shape), at_precision("medium", arrays, shape))]
-    assert found == [True, shape[6] == 1, True, False]
-
-
-@pytest.mark.parametrize("shape", [(8, 64, 16, 16, 64, 3, 1, 24, 24, 1), (256, 96, 28, 13, 48, 2, 4, 1, 12, 1), (2, 64, 14, 14, 64, 1, 1, 0, 1, 1)], ids=str)
-def test_other_kernels_where_tiles_would_be_slow(shape):
-    """Taps that mostly miss the image, positions that no tap reads, few pixels for one tap."""
-    arrays = tensors(shape)
-    which = {24: 2, 12: 0, 1: 2}[shape[8]]
-    np.testing.assert_array_equal(at_precision("medium", arrays, shape)[which], run(arrays, shape)[which])
+    assert found == [True, plan[1] != "multiply-adds", True, False]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

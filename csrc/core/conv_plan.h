@@ -65,6 +65,17 @@ struct ConvShape {
   }
 };
 
+// Strides, dilation and taps along one axis. Taps that lie a multiple of `period` apart meet source positions of the same remainder
+// modulo the stride; there are `count` such phases.
+struct AxisPhases {
+  int64_t stride, dilation, padding, taps, period, count;
+  AxisPhases(const ConvShape& s, int axis)
+      : stride(s.stride[axis]), dilation(s.dilation[axis]), padding(s.padding[axis]), taps(s.kernel[axis]) {
+    period = stride / greatest_divisor(stride, dilation);
+    count = period < taps ? period : taps;
+  }
+};
+
 // Offsets in bytes into the workspace, each part 64-byte aligned.
 struct ConvScratch {
   int64_t bytes = 0;
@@ -130,30 +141,98 @@ inline bool gather_tiles_pay(const ConvShape& s, bool forward, int64_t item) {
   const int64_t all = saturating_mul(s.batch, pixels);
   return all >= 512 || (all >= 128 && saturating_mul(s.group_in(), s.group_out()) >= 256 * 256);
 }
-// Taps outside the image are multiplied all the same, which multiply-adds leave out. With one tap, x and dy are packed for few
-// products, kPackingProducts of which take as long as packing a number of each.
-constexpr double kLeastShare = 0.6;
-constexpr int64_t kPackingProducts = 45;
-inline bool weight_tiles_pay(const ConvShape& s, int64_t item) {
-  const int64_t in = s.group_in(), out = s.group_out();
-  if (!conv_tiles_possible(s, item) || in % 4 || s.out_pixels() < 128) return false;  // x is packed by four channels
-  if (s.taps() == 1 && (s.out_pixels() < 1024 || in * out < kPackingProducts * (in + out))) return false;
-  double share = 1;  // of taps and pixels that are inside
-  for (int axis = 0; axis < 2; axis++) {
-    int64_t live = 0;
-    for (int64_t k = 0; k < s.kernel[axis]; k++) {
-      const Span span = inside(k * s.dilation[axis] - s.padding[axis], s.stride[axis], s.in[axis], 0, s.out[axis]);
-      live += span.end - span.begin;
-    }
-    share *= double(live) / double(s.kernel[axis] * s.out[axis]);
+// Images side by side (isa/conv_tiles_images.h): all source pixels of some groups of sixteen images are packed at a time, in up to
+// kImageTileBytes. 0: one group is too much.
+constexpr int64_t kTileImages = 16, kImageTileBytes = int64_t(24) << 20;
+inline int64_t image_tile_bytes(const ConvShape& s, bool forward) {  // of a group: six for each number
+  const int64_t* size = forward ? s.in : s.out;
+  return saturating_mul(size[0], size[1], s.groups, ((forward ? s.group_in() : s.group_out()) + 31) / 32, kTileImages * 32 * 6);
+}
+inline int64_t image_tile_groups(const ConvShape& s, bool forward) {
+  const int64_t bytes = image_tile_bytes(s, forward), most = bytes > 0 ? kImageTileBytes / bytes : 0;
+  const int64_t all = (s.batch + kTileImages - 1) / kTileImages;
+  return most < all ? most : all;
+}
+// Pairs of an output position and a tap of an axis that meet inside the image.
+inline int64_t live_taps(const ConvShape& s, int axis) {
+  int64_t live = 0;
+  for (int64_t k = 0; k < s.kernel[axis]; k++) {
+    const Span span = inside(k * s.dilation[axis] - s.padding[axis], s.stride[axis], s.in[axis], 0, s.out[axis]);
+    live += span.end - span.begin;
   }
-  return share >= kLeastShare;
+  return live;
+}
+// What the ways to compute y or dx cost, in products of one pixel and tap on tiles that lie in rows, 32 by 32 channels. Measured on
+// Emerald Rapids: tiles that are copied together, Winograd's algorithm for what it would be without its savings, multiply-adds; and
+// images side by side, whose source pixels are packed apart and whose results lie apart.
+constexpr double kCopiedTiles = 1.3, kWinogradCost = 1.2, kMultiplyAdds = 2.4, kImageTiles = 1.08, kImagePacking = 1.5,
+                 kImageWriting = 0.7;
+inline bool image_tiles_pay(const ConvShape& s, bool forward, bool rows, bool winograd, int64_t item) {
+  if (!conv_tiles_possible(s, item) || image_tile_groups(s, forward) == 0) return false;
+  const int64_t *size = forward ? s.in : s.out, *count = forward ? s.out : s.in, columns = forward ? s.group_out() : s.group_in(),
+                source = forward ? s.group_in() : s.group_out();
+  const double images = double((s.batch + kTileImages - 1) / kTileImages * kTileImages), batch = double(s.batch),
+               live = double(live_taps(s, 0)) * double(live_taps(s, 1)), taps = double(s.taps());
+  if (images * live < 128 * taps) return false;
+  const double packing = double(size[0] * size[1]) * kImagePacking / double((columns + 31) / 32),
+               writing = double(count[0] * count[1]) * kImageWriting / double((source + 31) / 32);
+  const double here = images * (live * kImageTiles + packing + writing);
+  double other = batch * live * kMultiplyAdds;
+  if (rows) {
+    const double all = batch * double(count[0] * count[1]) * taps * (count[1] % 16 == 0 ? 1 : kCopiedTiles);
+    if (all < other) other = all;
+  }
+  if (winograd) {
+    const double all = batch * double((count[0] + 3) / 4 * ((count[1] + 3) / 4) * 16) * taps * kWinogradCost;
+    if (all < other) other = all;
+  }
+  return here < other;
+}
+// The gradient by the weights (isa/conv_tiles_weight.h): its sums run over rows of y. A block of 32 terms is `pixels` neighbours in
+// a row by `images` images; where there are few images, each is cut in `cuts` parts of `rows` rows, which count as images.
+struct WeightBlocks {
+  int64_t images, pixels, columns, cuts, rows, groups;  // columns: blocks in a row; groups: of images
+  int64_t splits, rows_per_split;                       // rows of all groups, in parts with sums of their own
+};
+// What a product of one pixel, tap and 32 x 32 channels costs there, all taps together: terms that are computed, but for taps
+// outside the image where these are whole rows or blocks; and packing, for each block of channels that dy and x meet, x with the
+// rows around a band of at most kWeightBandPixels.
+constexpr double kPackGrad = 0.9, kPackInput = 0.7, kWeightMultiplyAdds = 2.0;
+constexpr int64_t kWeightBandPixels = 2700;  // of x, in pixels of all images of a group
+inline double weight_blocks(const ConvShape& s, WeightBlocks& best) {
+  double least = -1, live[2];
+  int64_t reach[2];
+  for (int axis = 0; axis < 2; axis++) {
+    live[axis] = double(live_taps(s, axis)) / double(s.kernel[axis]);
+    reach[axis] = (s.kernel[axis] - 1) * s.dilation[axis] / s.stride[axis];
+  }
+  const double pack_grad = kPackGrad / double((s.group_in() + 31) / 32),
+               pack_input = kPackInput / double((s.group_out() + 31) / 32);
+  for (int64_t images = 2; images <= 32; images *= 2)
+    for (int64_t cuts = 1; cuts <= images && cuts <= s.out[0]; cuts++) {
+      WeightBlocks b = {images, 32 / images, 0, cuts, (s.out[0] + cuts - 1) / cuts, (s.batch * cuts + images - 1) / images, 1, 0};
+      b.columns = (s.out[1] + b.pixels - 1) / b.pixels;
+      const double down = cuts == 1 ? live[0] : double(b.rows), across = b.pixels == 1 ? live[1] : double(b.columns * b.pixels);
+      const double terms = double(b.groups * images) * down * across / double(s.out_pixels());
+      const int64_t line = (b.columns * b.pixels + reach[1]) * images, band = kWeightBandPixels / line - reach[0];
+      const int64_t rows = band < 1 ? 1 : band < b.rows ? band : b.rows;
+      const double halo = double(rows + reach[0]) / double(rows);
+      const double cost = terms * (double(s.taps()) + pack_grad + pack_input * halo) * (1 + 0.002 * double(images + cuts));
+      if (least < 0 || cost < least) least = cost, best = b;
+    }
+  return least;
+}
+inline bool weight_tiles_pay(const ConvShape& s, int64_t item) {
+  if (!conv_tiles_possible(s, item) || s.group_out() % 4 || s.out_pixels() < 128) return false;  // dy is packed by four channels
+  WeightBlocks blocks;
+  const double live = double(live_taps(s, 0)) * double(live_taps(s, 1)) / double(s.out[0] * s.out[1]);
+  return weight_blocks(s, blocks) <= kWeightMultiplyAdds * live;
 }
 
 // y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group.
 struct ConvGatherPlan {
-  int64_t zeros, positions, padded_input, weights, tile_weights, winograd_weights, winograd_scratch, wide_out, bytes;
-  bool tiles;
+  int64_t zeros, positions, padded_input, weights, tile_weights, tile_source, winograd_weights, winograd_scratch, wide_out, bytes;
+  bool tiles, images;  // on AMX tiles: pixels of a row, or images, side by side
   WinogradPlan winograd;
 };
 inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t item, bool narrow_out, bool allow_winograd) {
@@ -173,9 +252,12 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   // 16-bit numbers, as bfloat16 needs one product of tiles instead of six.
   const bool whole_rows = (forward ? s.out : s.in)[1] % 16 == 0;
   p.tiles = gather_tiles_pay(s, forward, item) && (p.winograd.chunks == 0 || whole_rows || narrow_out);
-  if (p.tiles) p.winograd = {0, 0, 0};
+  p.images = image_tiles_pay(s, forward, gather_tiles_pay(s, forward, item), p.winograd.chunks > 0 && !narrow_out, item);
+  p.tiles = p.tiles && !p.images;
+  if (p.tiles || p.images) p.winograd = {0, 0, 0};
   const int64_t tile_blocks = saturating_mul((source + 31) / 32, (columns + 31) / 32);  // six bytes for each weight
-  p.tile_weights = scratch.add(p.tiles ? saturating_mul(s.groups, s.taps(), tile_blocks, 32 * 32 * 6) : 0);
+  p.tile_weights = scratch.add(p.tiles || p.images ? saturating_mul(s.groups, s.taps(), tile_blocks, 32 * 32 * 6) : 0);
+  p.tile_source = scratch.add(p.images ? saturating_mul(image_tile_groups(s, forward), image_tile_bytes(s, forward)) : 0);
   const bool winograd = p.winograd.chunks > 0;
   p.winograd_weights = scratch.add(winograd ? saturating_mul(36, source, whole_vectors(columns, item), item) : 0);
   p.winograd_scratch = scratch.add(winograd ? saturating_mul(p.winograd.chunks, p.winograd.chunk_floats, item) : 0);
@@ -191,6 +273,7 @@ struct ConvWeightPlan {
   int64_t splits, rows_per_split;  // rows of y, counted over the batch
   int64_t padded_input, padded_grad, sums, wide_out, bytes;
   bool pad_input, pad_grad, direct, tiles;
+  WeightBlocks blocks;  // on AMX tiles
 };
 constexpr int64_t kWeightBlockBytes = 64 << 10;  // of dy, that a part goes through at a time
 // Whether the kernel can take the gradient of a max-pooling that follows, instead of dy, and spread it block by block.
@@ -208,14 +291,25 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
   const int64_t panels = saturating_mul(s.groups, (columns + 2 * lanes - 1) / (2 * lanes));
   int64_t splits = s.depthwise() ? 16 : panels < 16 ? 16 / (panels > 0 ? panels : 1) : 1;
   const int64_t most = s.out_pixels() / 256 + 1;
-  p.tiles = weight_tiles_pay(s, item);
-  const int64_t blocks = saturating_mul((s.group_in() + 31) / 32, panels);  // of 32 x 32 weights
-  if (p.tiles) splits = blocks < 4 ? 8 : 32 / blocks > 1 ? 32 / blocks : 1;
   if (splits > most) splits = most;
   if (splits > rows) splits = rows > 0 ? rows : 1;
   p.rows_per_split = rows > 0 ? (rows + splits - 1) / splits : 0;
-  if (p.tiles && p.rows_per_split > s.out[0]) p.rows_per_split = (p.rows_per_split + s.out[0] - 1) / s.out[0] * s.out[0];
   p.splits = rows > 0 ? (rows + p.rows_per_split - 1) / p.rows_per_split : 1;
+  p.tiles = weight_tiles_pay(s, item);
+  int64_t tile_sums = 0;
+  if (p.tiles) {
+    WeightBlocks& b = p.blocks;
+    weight_blocks(s, b);
+    const int64_t all = saturating_mul((s.group_in() + 31) / 32, (s.group_out() + 31) / 32, s.groups), k_rows = b.groups * b.rows;
+    int64_t parts = all < 4 ? 8 : 32 / all > 1 ? 32 / all : 1;
+    if (parts > most) parts = most;
+    b.rows_per_split = (k_rows + parts - 1) / parts;
+    if (b.rows_per_split > b.rows) b.rows_per_split = (b.rows_per_split + b.rows - 1) / b.rows * b.rows;
+    b.splits = (k_rows + b.rows_per_split - 1) / b.rows_per_split;
+    if (b.splits > 1)
+      tile_sums = saturating_mul(
+          b.splits, saturating_mul(all, s.taps(), 1024, item) + saturating_mul(s.groups, (s.group_out() + 31) / 32, 32, item));
+  }
   p.pad_input = s.pads_input() && (s.padding[0] || s.padding[1]);
   p.pad_grad = !s.depthwise() && s.out_channels < lanes;
   const bool reads_little = s.taps() >= 4 || saturating_mul(s.in_pixels(), s.in_channels, item) <= 1 << 20;
@@ -225,8 +319,10 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
   p.padded_grad = scratch.add(p.pad_grad ? saturating_mul(s.out_pixels(), lanes, item) : 0);
   if (s.depthwise())
     p.sums = scratch.add(saturating_mul(p.splits, s.taps() + 1, s.in_channels, item));
-  else
-    p.sums = scratch.add(p.direct ? 0 : saturating_mul(saturating_mul(p.splits, s.groups), saturating_mul(terms, columns), item));
+  else {
+    const int64_t plain = p.direct ? 0 : saturating_mul(saturating_mul(p.splits, s.groups), saturating_mul(terms, columns), item);
+    p.sums = scratch.add(plain > tile_sums ? plain : tile_sums);
+  }
   p.wide_out = scratch.add(narrow_out ? saturating_mul(s.out_channels, terms, item) : 0);
   p.bytes = scratch.bytes;
   return p;

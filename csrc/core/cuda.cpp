@@ -219,7 +219,7 @@ void launch_cuda_many(const Call* calls, const Args* given, int n, Device device
     const CudaRow* row = cuda_row(calls[done].op, calls[done].compute);
     int end = done + 1;  // calls of one row stand together
     while (end < n && cuda_row(calls[end].op, calls[end].compute) == row) end++;
-    if (!row || !row->many || row->workspace) {
+    if (!row || !takes_many(row)) {
       for (; done < end; done++) launch_cuda(calls[done], given[done], device);
       continue;
     }

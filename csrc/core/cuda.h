@@ -29,7 +29,8 @@ void copy_on(Device device, void* to, const void* from, int64_t bytes);
 // First and one-past-last byte that a view can touch.
 void extent(const View& v, const char** lo, const char** hi);
 
-const CudaRow* cuda_row(OpId op, DType compute);  // nullptr: none
+const CudaRow* cuda_row(OpId op, DType compute);                                     // nullptr: none
+inline bool takes_many(const CudaRow* row) { return row->many && !row->workspace; }  // several calls in few launches
 
 // One call on `device`: its row, or the CPU kernel on host copies. call has been through inference, without the data of its inputs.
 void launch_cuda(const Call& call, const Args& args, Device device);

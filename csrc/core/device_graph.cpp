@@ -27,7 +27,7 @@ const DeviceContext* context_of(Device device) {
 
 }  // namespace
 
-DeviceGraph::DeviceGraph(Program& p, size_t first) : first_(first), end_(first), device_(p.steps[first].device) {
+DeviceGraph::DeviceGraph(Program& p, size_t first) : end_(first), device_(p.steps[first].device) {
   const DeviceContext* context = context_of(device_);
   int64_t most = 0;
   while (end_ < p.steps.size() && p.steps[end_].device == device_) {
@@ -36,7 +36,7 @@ DeviceGraph::DeviceGraph(Program& p, size_t first) : first_(first), end_(first),
     const CudaRow* row = row_of(p, s, context, &bytes);
     if (!row) break;
     most = std::max(most, bytes);
-    if (!units_.empty() && row->many && !row->workspace) {
+    if (!units_.empty() && takes_many(row)) {
       Unit& last = units_.back();
       const Step& before = p.steps[last.first];
       if (cuda_row(OpId(before.op - op_table), before.compute) == row) {
@@ -47,7 +47,7 @@ DeviceGraph::DeviceGraph(Program& p, size_t first) : first_(first), end_(first),
     units_.push_back({end_, end_ + 1, 0, 0, false, false, {}, {0, 0}});
     end_++;
   }
-  if (end_ - first_ < 2) return;
+  if (end_ - first < 2) return;
   for (Unit& u : units_)
     for (size_t k = u.first; k < u.end; k++) {
       const Step& s = p.steps[k];
@@ -118,7 +118,7 @@ bool DeviceGraph::write(Program& p, Unit& u, void* graph) {
   cuda_check(need_cuda().begin_graph(graph, u.launch, u.launches));
   int32_t written = 0;
   try {
-    if (row->many && !row->workspace)
+    if (takes_many(row))
       row->many(args.data(), int(args.size()));
     else
       row->fn(args[0]);

@@ -9,7 +9,8 @@ namespace fastdl {
 
 class DeviceGraph {
  public:
-  // Of the steps [first, end()): as many as stand together on one device and need nothing from the host's kernels.
+  // Of the steps [first, end()): as many as stand together on one device and need nothing from the host's kernels. Fewer than two
+  // are not worth a graph: then made() is 0.
   DeviceGraph(Program& p, size_t first);
   DeviceGraph(const DeviceGraph&) = delete;
   ~DeviceGraph();
@@ -36,7 +37,7 @@ class DeviceGraph {
   bool write(Program& p, Unit& u, void* graph);  // false: its launches do not fit where they were
   bool changed(const Program& p, const Unit& u) const;
 
-  size_t first_, end_;
+  size_t end_;
   Device device_;
   void* graph_ = nullptr;
   Buffer* scratch_ = nullptr;  // of all its launches in turn

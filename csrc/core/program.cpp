@@ -67,6 +67,7 @@ void Program::finish(const Passes& passes) {
     if (bytes == 0) continue;
     Buffer* arena = alloc_device_buffer(bytes, d);
     arenas_.push_back(arena);
+    if (d.kind == Device::CUDA) cuda_check(need_cuda().get_stream(d.index, &streams_[d.index]));
     for (Block& b : blocks)
       if (b.kind == Block::Internal && b.device == d) b.base = b.offset >= 0 ? static_cast<char*>(arena->data) + b.offset : nullptr;
   }
@@ -151,7 +152,7 @@ void Program::follow_stream(Device device) {
   cuda_check(need_cuda().get_stream(device.index, &now));
   void*& last = streams_[device.index];
   if (now == last) return;
-  if (last) cuda_check(need_cuda().stream_wait(device.index, now, last));
+  if (last) cuda_check(need_cuda().stream_wait(device.index, now, last));  // null: no memory of its own on this device
   for (const Buffer* b : arenas_)
     if (b->device == device) cuda_check(need_cuda().record_stream(b->context, now));
   for (const auto& [first, graph] : graphs_)
@@ -168,7 +169,7 @@ size_t Program::replay_on_device(size_t k, bool watch) {
     auto at = graphs_.find(k);
     if (at == graphs_.end()) {
       auto graph = std::make_unique<DeviceGraph>(*this, k);
-      if (graph->end() - k < 2) graph = nullptr;
+      if (!graph->made()) graph = nullptr;
       at = graphs_.emplace(k, std::move(graph)).first;
     }
     if (at->second) return at->second->run(*this), at->second->end();

@@ -109,7 +109,7 @@ class Program {
   std::vector<Buffer*> arenas_;                  // one per device in use
   Buffer* slices_ = nullptr;
   bool use_graphs_ = true;
-  std::map<int, void*> streams_;                           // per CUDA device: where the last replay ran
+  std::map<int, void*> streams_;  // per CUDA device: where the arena was made, then where the last replay ran
   std::map<size_t, std::unique_ptr<DeviceGraph>> graphs_;  // by their first step; null: too short for one
 };
 

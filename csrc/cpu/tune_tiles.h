@@ -15,11 +15,9 @@ constexpr int64_t kTilePackCols = 128;       // ... so many columns at a time, i
 constexpr int64_t kTilePackKc = 512;
 // Products of bfloat16: kNarrowBlocks of B, 32 x 32 numbers each, stay in L2 beside a strip of A. A piece has up to kNarrowStrips.
 constexpr int64_t kNarrowKc = 1024, kNarrowBlocks = 512, kNarrowStrips = 48;
-constexpr int64_t kNarrowChunkBlocks = 128;  // products of 48 x 32 x 32 in a piece, at least
-constexpr int64_t kConvTilePass = 24;        // blocks of 32 channels of a tap in one pass of a convolution, about
-// Weights' gradient of a convolution, in nanoseconds of a 2.1 GHz core: 32 x 32 products for one pixel, how much more they take
-// where rows begin anywhere, and the packing of 32 channels of one pixel.
-constexpr double kConvTileProduct = 5.7, kConvTileShifted = 1.12, kConvTilePacking = 10;
+constexpr int64_t kNarrowChunkBlocks = 128;     // products of 48 x 32 x 32 in a piece, at least
+constexpr int64_t kConvTilePass = 24;           // blocks of 32 channels of a tap in one pass of a convolution, about
+constexpr int64_t kTilePanelBytes = 480 << 10;  // weights of one pass, that stay in L2 beside a band of pixels
 
 }  // namespace
 }  // namespace fastdl

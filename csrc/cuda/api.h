@@ -15,6 +15,8 @@ struct DeviceError {
   int64_t index, size;
 };
 
+struct KernelGraph;
+
 // What a launch needs to know of its device; Args::device points at one.
 struct DeviceContext {
   void* stream;  // cudaStream_t
@@ -23,7 +25,7 @@ struct DeviceContext {
   int32_t multiprocessors;
   int32_t compute_capability;  // 80, 90 ...
   int32_t shared_per_block;    // bytes that a block may opt in to
-  void* graph;                 // not null: launches go into this KernelGraph (cuda/graph.h) instead of the stream
+  KernelGraph* graph;          // not null: launches go into it (cuda/graph.h) instead of the stream
 };
 
 // One row of a kernel file's table, ended by fn == nullptr. workspace (or nullptr: none) gives the bytes of device memory that

@@ -24,6 +24,17 @@ struct KernelGraph {
 
 // The next launch of a graph between begin and end: a new node, or new arguments (and, where the alignment of memory has changed,
 // another kernel) of a node.
-void add_launch(void* graph, const cudaKernelNodeParams& launch);
+inline void add_launch(KernelGraph* graph, const cudaKernelNodeParams& launch) {
+  KernelGraph& g = *graph;
+  if (g.error != cudaSuccess) return;
+  if (g.ready) {
+    g.error = g.at < g.end ? cudaGraphExecKernelNodeSetParams(g.ready, g.nodes[g.at], &launch) : cudaErrorInvalidValue;
+    g.at++;
+    return;
+  }
+  cudaGraphNode_t node = nullptr;
+  g.error = cudaGraphAddKernelNode(&node, g.graph, g.nodes.empty() ? nullptr : &g.nodes.back(), g.nodes.empty() ? 0 : 1, &launch);
+  if (g.error == cudaSuccess) g.nodes.push_back(node), g.at++;
+}
 
 }  // namespace fastdl

@@ -51,7 +51,7 @@ FD_DEVICE void report_index(DeviceError* e, OpId op, int64_t index, int64_t size
 
 #if !defined(FASTDL_EMULATE)
 template <class... P>
-void add_typed(void* graph, void* kernel, dim3 grid, dim3 block, size_t shared_bytes, P... arguments) {
+void add_typed(KernelGraph* graph, void* kernel, dim3 grid, dim3 block, size_t shared_bytes, P... arguments) {
   void* pointers[] = {&arguments..., nullptr};
   add_launch(graph, {kernel, grid, block, unsigned(shared_bytes), pointers, nullptr});
 }

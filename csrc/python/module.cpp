@@ -4,7 +4,7 @@
 
 #include <utility>
 
-#include "core/gemm_workspace.h"
+#include "core/conv_plan.h"
 #include "core/infer/infer.h"
 #include "core/parallel.h"
 #include "core/threads.h"
@@ -166,6 +166,17 @@ py::dict memory_stats_dict() {
   return d;
 }
 
+py::tuple conv_plans(int64_t batch, int64_t channels, int64_t height, int64_t width, int64_t filters, int64_t kernel, int64_t stride,
+                     int64_t padding, int64_t dilation, int64_t groups) {
+  ConvShape s = {batch, channels, filters, groups, {height, width}, {kernel, kernel}, {}, {stride, stride}, {padding, padding}, {dilation, dilation}};
+  for (int axis = 0; axis < 2; axis++) s.out[axis] = (s.in[axis] + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+  const auto gather = [&](bool forward) {
+    const ConvGatherPlan p = conv_gather_plan(s, forward, sizeof(float), false, true);
+    return p.images ? "images" : p.tiles ? "rows" : p.winograd.chunks ? "winograd" : "multiply-adds";
+  };
+  return py::make_tuple(gather(true), gather(false), conv_weight_plan(s, sizeof(float), false).tiles ? "tiles" : "multiply-adds");
+}
+
 }  // namespace
 
 PYBIND11_MODULE(_C, m) {
@@ -239,6 +250,10 @@ PYBIND11_MODULE(_C, m) {
     set_num_threads(n);
   });
   m.def("set_conv_winograd", &set_conv_winograd);
+  m.def("conv_plans", &conv_plans, py::arg("batch"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("filters"),
+        py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
+        "Tests: how conv2d, its gradient by the input and that by the weights are computed in float32: by 'images', 'rows', "
+        "'winograd' or 'multiply-adds'; the last by 'tiles' or 'multiply-adds'.");
   m.def("set_matmul_parts", [](int parts) { return std::exchange(gemm_parts, parts); });
   m.def("memory_stats", memory_stats_dict);
   m.def("reset_peak_memory", &reset_peak_memory);

@@ -10,6 +10,7 @@
 #include "cpu/isa/conv_winograd.h"
 #if defined(__AMX_BF16__)
 #include "cpu/isa/conv_tiles_gather.h"
+#include "cpu/isa/conv_tiles_images.h"
 #include "cpu/isa/conv_tiles_weight.h"
 #endif
 
@@ -58,6 +59,18 @@ void pack_depthwise(const ConvShape& s, const T* w, const int64_t* position, T* 
   for (int64_t tap = 0; tap < s.taps(); tap++) {
     for (int64_t c = 0; c < s.in_channels; c++) out[position[tap] * s.in_channels + c] = w[c * s.taps() + tap];
   }
+}
+
+// All results on AMX tiles with images side by side; false where that is not planned, or not accurate.
+template <class T>
+bool by_images(const Args& a, const ConvShape& s, bool forward, const ConvGatherPlan& plan, const Gather<T>& g,
+               const ConvPack<T>& pack) {
+#if defined(__AMX_BF16__)
+  if constexpr (sizeof(T) == 4)
+    return plan.images &&
+           images_on_tiles(s, forward, g, pack, scratch<uint16_t>(a, plan.tile_weights), scratch<uint16_t>(a, plan.tile_source));
+#endif
+  return (void)a, (void)s, (void)forward, (void)plan, (void)g, (void)pack, false;
 }
 
 template <class T>
@@ -132,7 +145,7 @@ void conv2d_kernel(const Args& a) {
       for (int axis = 0; axis < 2; axis++) g.size[axis] = s.padded(axis), g.first_tap[axis] = 0;
       pack_weights(pack);
       if (!gather_first(g)) gather<T>(g, nullptr);
-    } else {
+    } else if (!by_images(a, s, true, plan, g, pack)) {
       products(a, plan, g, &pack);
     }
   }
@@ -144,13 +157,8 @@ void conv2d_kernel(const Args& a) {
 // One axis of the gradient by the input. Input position i gets tap k from output position (i + padding - k * dilation) / stride
 // where that is whole. So positions of the same remainder modulo stride (a phase) see the same taps, those k that leave
 // k * dilation - padding with that remainder: every period-th tap.
-struct Phases {
-  int64_t stride, padding, dilation, taps, period, count;
-  Phases(const ConvShape& s, int axis)
-      : stride(s.stride[axis]), padding(s.padding[axis]), dilation(s.dilation[axis]), taps(s.kernel[axis]) {
-    period = stride / greatest_divisor(stride, dilation);
-    count = min_of(period, taps);
-  }
+struct Phases : AxisPhases {
+  using AxisPhases::AxisPhases;
   int64_t size(int64_t phase) const { return ceil_div(taps - phase, period); }
   int64_t tap(int64_t phase, int64_t i) const { return phase + i * period; }
   int64_t remainder(int64_t phase) const {
@@ -204,6 +212,13 @@ void conv2d_backward_input_kernel(const Args& a) {
                             s.group_in(), s.group_out(),          taps, position, packed};
   g.weight_rows = taps * s.group_out();
   g.weight_group = pack.group_size();
+  for (int axis = 0; axis < 2; axis++) g.size[axis] = s.out[axis];
+  if (by_images(a, s, false, plan, g, pack)) {
+    if constexpr (sizeof(T) == 4) {
+      if (narrow) narrow_output(g.out, dx);
+    }
+    return;
+  }
   const bool one_phase = rows.count * cols.count == 1;
   if (plan.winograd.chunks) {  // taps in the order in which they lie on dy
     for (int64_t tap = 0; tap < taps; tap++) position[tap] = taps - 1 - tap;
@@ -225,7 +240,6 @@ void conv2d_backward_input_kernel(const Args& a) {
         g.ntaps[axis] = phases[axis]->size(phase);
         g.first_tap[axis] = phases[axis]->first(phase);
         g.tap_step[axis] = phases[axis]->step();
-        g.size[axis] = s.out[axis];
         g.step[axis] = 1;
         g.out_begin[axis] = phases[axis]->remainder(phase);
         g.out_size[axis] = s.in[axis];
@@ -257,7 +271,7 @@ void pad_channels(const T* from, int64_t pixels, int64_t channels, T* to) {
 template <class T>
 bool weights_by_tiles(const ConvWeightPlan& plan, const WeightGrad<T>& g) {
 #if defined(__AMX_BF16__)
-  if constexpr (sizeof(T) == 4) return plan.tiles && weight_on_tiles(g);
+  if constexpr (sizeof(T) == 4) return plan.tiles && weight_on_tiles(g, plan.blocks);
 #endif
   return (void)plan, (void)g, false;
 }

@@ -106,24 +106,6 @@ inline GatherTiles plan_gather_tiles(const Gather<T>& g) {
   return p;
 }
 
-// Weights of 32 channels for one panel of columns, tap by tap; returns the largest magnitudes. rows: scratch.
-template <int parts>
-inline __m512i pack_tile_weights(const Gather<float>& g, const ConvPack<float>& pack, int64_t group, int64_t panel, int64_t block,
-                                 float* rows, uint16_t* out) {
-  const Panels<float> panels(g.columns, 2);
-  __m512i most = _mm512_setzero_si512();
-  const int64_t width = panels.width(panel), first = block * kSide, channels = min_of(kSide, g.run - first);
-  ConvPack<float> part = pack;
-  part.weights += group * pack.group_stride + first * pack.channel_stride + panels.begin(panel) * pack.column_stride;
-  part.groups = 1, part.columns = panels.used(panel), part.channels = channels, part.out = rows;
-  for (int v = 0; v < panels.vectors(panel); v++) pack_block(part, 0, v, 0, channels);
-  for (int64_t tap = 0; tap < pack.taps; tap++, out += block_words(parts)) {
-    const Block b = {rows + tap * channels * width, width, int(channels), int(width)};
-    most = channels == kSide && width == kSide ? pack_b_rows<parts, true>(b, out, most) : pack_b_rows<parts, false>(b, out, most);
-  }
-  return most;
-}
-
 template <int parts>
 struct GatherBand {
   const Gather<float>& g;
@@ -221,9 +203,7 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>& pack,
     parallel_chunks(g.groups * plan.panels * plan.channel_blocks, [&](int64_t task) {
       const int64_t block = task % plan.channel_blocks, panel = task / plan.channel_blocks;  // of all groups
       piece_work(kSide * kSide * taps, 2 * kGemmPackPiece);
-      const ConvTileScratch scratch;
-      if (!scratch.words) return found.fail();
-      found.note_b(pack_tile_weights<parts>(g, pack, panel / plan.panels, panel % plan.panels, block, scratch.floats(),
+      found.note_b(pack_tile_weights<parts>(pack, panel / plan.panels, panel % plan.panels, block,
                                             packed + panel * panel_words + block * taps * block_words(parts)));
     });
   const int64_t pieces = plan.bands() * g.groups * plan.panel_groups;
@@ -260,8 +240,7 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>& pack,
         for (int64_t p = p0; p < p1; p++)
           for (int64_t block = 0; block < channels; block++) {
             uint16_t* to = own + (p - p0) * next_panel + block * taps * block_words(parts);
-            most_weights =
-                _mm512_max_epu32(most_weights, pack_tile_weights<parts>(g, pack, group, p, c + block, scratch.floats(), to));
+            most_weights = _mm512_max_epu32(most_weights, pack_tile_weights<parts>(pack, group, p, c + block, to));
           }
         weights = own;
       }

@@ -1,10 +1,9 @@
-// Gradient of conv2d by its weights on AMX tiles: for each tap, A is x moved by the tap, transposed (32 channels by pixels), B is
-// dy (pixels by 32 channels), and k runs over pixels.
+// Gradient of conv2d by its weights on AMX tiles: dw[tap] = dy^T x moved by the tap, a product whose k runs over pixels and images.
 //
-// The pixels of a band of rows are split into parts once. In a row of A, pixels lie in the order of an image with its border, and
-// dy has zeros where that order passes a border: so a tap is nothing but another begin of the rows. An axis may be unfolded: A then
-// holds a copy of the pixels for every tap along it, without a border, and with any step. That pays where the border is a large
-// share of the image.
+// A block of k is some neighbouring pixels of a row of dy by some images, 32 in all (WeightBlocks). A is dy, transposed: 32 filters
+// by a block. B is x: pairs of images are the pairs of a tile of B, so that a row of the tile belongs to one pixel, and any sixteen
+// rows on end are a tile: x is split into parts once and serves all taps, whose rows of pixels outside the image are left out.
+// With a step, pixels that a tap reads are neighbours: x is kept by its remainders.
 #pragma once
 #include "cpu/isa/conv_tiles.h"
 #include "cpu/isa/conv_weight.h"
@@ -12,307 +11,339 @@
 namespace fastdl {
 namespace {
 
-// Pixels in the order of a grid (images, count[0], count[1]) over source pixels first + position * step; none outside [0, size).
-struct PixelGrid {
-  int64_t size[2], pitch, image;  // image: elements from one to the next
-  int64_t images, count[2], step[2], first[2];
-  int64_t n = 0, y = 0, x = 0;
-
-  // Offsets of the next 32 pixels; -1: outside, or past the end.
-  FD_INLINE void take(int64_t (&offset)[kSide]) {
-    for (int64_t i = 0; i < kSide;) {
-      if (n == images) {
-        for (; i < kSide; i++) offset[i] = -1;
-        return;
-      }
-      const int64_t sy = first[0] + y * step[0], end = min_of(kSide, i + count[1] - x);
-      const int64_t row = n * image + sy * size[1] * pitch;
-      const bool inside = uint64_t(sy) < uint64_t(size[0]);
-      for (; i < end; i++, x++) {
-        const int64_t sx = first[1] + x * step[1];
-        offset[i] = inside && uint64_t(sx) < uint64_t(size[1]) ? row + sx * pitch : -1;
-      }
-      if (x < count[1]) return;
-      x = 0;
-      if (++y == count[0]) y = 0, n++;
-    }
-  }
-};
-
 alignas(64) constexpr float kNoPixel[kSide] = {};
 
-struct PixelRows {
-  const float* at[kSide];
-  PixelRows(const float* base, const int64_t (&offset)[kSide]) {
-    for (int i = 0; i < kSide; i++) at[i] = offset[i] < 0 ? kNoPixel : base + offset[i];
-  }
+// Along one axis, tap k of position i reads source position i * stride + k * dilation - padding: of its phase, the
+// (i + ahead(k))-th.
+struct TapPhases : AxisPhases {
+  using AxisPhases::AxisPhases;
+  int64_t phase(int64_t tap) const { return tap % period; }
+  int64_t ahead(int64_t tap) const { return tap * dilation / stride; }
+  int64_t length(int64_t positions) const { return positions + ahead(taps - 1); }  // of a phase, for so many outputs
+  int64_t source(int64_t phase, int64_t at) const { return at * stride + phase * dilation % stride - padding; }
 };
 
-// Four channels of sixteen pixels, transposed: vector j holds channel j.
-FD_INLINE void read_columns(const float* const* at, int64_t channel, VecF (&out)[4]) {
-  const auto lanes = [&](int i) __attribute__((always_inline)) {
-    __m512 r = _mm512_castps128_ps512(_mm_loadu_ps(at[i] + channel));
-    r = _mm512_insertf32x4(r, _mm_loadu_ps(at[i + 4] + channel), 1);
-    r = _mm512_insertf32x4(r, _mm_loadu_ps(at[i + 8] + channel), 2);
-    return VecF(VecF::Native(_mm512_insertf32x4(r, _mm_loadu_ps(at[i + 12] + channel), 3)));
-  };
-  const VecF r0 = lanes(0), r1 = lanes(1), r2 = lanes(2), r3 = lanes(3);
-  const VecD a = bit_cast<double>(unpack_lo(r0, r1)), b = bit_cast<double>(unpack_lo(r2, r3));
-  const VecD e = bit_cast<double>(unpack_hi(r0, r1)), f = bit_cast<double>(unpack_hi(r2, r3));
-  out[0] = bit_cast<float>(unpack_lo(a, b));
-  out[1] = bit_cast<float>(unpack_hi(a, b));
-  out[2] = bit_cast<float>(unpack_lo(e, f));
-  out[3] = bit_cast<float>(unpack_hi(e, f));
-}
+// Rows [y0, y1) of `groups` groups of images from `group` on.
+struct KRows {
+  int64_t group, groups, y0, y1;
+};
 
-// A: `channels` rows (a multiple of four) of 32 pixels.
-template <int parts>
-inline __m512i pack_pixels_a(const PixelRows& pixels, int64_t channels, uint16_t* out, int64_t row_words, __m512i most) {
-  for (int64_t c = 0; c < channels; c += 4) {
-    VecF left[4], right[4];
-    read_columns(pixels.at, c, left);
-    read_columns(pixels.at + 16, c, right);
-#pragma GCC unroll 4
-    for (int j = 0; j < 4; j++) {
-      const __m512 x = (__m512)left[j].v, y = (__m512)right[j].v;
-      most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(x), magnitude(y)));
-      split_row<parts>(x, y, out + (c + j) * row_words, kSide * row_words);
-    }
-  }
-  return most;
-}
+// How the work is cut. Sums are cut in splits and bands, from sizes alone; the ranges of a piece may follow the threads.
+struct WeightTiles {
+  int64_t in_blocks, out_blocks, band_rows, piece_in, piece_out;
+  bool fits, whole;  // whole: one band takes all, so that sums are finished as soon as they are made
+  int64_t in_groups() const { return ceil_div(in_blocks, piece_in); }
+  int64_t out_groups() const { return ceil_div(out_blocks, piece_out); }
+};
 
-// B: 32 pixels by one or two vectors of channels, pixels 2 p and 2 p + 1 in pairs.
-template <int parts>
-inline __m512i pack_pixels_b(const PixelRows& pixels, int vectors, uint16_t* out, __m512i most) {
-  for (int half = 0; half < vectors; half++)
-    for (int p = 0; p < 16; p++) {
-      const __m512 x = _mm512_loadu_ps(pixels.at[2 * p] + half * 16), y = _mm512_loadu_ps(pixels.at[2 * p + 1] + half * 16);
-      most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(x), magnitude(y)));
-      split_pair<parts>(x, y, out + half * 512 + p * kSide);
-    }
-  return most;
-}
-
-// A band of pixels, and how it lies in the rows of A and in blocks of B.
 template <int parts>
 struct WeightBand {
   const WeightGrad<float>& w;
-  PixelBlock pixels;
-  bool unfold[2];
-  int64_t width, region;         // of an image in a row of A
-  int64_t image_blocks, blocks;  // of k: per image (or all, if they lie without gaps), in all
-  int64_t row_words;             // of A, an odd number of lines: rows spread over the sets of the cache
+  const WeightBlocks& k;
+  TapPhases down, across;
+  KRows rows;
 
-  WeightBand(const WeightGrad<float>& w, const PixelBlock& pixels, const bool (&axes)[2])
-      : w(w), pixels(pixels), unfold{axes[0], axes[1]} {
-    const ConvShape& s = w.s;
-    const int64_t rows = pixels.y1 - pixels.y0;
-    width = s.out[1] + (unfold[1] ? 0 : (s.kernel[1] - 1) * s.dilation[1]);
-    region = (rows + (unfold[0] ? 0 : (s.kernel[0] - 1) * s.dilation[0])) * width;
-    image_blocks = ceil_div(dense() ? pixels.images * region : (rows - 1) * width + s.out[1], kSide);
-    blocks = dense() ? image_blocks : image_blocks * pixels.images;
-    const int64_t length = dense() ? blocks * kSide : pixels.images * region + 2 * kSide;
-    row_words = (ceil_div(length, kSide) | 1) * kSide;
+  WeightBand(const WeightGrad<float>& w, const WeightBlocks& k, const KRows& rows)
+      : w(w), k(k), down(w.s, 0), across(w.s, 1), rows(rows) {}
+  static int64_t row_words() { return parts * 2 * kSide; }  // of B, for each pixel and pair of images
+  int64_t height() const { return rows.y1 - rows.y0; }
+  int64_t blocks() const { return rows.groups * height() * k.columns; }
+  int64_t width() const { return across.length(k.columns * k.pixels); }
+  int64_t source_rows() const { return down.count * down.length(height()); }  // of a group
+  int64_t a_words() const { return blocks() * block_words(parts); }           // of 32 filters
+  int64_t b_words() const {                                                   // of 32 channels
+    return saturating_mul(rows.groups, source_rows(), saturating_mul(across.count, width(), k.images / 2 * row_words()));
   }
-  bool dense() const { return unfold[0] && unfold[1]; }
-  int64_t copies() const { return (unfold[0] ? w.s.kernel[0] : 1) * (unfold[1] ? w.s.kernel[1] : 1); }
-  int64_t a_block() const { return parts * kSide * row_words; }  // words of 32 channels
-  int64_t a_words(int64_t channel_blocks) const { return copies() * channel_blocks * a_block(); }
-  int64_t b_words(int64_t panels) const { return panels * blocks * block_words(parts); }
-  // Where a tap of the first block of channels begins.
-  int64_t tap_offset(int64_t tap, int64_t channel_blocks) const {
+
+  // Image i of a group: where its first row of dy is; false if there is none.
+  bool locate(int64_t group, int64_t i, int64_t& n, int64_t& y) const {
+    const int64_t part = group * k.images + i;
+    n = part / k.cuts, y = part % k.cuts * k.rows;
+    return n < w.s.batch;
+  }
+
+  // dy of `count` blocks of filters: [block of filters][block of k][half][part][16 filters][32 pixels]; adds their sums to bias,
+  // sixteen for each filter, if that is given.
+  __m512i pack_a(int64_t conv_group, int64_t first, int64_t count, uint16_t* out, float* bias, __m512i most) const {
+    const ConvShape& s = w.s;
+    int64_t block = 0;
+    for (int64_t g = 0; g < rows.groups; g++)
+      for (int64_t y = rows.y0; y < rows.y1; y++)
+        for (int64_t j = 0; j < k.columns; j++, block++) {
+          const float* at[kSide];
+          for (int64_t i = 0; i < k.images; i++) {
+            int64_t n, top;
+            const bool exists = locate(rows.group + g, i, n, top) && top + y < s.out[0];
+            const float* row = w.dy + (exists ? (n * s.out[0] + top + y) * s.out[1] * w.dy_pitch : 0) + conv_group * s.group_out();
+            for (int64_t x = 0; x < k.pixels; x++) {
+              const int64_t column = j * k.pixels + x;
+              at[x * k.images + i] = exists && column < s.out[1] ? row + column * w.dy_pitch : nullptr;
+            }
+          }
+          for (int64_t p = 0; p < count; p++) {
+            const float* pixel[kSide];
+            for (int i = 0; i < kSide; i++) pixel[i] = at[i] ? at[i] + (first + p) * kSide : kNoPixel;
+            const int64_t filters = min_of(kSide, s.group_out() - (first + p) * kSide);
+            most = pack_filters(pixel, filters, out + p * a_words() + block * block_words(parts),
+                                bias ? bias + p * kSide * 16 : nullptr, most);
+          }
+        }
+    return most;
+  }
+  // One block: filters is a multiple of four.
+  static __m512i pack_filters(const float* const (&pixel)[kSide], int64_t filters, uint16_t* out, float* bias, __m512i most) {
+    for (int64_t c = 0; c < filters; c += 4) {
+      VecF left[4], right[4];
+      read_columns(pixel, c, left);
+      read_columns(pixel + 16, c, right);
+#pragma GCC unroll 4
+      for (int j = 0; j < 4; j++) {
+        const __m512 a = (__m512)left[j].v, b = (__m512)right[j].v;
+        most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(a), magnitude(b)));
+        split_row<parts>(a, b, out + (c + j) / 16 * parts * 512 + (c + j) % 16 * kSide, 512);
+        if (bias) store(bias + (c + j) * 16, load(bias + (c + j) * 16) + (left[j] + right[j]));
+      }
+    }
+    return most;
+  }
+
+  // x of 32 channels: [group][phase][source row][phase][pixel][pair of images][part][32 channels], pairs of words.
+  __m512i pack_b(int64_t conv_group, int64_t block, uint16_t* out, __m512i most) const {
+    const ConvShape& s = w.s;
+    const int64_t left = s.group_in() - block * kSide, tall = down.length(height());
+    const __mmask16 mask0 = first_lanes(left), mask1 = first_lanes(left - 16);
+    const float* base = w.x + conv_group * s.group_in() + block * kSide;
+    for (int64_t g = 0; g < rows.groups; g++)
+      for (int64_t t = 0; t < source_rows(); t++) {
+        const int64_t sy = down.source(t / tall, rows.y0 + t % tall);
+        const float* row[kSide];
+        for (int64_t i = 0; i < k.images; i++) {
+          int64_t n, top;
+          const bool exists = locate(rows.group + g, i, n, top);
+          const int64_t y = top * s.stride[0] + sy;
+          row[i] = exists && uint64_t(y) < uint64_t(s.in[0]) ? base + (n * s.in[0] + y) * s.in[1] * s.in_channels : nullptr;
+        }
+        for (int64_t phase = 0; phase < across.count; phase++)
+          for (int64_t at = 0; at < width(); at++) {
+            const int64_t x = across.source(phase, at);
+            const bool inside = uint64_t(x) < uint64_t(s.in[1]);
+            for (int64_t i = 0; i < k.images; i += 2, out += row_words()) {
+              const float *a = inside && row[i] ? row[i] + x * s.in_channels : kNoPixel,
+                          *b = inside && row[i + 1] ? row[i + 1] + x * s.in_channels : kNoPixel;
+              const __m512 a0 = _mm512_maskz_loadu_ps(mask0, a), b0 = _mm512_maskz_loadu_ps(mask0, b);
+              const __m512 a1 = _mm512_maskz_loadu_ps(mask1, a + 16), b1 = _mm512_maskz_loadu_ps(mask1, b + 16);
+              most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(a0), magnitude(b0)));
+              most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(a1), magnitude(b1)));
+              split_pair<parts>(a0, b0, out, 2 * kSide);
+              split_pair<parts>(a1, b1, out + kSide, 2 * kSide);
+            }
+          }
+      }
+    return most;
+  }
+
+  // The blocks of a tap.
+  void list(int64_t tap, TileBlocks& out) const {
     const ConvShape& s = w.s;
     const int64_t v = tap / s.kernel[1], h = tap % s.kernel[1];
-    const int64_t copy = (unfold[0] ? v * (unfold[1] ? s.kernel[1] : 1) : 0) + (unfold[1] ? h : 0);
-    return copy * channel_blocks * a_block() + (unfold[0] ? 0 : v * s.dilation[0] * width) + (unfold[1] ? 0 : h * s.dilation[1]);
-  }
-  void set_offsets(int64_t* offset) const {
-    for (int64_t b = 0; b < blocks; b++) offset[b] = b / image_blocks * region + b % image_blocks * kSide;
-  }
-
-  __m512i pack_a(int64_t group, int64_t first, int64_t last, uint16_t* out, __m512i most) const {
-    const ConvShape& s = w.s;
-    const int64_t rows = pixels.y1 - pixels.y0, image = w.x_size[0] * w.x_size[1] * s.in_channels;
-    const float* base = w.x + pixels.n * image + group * s.group_in();
-    PixelGrid grid = {
-        {w.x_size[0], w.x_size[1]}, s.in_channels, image, pixels.images, {rows, width}, {s.stride[0], s.stride[1]}, {}};
-    if (!unfold[0]) grid.count[0] += (s.kernel[0] - 1) * s.dilation[0];
-    const int64_t across = unfold[1] ? s.kernel[1] : 1;
-    for (int64_t copy = 0; copy < copies(); copy++) {
-      grid.first[0] = pixels.y0 * s.stride[0] - w.padding[0] + copy / across * s.dilation[0];
-      grid.first[1] = copy % across * s.dilation[1] - w.padding[1];
-      grid.n = grid.y = grid.x = 0;
-      for (int64_t at = 0; at < row_words; at += kSide) {
-        int64_t offset[kSide];
-        grid.take(offset);
-        for (int64_t c = first; c < last; c++) {
-          const int64_t channels = min_of(kSide, s.group_in() - c * kSide);
-          most = pack_pixels_a<parts>(PixelRows(base + c * kSide, offset), channels,
-                                      out + (copy * (last - first) + c - first) * a_block() + at, row_words, most);
+    const Span span = inside(h * s.dilation[1] - s.padding[1], s.stride[1], s.in[1], 0, s.out[1]);
+    const int64_t j0 = span.begin / k.pixels, j1 = span.begin < span.end ? ceil_div(span.end, k.pixels) : j0;
+    const int64_t line = across.count * width(), group = source_rows() * line, pixel = k.images / 2 * row_words();
+    const int64_t first = down.source(down.phase(v), rows.y0 + down.ahead(v)), step = s.stride[0];
+    int64_t at = (down.phase(v) * down.length(height()) + down.ahead(v)) * line + across.phase(h) * width() + across.ahead(h),
+            n = 0;
+    for (int64_t y = 0; y < height(); y++, at += line) {
+      bool live = false;  // some image has the row of x
+      for (int64_t cut = 0; cut < k.cuts; cut++) live |= uint64_t(first + (cut * k.rows + y) * step) < uint64_t(s.in[0]);
+      for (int64_t g = 0; live && g < rows.groups; g++)
+        for (int64_t j = j0; j < j1; j++, n++) {
+          out.a[0][n] = ((g * height() + y) * k.columns + j) * block_words(parts);
+          out.a[1][n] = out.a[0][n] + parts * 512;
+          out.b[n] = (at + g * group + j * k.pixels) * pixel;
         }
-      }
     }
-    return most;
-  }
-
-  __m512i pack_b(int64_t group, int64_t first, int64_t last, uint16_t* out, __m512i most) const {
-    const ConvShape& s = w.s;
-    const int64_t image = s.out[0] * s.out[1] * w.dy_pitch;
-    for (int64_t i = 0; i < (dense() ? 1 : pixels.images); i++) {
-      PixelGrid grid = {{pixels.y1, s.out[1]},          w.dy_pitch, image,         dense() ? pixels.images : 1,
-                        {pixels.y1 - pixels.y0, width}, {1, 1},     {pixels.y0, 0}};
-      for (int64_t b = 0; b < image_blocks; b++) {
-        int64_t offset[kSide];
-        grid.take(offset);
-        for (int64_t p = first; p < last; p++) {
-          const float* base = w.dy + (pixels.n + i) * image + w.first_column(group, p);
-          most = pack_pixels_b<parts>(PixelRows(base, offset), w.panels().vectors(p),
-                                      out + ((p - first) * blocks + i * image_blocks + b) * block_words(parts), most);
-        }
-      }
-    }
-    return most;
+    out.count = n;
   }
 };
 
-// How the work is cut. Sums are cut in splits and bands, from sizes alone; the groups may follow the threads.
-struct WeightTiles {
-  int64_t channel_blocks, panels, channel_groups, panel_groups, band_rows;
-  bool unfold[2];
-  bool fits;  // the scratch holds a row
-};
-
-// What a pixel costs, about, per block of 32 x 32 channels: in nanoseconds, but only ratios matter.
-template <int parts>
-inline double pixel_cost(const WeightGrad<float>& w, const bool (&unfold)[2]) {
-  const WeightBand<parts> image(w, {0, 1, 0, w.s.out[0]}, unfold);
-  const double pixels = double(max_of<int64_t>(1, w.s.out[0] * w.s.out[1]));
-  const double product = double(w.s.taps()) * kConvTileProduct * (image.dense() ? 1 : kConvTileShifted);
-  const double share = image.dense() ? 1 : double(image.blocks * kSide) / pixels;
-  const double packing = double(image.copies() * image.region) / pixels * kConvTilePacking;
-  return share * product + packing / double(min_of<int64_t>(8, w.panels().count));
-}
+constexpr int64_t kWeightPass = 8;    // blocks of k that are summed in the tiles: more would round more
+constexpr int64_t kMostFilters = 64;  // blocks of them in a piece
 
 template <int parts>
-inline WeightTiles plan_weight_tiles(const WeightGrad<float>& w) {
+inline WeightTiles plan_weight_tiles(const WeightGrad<float>& w, const WeightBlocks& k) {
   const ConvShape& s = w.s;
-  WeightTiles p = {ceil_div(s.group_in(), kSide), w.panels().count, 1, 1, 1, {true, true}, false};
-  constexpr bool axes[3][2] = {{true, true}, {false, true}, {false, false}};
-  for (const auto& unfold : axes)
-    if ((unfold[0] || s.stride[0] == 1) && (unfold[1] || s.stride[1] == 1) &&
-        pixel_cost<parts>(w, unfold) < pixel_cost<parts>(w, p.unfold))
-      for (int axis = 0; axis < 2; axis++) p.unfold[axis] = unfold[axis];
-  const auto piece_channels = [&] { return ceil_div(p.channel_blocks, p.channel_groups); };
-  const auto piece_panels = [&] { return ceil_div(p.panels, p.panel_groups); };
-  const auto fits = [&](int64_t images, int64_t rows) {
-    if (images > kConvTileWords) return false;
-    const WeightBand<parts> band(w, {0, images, 0, rows}, p.unfold);
-    return band.row_words <= kConvTileWords && band.a_words(piece_channels()) + band.b_words(piece_panels()) <= kConvTileWords &&
-           band.blocks <= kConvTileBlocks;
+  WeightTiles p = {ceil_div(s.group_in(), kSide), ceil_div(s.group_out(), kSide), k.rows_per_split, 1, 1, true, true};
+  const auto band = [&](int64_t rows) {
+    return WeightBand<parts>(w, k, {0, max_of<int64_t>(1, rows / k.rows), 0, min_of(rows, k.rows)});
   };
-  // Pieces enough for some threads, their sums in the cache. Packing costs least where A and B take as much of it.
-  const int64_t copies = WeightBand<parts>(w, {0, 1, 0, 1}, p.unfold).copies();
-  const auto cut = [&](int64_t wanted) {
-    while (piece_channels() > 1 || piece_panels() > 1) {
-      const int64_t sums = piece_channels() * piece_panels() * s.taps() * kSide * kSide;
-      const bool many = w.splits * s.groups * p.channel_groups * p.panel_groups >= wanted;
-      if (many && sums <= (fits(s.batch, s.out[0]) ? kConvTileFloats : kConvTileFloats / 2)) break;
-      const bool cut_channels = piece_panels() == 1 || (piece_channels() > 1 && copies * piece_channels() >= piece_panels());
-      (cut_channels ? p.channel_groups : p.panel_groups)++;
-    }
+  // Bands whose x takes two fifths of the scratch, if it can be, while dy of some blocks of filters takes the rest: few blocks if
+  // all rows fit, as sums need not be added up then.
+  const auto fits = [&](int64_t rows, int64_t filters) {
+    const WeightBand<parts> b = band(rows);
+    const int64_t needed = b.b_words() + min_of(p.out_blocks, filters) * b.a_words();
+    return b.blocks() <= kTileBlocks && (needed <= kConvTileWords || (b.blocks() <= kTileBlocks / 5 && filters > 2)) &&
+           b.b_words() <= (rows > 1 ? kConvTileWords / 5 * 2 : kConvTileWords - b.a_words());
   };
-  cut(8);
-  // as many rows as fit the scratch: whole images, or part of one
-  p.fits = fits(1, 1);
-  if (!p.fits) return p;
-  if (fits(1, s.out[0])) {
-    int64_t images = 1;
-    while (images < s.batch && fits(images + 1, s.out[0])) images++;
-    p.band_rows = images * s.out[0];
-  } else {
-    while (fits(1, p.band_rows + 1)) p.band_rows++;
+  p.whole = k.splits == 1 && fits(k.rows_per_split, 2);
+  for (int64_t bands = 2; !p.whole && p.band_rows > 1 && !fits(p.band_rows, 4); bands++) {
+    p.band_rows = ceil_div(k.rows_per_split, bands);
+    if (p.band_rows > k.rows) p.band_rows = ceil_div(p.band_rows, k.rows) * k.rows;
   }
-  cut(2 * num_threads());  // bands stay as they are, for equal sums
+  p.fits = p.whole || fits(p.band_rows, 4);
+  if (!p.fits) return p;
+  const WeightBand<parts> chosen = band(p.band_rows);
+  p.piece_out =
+      max_of<int64_t>(1, min_of(min_of(p.out_blocks, kMostFilters), (kConvTileWords - chosen.b_words()) / chosen.a_words()));
+  p.piece_in = p.in_blocks;
+  const int64_t most_sums = p.whole || k.splits > 1 ? p.in_blocks * p.piece_out
+                                                    : (kConvTileFloats - kMostFilters * kSide * 16) / (s.taps() * kSide * kSide);
+  p.piece_out = min_of(p.piece_out, most_sums);
+  p.piece_in = min_of(p.piece_in, most_sums / p.piece_out);
+  const int64_t wanted = num_threads() == 1 ? 1 : 4 * num_threads();
+  while (k.splits * s.groups * p.in_groups() * p.out_groups() < wanted && (p.piece_in > 1 || p.piece_out > 1))
+    (p.piece_in > 1 && p.piece_in * 2 >= p.piece_out ? p.piece_in : p.piece_out)--;
   return p;
 }
 
-// sums += or = a block.
-FD_INLINE void add_block(const float* block, int64_t rows, int64_t width, float* sums, bool fresh) {
-  for (int64_t i = 0; i < rows; i++)
-    for (int64_t j = 0; j < width; j += 16) {
-      __m512 v = _mm512_load_ps(block + i * kSide + j);
-      if (!fresh) v = _mm512_add_ps(v, _mm512_loadu_ps(sums + i * width + j));
-      _mm512_storeu_ps(sums + i * width + j, v);
-    }
+// sums += a block.
+FD_INLINE void add_block(const float* block, float* sums) {
+  for (int64_t i = 0; i < kSide * kSide; i += 16)
+    _mm512_store_ps(sums + i, _mm512_add_ps(_mm512_load_ps(block + i), _mm512_load_ps(sums + i)));
 }
 
-// False where operands do not split well. Where pixels are not cut in parts, a piece finishes its own share of dw.
-template <int parts>
-inline bool weight_on_tiles(const WeightGrad<float>& w) {
+FD_INLINE float* weights_of(const WeightGrad<float>& w, int64_t conv_group, int64_t filter, int64_t c) {
+  return w.dw + ((conv_group * w.s.group_out() + filter) * w.s.group_in() + c * kSide) * w.s.taps();
+}
+// Fetches dw of 32 filters by 32 channels to be written, one of `taps` shares of it.
+inline void prefetch_weights(const WeightGrad<float>& w, int64_t conv_group, int64_t p, int64_t c, int64_t share) {
+  const int64_t taps = w.s.taps(), length = min_of(kSide, w.s.group_in() - c * kSide) * taps;
+  for (int64_t o = p * kSide + share * kSide / taps; o < min_of(p * kSide + (share + 1) * kSide / taps, w.s.group_out()); o++) {
+    float* out = weights_of(w, conv_group, o, c);
+    for (int64_t i = 0; i < length; i += 16) __builtin_prefetch(out + i, 1);
+    __builtin_prefetch(out + length - 1, 1);
+  }
+}
+
+// dw of 32 filters by 32 channels from sums[part][tap][32][32], parts `part` floats apart.
+inline void finish_weights(const WeightGrad<float>& w, int64_t conv_group, int64_t p, int64_t c, const float* sums, int64_t parts,
+                           int64_t part) {
   const ConvShape& s = w.s;
-  const WeightTiles plan = plan_weight_tiles<parts>(w);
+  const int64_t taps = s.taps(), filters = min_of(kSide, s.group_out() - p * kSide),
+                channels = min_of(kSide, s.group_in() - c * kSide);
+  for (int64_t o = 0; o < filters; o++) {
+    float* out = weights_of(w, conv_group, p * kSide + o, c);
+    for (int64_t first = 0; first < taps; first += 16) {
+      const int64_t count = min_of<int64_t>(16, taps - first);
+      alignas(64) float total[16][kSide];
+      const float* at[16];
+      for (int64_t tap = 0; tap < 16; tap++) {
+        at[tap] = tap < count ? sums + ((first + tap) * kSide + o) * kSide : kNoPixel;
+        if (parts == 1 || tap >= count) continue;
+        for (int64_t j = 0; j < kSide; j += 16) {
+          VecF all = load(at[tap] + j);
+          for (int64_t i = 1; i < parts; i++) all += load(at[tap] + i * part + j);
+          store(total[tap] + j, all);
+        }
+        at[tap] = total[tap];
+      }
+      const __mmask16 mask = first_lanes(count);
+      for (int64_t i = 0; i < channels; i += 4) {
+        VecF columns[4];
+        read_columns(at, i, columns);
+        for (int64_t j = 0; j < min_of<int64_t>(4, channels - i); j++)
+          _mm512_mask_storeu_ps(out + (i + j) * taps + first, mask, (__m512)columns[j].v);
+      }
+    }
+  }
+}
+
+// False where operands do not split well.
+template <int parts>
+inline bool weight_on_tiles(const WeightGrad<float>& w, const WeightBlocks& k) {
+  const ConvShape& s = w.s;
+  const WeightTiles plan = plan_weight_tiles<parts>(w, k);
   if (!plan.fits) return false;
   Magnitudes found;
-  const Blocks channels(plan.channel_blocks, ceil_div(plan.channel_blocks, plan.channel_groups));
-  const Blocks panels(plan.panels, ceil_div(plan.panels, plan.panel_groups));
-  const int64_t pieces = w.splits * s.groups * channels.count * panels.count;
-  parallel_chunks(pieces, [&](int64_t piece) {
-    const int64_t pb = piece % panels.count, cb = piece / panels.count % channels.count;
-    const int64_t group = piece / panels.count / channels.count % s.groups,
-                  split = piece / panels.count / channels.count / s.groups;
-    const int64_t c0 = channels.begin(cb), c1 = channels.begin(cb + 1), p0 = panels.begin(pb), p1 = panels.begin(pb + 1);
-    const int64_t dy_rows = min_of(s.batch * s.out[0] - split * w.rows_per_split, w.rows_per_split);
-    piece_work(weight_macs(w, dy_rows, (c1 - c0) * kSide, (p1 - p0) * kSide), kConvPieceMacs);
+  const int64_t tap_sums = s.taps() * kSide * kSide, pairs = plan.in_blocks * plan.out_blocks;  // of blocks
+  const int64_t part = s.groups * pairs * tap_sums + s.groups * plan.out_blocks * kSide;        // sums of a split, then bias
+  const auto bias_sums = [&](int64_t split) { return w.sums + split * part + s.groups * pairs * tap_sums; };
+  parallel_chunks(k.splits * s.groups * plan.in_groups() * plan.out_groups(), [&](int64_t piece) {
+    const int64_t c0 = piece % plan.in_groups() * plan.piece_in, c1 = min_of(c0 + plan.piece_in, plan.in_blocks);
+    const int64_t p0 = piece / plan.in_groups() % plan.out_groups() * plan.piece_out,
+                  p1 = min_of(p0 + plan.piece_out, plan.out_blocks);
+    const int64_t group = piece / plan.in_groups() / plan.out_groups() % s.groups,
+                  split = piece / plan.in_groups() / plan.out_groups() / s.groups;
+    piece_work(min_of(k.rows_per_split, k.groups * k.rows - split * k.rows_per_split) * (c1 - c0) * (p1 - p0) * s.taps(), 0);
     const ConvTileScratch scratch;
     if (!scratch.words) return found.fail();
-    alignas(64) float block[kSide * kSide];
-    int64_t offset[kConvTileBlocks];
+    alignas(64) float block[kSide * kSide] = {};
+    TileBlocks list;
     __m512i most_a = _mm512_setzero_si512(), most_b = most_a;
-    const bool whole = w.splits == 1;
-    const int64_t count = min_of(c1 * kSide, s.group_in()) - c0 * kSide;  // channels
-    const int64_t layout = whole ? count : s.group_in(), first = whole ? 0 : c0 * kSide;
-    const auto sums = [&](int64_t p) {  // [tap][layout channels][width]
-      return whole ? scratch.floats() + (p - p0) * s.taps() * layout * kSide : w.panel_sums(split, group, p);
+    float* const bias = scratch.floats() + kConvTileFloats - (p1 - p0) * kSide * 16;
+    if (c0 == 0) __builtin_memset(bias, 0, size_t((p1 - p0) * kSide * 16) * sizeof(float));
+    const auto sums = [&](int64_t p, int64_t c) {
+      if (plan.whole) return scratch.floats();
+      if (k.splits == 1) return scratch.floats() + ((p - p0) * (c1 - c0) + c - c0) * tap_sums;
+      return w.sums + split * part + ((group * plan.out_blocks + p) * plan.in_blocks + c) * tap_sums;
     };
-    const auto bias_sums = [&](int64_t p) { return w.panel_sums(split, group, p) + (w.rows() - 1) * w.panels().width(p); };
     const TileRegisters tiles;
-    for_bands(w, split, plan.band_rows, [&](const PixelBlock& pixels, bool fresh) {
-      const WeightBand<parts> band(w, pixels, plan.unfold);
-      uint16_t *const a = scratch.words, *const b = a + band.a_words(c1 - c0);
-      most_a = band.pack_a(group, c0, c1, a, most_a);
-      most_b = band.pack_b(group, p0, p1, b, most_b);
-      band.set_offsets(offset);
-      for (int64_t c = c0; c < c1; c++)
-        for (int64_t tap = 0; tap < s.taps(); tap++) {
-          const uint16_t* rows = a + (c - c0) * band.a_block() + band.tap_offset(tap, c1 - c0);
-          const TileRows upper = {rows, offset, kSide * band.row_words, 2 * band.row_words};
-          const TileRows lower = {rows + 16 * band.row_words, offset, upper.part_words, upper.row_bytes};
-          const int64_t used = min_of(kSide, s.group_in() - c * kSide);
-          for (int64_t p = p0; p < p1; p++) {
-            const int64_t width = w.panels().width(p);
-            multiply_rows<parts>(upper, lower, b + (p - p0) * band.blocks * block_words(parts), band.blocks, block, used, width);
-            add_block(block, used, width, sums(p) + (tap * layout + first + (c - c0) * kSide) * width, fresh);
+    const int64_t begin = split * k.rows_per_split, end = min_of(begin + k.rows_per_split, k.groups * k.rows);
+    for (int64_t r = begin; r < end;) {
+      const int64_t y = r % k.rows, room = min_of(end - r, plan.band_rows);
+      const int64_t groups = y == 0 ? max_of<int64_t>(1, room / k.rows) : 1, height = min_of(room, k.rows - y);
+      const WeightBand<parts> band(w, k, {r / k.rows, groups, y, y + height});
+      uint16_t *const a = scratch.words, *const b = a + (p1 - p0) * band.a_words();
+      most_a = band.pack_a(group, p0, p1 - p0, a, c0 == 0 ? bias : nullptr, most_a);
+      for (int64_t c = c0; c < c1; c++) {
+        most_b = band.pack_b(group, c, b, most_b);
+        for (int64_t p = p0; p < p1; p++) {
+          float* to = sums(p, c);
+          const bool both = s.group_out() - p * kSide > 16, wide = s.group_in() - c * kSide > 16;
+          for (int64_t tap = 0; tap < s.taps(); tap++, to += kSide * kSide) {
+            if (plan.whole) prefetch_weights(w, group, p, c, tap);
+            band.list(tap, list);
+            const uint16_t* filters = a + (p - p0) * band.a_words();
+            const int64_t products = max_of<int64_t>(1, ceil_div(list.count, kWeightPass));
+            for (int64_t i = 0; i < products; i++) {
+              list.begin = i * list.count / products, list.upper = list.lower = (i + 1) * list.count / products;
+              list.both = both ? list.upper : list.begin;
+              const bool fresh = i == 0 && r == begin;
+              float* const result = fresh ? to : block;
+              wide ? multiply_listed<parts, 2>(filters, RowsB<parts>{b}, list, result, result + 16 * kSide, kSide)
+                   : multiply_listed<parts, 1>(filters, RowsB<parts>{b}, list, result, result + 16 * kSide, kSide);
+              if (!fresh) add_block(block, to);
+            }
           }
+          if (plan.whole) finish_weights(w, group, p, c, scratch.floats(), 1, 0);
         }
-      if (cb > 0) return;
-      for (int64_t p = p0; p < p1; p++) add_bias(WeightPanel<float>(w, group, p), pixels, fresh, bias_sums(p));
-    });
-    for (int64_t p = p0; whole && p < p1; p++) {
-      const WeightPanel<float> panel(w, group, p);
-      finish_channels(panel, sums(p), layout, 0, 1, 0, c0 * kSide, count);
-      if (cb == 0) finish_bias(panel, bias_sums(p), 1, 0);
+      }
+      r += groups * height;
     }
+    for (int64_t p = p0; k.splits == 1 && !plan.whole && p < p1; p++)
+      for (int64_t c = c0; c < c1; c++) finish_weights(w, group, p, c, sums(p, c), 1, 0);
+    for (int64_t i = p0 * kSide; c0 == 0 && i < min_of(p1 * kSide, s.group_out()); i++)
+      (k.splits == 1 ? w.db + group * s.group_out() : bias_sums(split) + group * plan.out_blocks * kSide)[i] =
+          reduce_add(load(bias + (i - p0 * kSide) * 16));
     found.note_a(most_a);
     found.note_b(most_b);
   });
   if (!found.split_well(s.out_pixels())) return false;
-  if (w.splits > 1) finish_weight_grad(w);
+  if (k.splits == 1) return true;
+  parallel_chunks(s.groups * pairs, [&](int64_t pair) {
+    const int64_t c = pair % plan.in_blocks, p = pair / plan.in_blocks % plan.out_blocks, group = pair / pairs;
+    finish_weights(w, group, p, c, w.sums + pair * tap_sums, k.splits, part);
+    for (int64_t i = p * kSide; c == 0 && i < min_of((p + 1) * kSide, s.group_out()); i++) {
+      const float* from = bias_sums(0) + group * plan.out_blocks * kSide + i;
+      float total = from[0];
+      for (int64_t split = 1; split < k.splits; split++) total += from[split * part];
+      w.db[group * s.group_out() + i] = total;
+    }
+  });
   return true;
 }
 
-inline bool weight_on_tiles(const WeightGrad<float>& w) {
-  return with_parts(w.parts, [&](auto parts) { return weight_on_tiles<parts.count>(w); });
+inline bool weight_on_tiles(const WeightGrad<float>& w, const WeightBlocks& k) {
+  return with_parts(w.parts, [&](auto parts) { return weight_on_tiles<parts.count>(w, k); });
 }
 
 }  // namespace

@@ -164,7 +164,9 @@ FD_INLINE void prefetch_lines(const void* p) {  // 2 KB into L1
   for (int line = 0; line < 32; line++) __builtin_prefetch(static_cast<const char*>(p) + line * 64);
 }
 
-// The accumulators of a block of C, 2 x 2 tiles of which rows x cols are wanted. Rows of out are out_row floats apart.
+// The accumulators of a block of C, 2 x 2 tiles of which rows x cols are wanted: of rows the upper tile, both, or the lower one.
+// Rows of out are out_row floats apart.
+constexpr int kUpperRows = 1, kBothRows = 2, kLowerRows = 3;
 FD_INLINE void clear_block() {
   FD_TILE_ZERO(0);
   FD_TILE_ZERO(1);
@@ -179,35 +181,46 @@ FD_INLINE void store_block(float* out, int64_t out_row) {
   if (rows == 2 && cols == 2) FD_TILE_STORE(3, out + 16 * out_row + 16, out_row * 4);
 }
 
-// Adds the product of a block of A, which load_a(part) brings to tiles 4 and 5, and the packed block b. Neighbouring products share
-// an operand; fetch(i), i < parts, fetches part i of the next block of A into L1 meanwhile, as the next block of B is here.
-template <int parts, int rows, int cols, class LoadA, class Fetch>
-FD_INLINE void add_product(const LoadA& load_a, const uint16_t* b, const Fetch& fetch) {
-  const uint16_t* next = b + block_words(parts);
-  const auto load_b = [&](int part) __attribute__((always_inline)) {
-    FD_TILE_LOAD(6, b + part * 1024, 64);
-    if (cols == 2) FD_TILE_LOAD(7, b + part * 1024 + 512, 64);
-  };
+// Brings a part of a packed block of B to tiles 6 and 7.
+template <int cols>
+FD_INLINE void load_packed_b(const uint16_t* b, int part) {
+  FD_TILE_LOAD(6, b + part * 1024, 64);
+  if (cols == 2) FD_TILE_LOAD(7, b + part * 1024 + 512, 64);
+}
+
+// Adds the product of a block of A, which load_a(part) brings to tiles 4 and 5, and of B, which load_b(part) brings to tiles 6
+// and 7. Neighbouring products share an operand; fetch_a(i) and fetch_b(i), i < parts, fetch a part of the next blocks into L1
+// meanwhile.
+template <int parts, int rows, int cols, class LoadA, class LoadB, class FetchA, class FetchB>
+FD_INLINE void add_product(const LoadA& load_a, const LoadB& load_b, const FetchA& fetch_a, const FetchB& fetch_b) {
   const auto multiply = [&]() __attribute__((always_inline)) {
-    FD_TILE_MULTIPLY(0, 4, 6);
-    if (cols == 2) FD_TILE_MULTIPLY(1, 4, 7);
-    if (rows == 2) FD_TILE_MULTIPLY(2, 5, 6);
-    if (rows == 2 && cols == 2) FD_TILE_MULTIPLY(3, 5, 7);
+    if (rows != kLowerRows) FD_TILE_MULTIPLY(0, 4, 6);
+    if (rows != kLowerRows && cols == 2) FD_TILE_MULTIPLY(1, 4, 7);
+    if (rows != kUpperRows) FD_TILE_MULTIPLY(2, 5, 6);
+    if (rows != kUpperRows && cols == 2) FD_TILE_MULTIPLY(3, 5, 7);
   };
   if constexpr (parts == 3) {
-    load_a(0), load_b(2), multiply(), fetch(0);
-    load_b(1), multiply(), fetch(1);
-    load_a(1), multiply(), fetch(2);
-    load_b(0), multiply(), prefetch_lines(next);
-    load_a(2), multiply(), prefetch_lines(next + 1024);
-    load_a(0), multiply(), prefetch_lines(next + 2048);
+    load_a(0), load_b(2), multiply(), fetch_a(0);
+    load_b(1), multiply(), fetch_a(1);
+    load_a(1), multiply(), fetch_a(2);
+    load_b(0), multiply(), fetch_b(0);
+    load_a(2), multiply(), fetch_b(1);
+    load_a(0), multiply(), fetch_b(2);
   } else if constexpr (parts == 2) {
-    load_a(0), load_b(1), multiply(), fetch(0), fetch(1);
-    load_b(0), multiply(), prefetch_lines(next);
-    load_a(1), multiply(), prefetch_lines(next + 1024);
+    load_a(0), load_b(1), multiply(), fetch_a(0), fetch_a(1);
+    load_b(0), multiply(), fetch_b(0);
+    load_a(1), multiply(), fetch_b(1);
   } else {
-    load_a(0), load_b(0), multiply(), fetch(0), prefetch_lines(next);
+    load_a(0), load_b(0), multiply(), fetch_a(0), fetch_b(0);
   }
+}
+
+// The same for a packed block of B, which the next one follows.
+template <int parts, int rows, int cols, class LoadA, class FetchA>
+FD_INLINE void add_product(const LoadA& load_a, const uint16_t* b, const FetchA& fetch_a) {
+  add_product<parts, rows, cols>(
+      load_a, [&](int part) __attribute__((always_inline)) { load_packed_b<cols>(b, part); }, fetch_a,
+      [&](int part) __attribute__((always_inline)) { prefetch_lines(b + block_words(parts) + part * 1024); });
 }
 
 // out (32 x 32) = the product of `blocks` blocks of A and B, both packed.

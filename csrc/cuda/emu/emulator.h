@@ -25,9 +25,6 @@ extern uint3 threadIdx, blockIdx;
 extern dim3 blockDim, gridDim;
 
 namespace fastdl {
-
-void add_launch(void* graph, const cudaKernelNodeParams& launch);  // cuda/graph.h
-
 namespace emu {
 
 // Where a call stands in the source: the default arguments of a function are evaluated where it is called.
@@ -49,8 +46,8 @@ struct Launch {
 void run(const Launch& launch);
 
 // With a graph (KernelGraph) the launch is written down there.
-template <class... P, class... A>
-void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, void* graph, A... arguments) {
+template <class Graph, class... P, class... A>
+void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_t shared, Graph* graph, A... arguments) {
   static_assert((sizeof(P) + ... + 0) <= 4096, "kernel arguments: at most 4 KB");
   const std::tuple<P...> values(static_cast<P>(arguments)...);
   const auto call = [](const Launch& l) {
@@ -58,7 +55,7 @@ void launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, size_
   };
   Launch now{name, grid, block, shared, call, reinterpret_cast<void (*)()>(kernel), &values, sizeof values};
   if (graph)
-    add_launch(graph, {&now, grid, block, unsigned(shared), nullptr, nullptr});
+    add_launch(graph, cudaKernelNodeParams{&now, grid, block, unsigned(shared), nullptr, nullptr});
   else
     run(now);
 }

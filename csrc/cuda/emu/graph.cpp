@@ -1,6 +1,10 @@
 // CUDA graphs of the emulated runtime: kernel nodes in a chain. Arguments are copied when a node is made or changed, as CUDA does
-// it, and the kernels run when the graph is launched.
+// it, and the kernels run when the graph is launched. FASTDL_EMU_GRAPHS, for tests of what is done about failures: "fail:N", the
+// N-th of these calls from here on is out of memory; "strict", a node keeps its kernel, though CUDA lets it change.
+#include <cstdlib>
 #include <cstring>
+#include <mutex>
+#include <string>
 #include <vector>
 
 #include "cuda/emu/emulator.h"
@@ -31,8 +35,10 @@ bool option(const char* name) {
 
 // Whether this call fails.
 bool fails() {
+  static std::mutex mutex;
   static std::string now;
   static long calls = 0;
+  const std::lock_guard<std::mutex> guard(mutex);
   const char* s = std::getenv("FASTDL_EMU_GRAPHS");
   if (!s || std::strncmp(s, "fail:", 5)) return now.clear(), false;
   if (now != s) now = s, calls = 0;

@@ -4,22 +4,7 @@
 
 #include "runtime.h"
 
-namespace fastdl {
-
-void add_launch(void* graph, const cudaKernelNodeParams& launch) {
-  auto& g = *static_cast<KernelGraph*>(graph);
-  if (g.error != cudaSuccess) return;
-  if (g.ready) {
-    g.error = g.at < g.end ? cudaGraphExecKernelNodeSetParams(g.ready, g.nodes[g.at], &launch) : cudaErrorInvalidValue;
-    g.at++;
-    return;
-  }
-  cudaGraphNode_t node = nullptr;
-  g.error = cudaGraphAddKernelNode(&node, g.graph, g.nodes.empty() ? nullptr : &g.nodes.back(), g.nodes.empty() ? 0 : 1, &launch);
-  if (g.error == cudaSuccess) g.nodes.push_back(node), g.at++;
-}
-
-namespace cuda {
+namespace fastdl::cuda {
 
 CudaStatus create_graph(int32_t device, void** graph) {
   Device* d;
@@ -38,7 +23,7 @@ CudaStatus begin_graph(void* graph, int32_t first, int32_t count) {
   g.first = g.at = size_t(first);
   g.end = size_t(first + count);
   g.error = cudaSuccess;
-  current_context(*d).graph = graph;
+  current_context(*d).graph = &g;
   return CudaStatus::Ok;
 }
 
@@ -85,5 +70,4 @@ void destroy_graph(void* graph) {
   delete g;
 }
 
-}  // namespace cuda
-}  // namespace fastdl
+}  // namespace fastdl::cuda

@@ -4,7 +4,7 @@
 
 namespace fastdl {
 namespace {
-const DeviceContext kContext = {nullptr, nullptr, 0, 132, 90, 232448};
+const DeviceContext kContext = {nullptr, nullptr, 0, 132, 90, 232448, nullptr};
 const Args kArgs = {nullptr, nullptr, nullptr, nullptr, 0, 0, &kContext, 0};
 }  // namespace
 }  // namespace fastdl
