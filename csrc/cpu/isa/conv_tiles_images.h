@@ -156,7 +156,8 @@ inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float
     const int64_t weight_tasks = plan.packs || n0 > 0 ? 0 : g.groups * plan.panels * plan.channel_blocks;
     parallel_chunks(rows + weight_tasks, [&](int64_t task) {
       const __m512i none = _mm512_setzero_si512();
-      piece_work(task < rows ? plan.source[1] * kTileImages * plan.channel_blocks * kSide : kSide * kSide * taps, 2 * kGemmPackPiece);
+      piece_work(task < rows ? plan.source[1] * kTileImages * plan.channel_blocks * kSide : kSide * kSide * taps,
+                 2 * kGemmPackPiece);
       if (task < rows) {
         const int64_t y = task % plan.source[0], group = task / plan.source[0] % groups;
         return found.note_a(images.pack_row(task / plan.source[0] / groups, n0, groups, group, y, source, none));
@@ -169,7 +170,8 @@ inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float
     parallel_chunks(g.groups * plan.panel_groups * bands, [&](int64_t piece) {
       const int64_t band = piece % bands, conv_group = piece / bands / plan.panel_groups;
       const int64_t p0 = piece / bands % plan.panel_groups * plan.piece_panels, p1 = min_of(p0 + plan.piece_panels, plan.panels);
-      piece_work(((band + 1) * pairs / bands - band * pairs / bands) * (p1 - p0) * plan.channel_blocks * taps * kBlockMacs, kConvPieceMacs);
+      piece_work(((band + 1) * pairs / bands - band * pairs / bands) * (p1 - p0) * plan.channel_blocks * taps * kBlockMacs,
+                 kConvPieceMacs);
       const ConvTileScratch scratch;
       if (!scratch.words) return found.fail();
       alignas(64) float sums[kSide * kSide];
