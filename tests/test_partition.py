@@ -65,9 +65,10 @@ def backward(f, *inputs):
 
 # m, k, n
 PRODUCTS = [
-    (64, 784, 128), (64, 128, 10), (128, 784, 1024), (128, 1024, 1024), (1024, 192, 576), (1024, 192, 768), (1024, 768, 192), (1024, 192, 96),
-    (64, 5408, 128), (32, 64, 512), (32, 128, 512), (1, 4096, 4096), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024),
+    (64, 784, 128), (64, 128, 10), (1024, 192, 576), (1024, 192, 768), (1024, 768, 192), (1024, 192, 96), (32, 64, 512), (32, 128, 512),
+    (256, 256, 256), (512, 512, 512),
 ]  # fmt: skip
+MORE_PRODUCTS = [(128, 784, 1024), (128, 1024, 1024), (64, 5408, 128), (1, 4096, 4096), (1024, 1024, 1024)]
 
 
 @pytest.mark.parametrize("layout", ["NN", "NT", "TN"])
@@ -78,17 +79,9 @@ def test_products(m, k, n, layout):
     check(lambda: a @ b)
 
 
-def test_batch_of_products():
-    a, b = normal(48, 128, 32), normal(48, 32, 128)
-    check(lambda: a @ b)
-
-
 # batch, channels, size, filters, kernel, stride, groups
 CONVOLUTIONS = [
-    (64, 1, 28, 32, 3, 1, 1), (16, 3, 32, 64, 3, 1, 1), (2, 3, 224, 64, 7, 2, 1), (16, 64, 56, 64, 3, 1, 1), (16, 64, 32, 64, 3, 1, 1),
-    (16, 128, 28, 128, 3, 1, 1), (16, 128, 16, 128, 3, 1, 1), (16, 256, 14, 256, 3, 1, 1), (16, 256, 8, 256, 3, 1, 1),
-    (16, 512, 7, 512, 3, 1, 1), (16, 512, 4, 512, 3, 1, 1), (16, 64, 56, 128, 3, 2, 1), (16, 64, 56, 128, 1, 2, 1), (16, 256, 28, 64, 1, 1, 1),
-    (16, 64, 28, 256, 1, 1, 1), (16, 128, 28, 128, 3, 1, 128), (1, 64, 56, 64, 3, 1, 1),
+    (16, 128, 16, 128, 3, 1, 1), (16, 256, 28, 64, 1, 1, 1), (16, 64, 28, 256, 1, 1, 1), (16, 128, 28, 128, 3, 1, 128),
 ]  # fmt: skip
 
 
@@ -114,9 +107,7 @@ FAMILIES = {
     "transpose": lambda n: (lambda x: fd.contiguous(x.T), normal(n // 512, 512)),
     "sum": lambda n: (fd.sum, normal(n)),
     "sum rows": lambda n: (lambda x: fd.sum(x, axis=1), normal(n // 512, 512)),
-    "sum columns": lambda n: (lambda x: fd.sum(x, axis=0), normal(n // 512, 512)),
     "max": lambda n: (fd.max, normal(n)),
-    "argmax": lambda n: (lambda x: fd.argmax(x, axis=0), normal(n // 512, 512)),
     "cumsum": lambda n: (lambda x: fd.cumulative_sum(x, axis=1), normal(n // 256, 256)),
     "dropout": lambda n: (lambda x: fd.dropout(x, 0.5, 1, 2), normal(n)),
 }
@@ -134,7 +125,6 @@ BACKWARD = {
     "max_pool 3": lambda: (lambda x: fd.max_pool2d(x, 3, 2), normal(8, 64, 56, 56)),
     "avg_pool": lambda: (lambda x: fd.avg_pool2d(x, 2), normal(32, 64, 28, 28)),
     "softmax": lambda: (fd.softmax, normal(1024, 1024)),
-    "softmax of columns": lambda: (lambda x: fd.softmax(x, axis=0), normal(512, 2048)),
     "layer_norm": lambda: (lambda x, w, b: fd.layer_norm(x, w, b), normal(1024, 1024), normal(1024), normal(1024)),
     "layer_norm 192": lambda: (lambda x, w, b: fd.layer_norm(x, w, b), normal(8 * 128, 192), normal(192), normal(192)),
     "batch_norm": lambda: (lambda x: fd.nn.functional.batch_norm(x, None, None, training=True), normal(16, 64, 28, 28)),
@@ -149,11 +139,6 @@ def test_forward_and_backward(name):
     check(lambda: backward(run, *inputs))
 
 
-def test_embedding():
-    rows = fd.array(rng.integers(0, 10_000, (32, 100)))
-    check(lambda: backward(lambda w: fd.take(w, rows, axis=0), normal(10_000, 64)))
-
-
 def test_optimiser():
     p = fd.nn.Parameter(normal(1_000_000))
     p.grad = normal(1_000_000)
@@ -164,8 +149,9 @@ def test_optimiser():
 
 def test_the_count_sees_an_unfair_partition():
     assert heaviest([1] * 9, 8) == 2 and heaviest([4, 1, 1, 1, 1], 2) == 4
+    x = normal(100_000)
     _C._record_chunks(True)
-    fd.exp(normal(100_000))
+    fd.exp(x)
     ((least, work),) = _C._record_chunks(False)
     assert sum(work) == 100_000 and len(work) > 8 and least < max(work)
     assert _C._record_chunks(False) == []
@@ -178,7 +164,7 @@ def test_same_bits_however_finely_work_is_cut(threads):
     def results():
         rng = np.random.default_rng(1)
         out = []
-        for m, k, n in PRODUCTS:
+        for m, k, n in PRODUCTS + MORE_PRODUCTS:
             for left in (False, True):
                 a, b = (rng.normal(size=s).astype(np.float32) for s in ((k, m) if left else (m, k), (k, n)))
                 out.append(((fd.array(a).T if left else fd.array(a)) @ fd.array(b)).numpy())

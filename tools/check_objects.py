@@ -20,6 +20,8 @@ CORE = {
     "fastdl::parallel_chunks",
     "fastdl::num_threads",
     "fastdl::thread_scratch",
+    "fastdl::chunks_recorded",  # by the test of the partition
+    "fastdl::note_piece",
     "fastdl::gemm_parts",  # settings
     "fastdl::gemm_has_tiles",
 }
