@@ -36,5 +36,37 @@ inline Cut fair_cut(int64_t batch, int64_t rows, int64_t cols, Cut cut, int64_t 
   return found;
 }
 
+// Columns that do not meet, side by side only to save time: blocks of at most `most`, and finer for many threads, but of at least
+// `least` columns. Blocks begin at multiples of `unit`, so that vectors of any width stay whole. There are `lines` such rows of
+// them.
+struct ColumnBlocks {
+  static constexpr int64_t kUnit = 16;  // a cache line of float32
+  int64_t n, unit, units, count;
+
+  ColumnBlocks(int64_t lines, int64_t n, int64_t most, int64_t least, int threads, int64_t unit = kUnit)
+      : n(n), unit(unit), units((n - 1) / unit + 1) {
+    count = fair_cut(lines, 1, units, {1, (n - 1) / most + 1}, (least - 1) / unit + 1, threads).cols;
+  }
+  int64_t begin(int64_t i) const {
+    const int64_t at = i * units / count * unit;
+    return at < n ? at : n;
+  }
+};
+
+// In how many parts to cut `heavy` pieces, `times` as much work as each of `light` pieces that follow them, and these, so that
+// threads finish together; 1 to `most`.
+inline int64_t fair_parts(int64_t heavy, int64_t times, int64_t light, int64_t most, int threads) {
+  int64_t parts = 1;
+  double least = 0;
+  for (int64_t p = 1; p == 1 || p <= most; p++) {
+    const int64_t rounds = (heavy * p + threads - 1) / threads, gaps = (rounds * threads - heavy * p) * times;
+    const int64_t left = light * p > gaps ? light * p - gaps : 0, busiest = rounds * times + (left + threads - 1) / threads;
+    const double share = double(busiest) * threads / double((heavy * times + light) * p);
+    if (p == 1 || share < least) least = share, parts = p;
+    if (threads <= 1 || least <= 1.1) break;
+  }
+  return parts;
+}
+
 }  // namespace
 }  // namespace fastdl

@@ -6,6 +6,7 @@ namespace fastdl {
 namespace {
 
 constexpr int64_t kReduceGrain = 32768;  // elements that are worth a chunk of their own
+constexpr int64_t kReduceLeast = 4096;   // that are not cut any further, however many threads there are
 constexpr int64_t kReducePiece = 4096;   // at most so many are summed up by themselves: many threads share them out evenly
 
 // `outs` outputs of n elements each: the elements of every output are cut in this many pieces of piece_length(n, pieces), whose
@@ -18,8 +19,11 @@ constexpr int64_t reduce_pieces(int64_t outs, int64_t n) {
   const int64_t most = outs == 1 ? 16384 : 65536 / outs;
   return pieces < most ? pieces : most;
 }
-// Elements per piece: a multiple of 512, so that blocks of vectors stay whole.
-constexpr int64_t piece_length(int64_t n, int64_t pieces) { return ((n - 1) / pieces / 512 + 1) * 512; }
+// Elements per piece: a multiple of 512 along a row, so that blocks of vectors stay whole; of 128 down columns.
+constexpr int64_t piece_length(int64_t n, int64_t pieces, bool columns = false) {
+  const int64_t multiple = columns ? 128 : 512;
+  return ((n - 1) / pieces / multiple + 1) * multiple;
+}
 
 }  // namespace
 }  // namespace fastdl

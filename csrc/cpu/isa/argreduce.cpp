@@ -11,7 +11,7 @@ namespace fastdl {
 namespace {
 
 constexpr int64_t kBlock = 1024;
-constexpr int kColumns = 256, kLeastColumns = 32;
+constexpr int kColumns = 256;
 constexpr int kTogether = 8;  // rows per pass over the columns
 
 template <class Op>
@@ -93,33 +93,36 @@ struct ArgWalk {
   void run(bool rows, void* workspace) const {
     const int64_t outs = plan.outs, n = plan.n, inner = plan.inner_kept();
     int64_t pieces = rows && outs >= 64 ? 1 : reduce_pieces(outs, n);
-    const int64_t len = piece_length(n, pieces);
+    const int64_t len = piece_length(n, pieces, !rows);
     pieces = ceil_div(n, len);
     int64_t* at = static_cast<int64_t*>(workspace);  // [piece][output], used when there are several pieces
     L* best = reinterpret_cast<L*>(at + pieces * outs);
-    int64_t wide = kColumns;  // columns do not meet: more of them side by side only save time
-    while (wide > kLeastColumns && outs / inner * ceil_div(inner, wide) * pieces < 8 * (num_threads() - 1)) wide /= 2;
-    const int64_t width = rows ? 1 : min_of(inner, wide), blocks = rows ? inner : ceil_div(inner, wide);
-    const int64_t work = max_of<int64_t>(1, width * min_of(len, n));
-    parallel_for(outs / inner * blocks * pieces, max_of<int64_t>(1, kReduceGrain / work), [&](int64_t begin, int64_t end) {
+    const int64_t tall = min_of(len, n), least = ceil_div(kReduceLeast, tall);
+    const ColumnBlocks blocks =
+        rows ? ColumnBlocks(1, inner, 1, 1, 1, 1) : ColumnBlocks(outs / inner * pieces, inner, kColumns, least, num_threads());
+    const int64_t work = max_of<int64_t>(1, ceil_div(inner, blocks.count) * tall), tasks = outs / inner * blocks.count * pieces;
+    parallel_for(tasks, max_of<int64_t>(1, kReduceGrain / work), [&](int64_t begin, int64_t end) {
       alignas(64) L win[kColumns];
-      int64_t where[kColumns];
+      int64_t where[kColumns], done = 0;
       for (int64_t t = begin; t < end; t++) {
-        const int64_t piece = t % pieces, block = t / pieces % blocks, o = t / pieces / blocks * inner + block * width;
-        const int w = int(min_of(width, inner - block * width));
+        const int64_t piece = t % pieces, block = t / pieces % blocks.count, j = blocks.begin(block);
+        const int64_t o = t / pieces / blocks.count * inner + j;
+        const int w = int(blocks.begin(block + 1) - j);
         const char* base = plan.in + plan.kept_offset(o) * plan.item;
         const int64_t a = piece * len, b = min_of(n, a + len);
         if (rows)
           row(base, a, b, win[0], where[0]);
         else
           columns(base, plan.inner_in(), a, b, w, win, where);
-        for (int j = 0; j < w; j++) {
+        for (int i = 0; i < w; i++) {
           if (pieces == 1)
-            emit(o + j, where[j]);
+            emit(o + i, where[i]);
           else
-            at[piece * outs + o + j] = where[j], best[piece * outs + o + j] = win[j];
+            at[piece * outs + o + i] = where[i], best[piece * outs + o + i] = win[i];
         }
+        done += (b - a) * w;
       }
+      piece_work(done, kReduceLeast);
     });
     if (pieces > 1)
       for (int64_t o = 0; o < outs; o++) {

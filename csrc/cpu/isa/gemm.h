@@ -203,7 +203,7 @@ inline void gemm_batch(const Gemm<T>& g, const GemmPlan& plan, const GemmBatch& 
   const int64_t macs = max_of(g.m * g.n / pieces * g.k, int64_t(1));
   const int64_t group = pieces > 1 ? 1 : max_of(int64_t(1), kGemmChunkMacs / macs);  // small products share a chunk
   parallel_for(count * pieces, group, [&](int64_t begin, int64_t end) {
-    if (pieces > 1) piece_work(piece_macs(g, plan, begin % pieces), 2 * kGemmChunkMacs);
+    piece_work(pieces > 1 ? piece_macs(g, plan, begin % pieces) : (end - begin) * macs, 2 * kGemmChunkMacs);
     for (int64_t i = begin; i < end; i++) {
       const int64_t which = i / pieces, piece = i % pieces;
       gemm_piece(item(which), plan, piece % plan.row_blocks, piece / plan.row_blocks, packed_b(which), pack_here);

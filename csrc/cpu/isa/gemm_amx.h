@@ -400,8 +400,8 @@ inline bool gemm_tiles_blocks(const Gemm<float>& g, const TilePlan& plan, float*
   Magnitudes found;
   const int64_t share = max_of(int64_t(1), min_of(int64_t(4), plan.panels / kGemmChunks));  // panels in one task
   const int64_t b_tasks = ceil_div(plan.panels, share), lines = b_tasks + (plan.shared_a ? plan.strips : 0);
-  const int64_t least = ceil_div(kGemmPackPiece, share * kSide * kSide);
-  const int64_t depths = fair_cut(1, lines, plan.k_blocks, {lines, 1}, least, num_threads()).cols;  // parts of k
+  const int64_t most = plan.k_blocks * kSide * kSide / kGemmPackPiece;                      // of the lesser tasks, those of A
+  const int64_t depths = fair_parts(b_tasks, share, lines - b_tasks, most, num_threads());  // parts of k
   parallel_chunks(lines * depths, [&](int64_t task) {
     const __m512i none = _mm512_setzero_si512();
     const int64_t i = task / depths, k0 = task % depths * plan.k_blocks / depths, k1 = (task % depths + 1) * plan.k_blocks / depths;

@@ -4,6 +4,7 @@
 // Columns contiguous (B = W^T): dot products, four columns at a time. Nothing is packed.
 #pragma once
 #include "core/gemm_workspace.h"
+#include "core/partition.h"
 #include "cpu/isa/activate.h"
 #include "cpu/isa/gemm_pack.h"
 #include "cpu/vec/convert.h"
@@ -269,19 +270,21 @@ inline void gemv_batch(Gemm<T> g, GemmBatch batch, T* workspace) {
   }
   // stretches of y: long enough for whole cache lines of B and little overhead, at most what stays in L1
   const int64_t rows = ceil_div(part_macs, max_of(g.k, int64_t(1)));
-  int64_t stretch = min_of(
+  const int64_t stretch = min_of(
       int64_t(2048), g.b_col == 1 ? max_of(ceil_div(rows, int64_t(256)) * 256, int64_t(512)) : ceil_div(rows, int64_t(4)) * 4);
-  while (g.b_col == 1 && stretch > kGemvLeast && batch.count * ceil_div(g.n, stretch) < 4 * (num_threads() - 1)) stretch /= 2;
-  const int64_t stretches = ceil_div(g.n, stretch);
-  const int64_t group = stretches > 1 ? 1 : max_of(int64_t(1), part_macs / max_of(g.n * g.k, int64_t(1)));
-  parallel_for(batch.count * stretches, group, [&](int64_t begin, int64_t end) {
-    if (stretches > 1) piece_work(min_of(stretch, g.n - begin % stretches * stretch) * g.k, part_macs);
+  const int64_t least = max_of(ceil_div(part_macs, max_of(g.k, int64_t(1))), g.b_col == 1 ? kGemvLeast : 4);
+  const ColumnBlocks stretches(batch.count, g.n, stretch, least, num_threads(), g.b_col == 1 ? ColumnBlocks::kUnit : 4);
+  const int64_t group = stretches.count > 1 ? 1 : max_of(int64_t(1), part_macs / max_of(g.n * g.k, int64_t(1)));
+  parallel_for(batch.count * stretches.count, group, [&](int64_t begin, int64_t end) {
+    int64_t macs = 0;
     for (int64_t i = begin; i < end; i++) {
-      const Gemm<T> one = batch_item(g, batch, i / stretches);
-      const int64_t j = i % stretches * stretch, len = min_of(stretch, g.n - j);
+      const Gemm<T> one = batch_item(g, batch, i / stretches.count);
+      const int64_t j = stretches.begin(i % stretches.count), len = stretches.begin(i % stretches.count + 1) - j;
+      macs += len * g.k;
       gemv_any(one.a, one.a_k, one.b + j * one.b_col, one.b_k, one.b_col, one.c + j, len, one.k);
       finish_row(one.c + j, len, g.bias ? g.bias + j : nullptr, g.relu, g.finish);
     }
+    piece_work(macs, part_macs);
   });
 }
 

@@ -8,6 +8,8 @@
 namespace fastdl {
 namespace {
 
+constexpr int64_t kSumsGrain = 32768;  // elements that a piece writes and adds up
+
 template <class W>
 FD_INLINE W plus(W a, W b) {
   return W(a + b);
@@ -79,15 +81,27 @@ void take_backward_kernel(const Args& args) {
 
   constexpr int64_t kColumns = 512;
   const int64_t columns = min_of(row, kColumns), column_blocks = ceil_div(row, columns);
-  const int64_t rows = max_of<int64_t>(1, 32768 / columns), row_blocks = ceil_div(size, rows);
+  // Blocks of rows that write and add up, together, about as many rows as others.
+  const auto lines_before = [&](int64_t r) { return r == 0 ? 0 : r + end[r - 1]; };
+  const int64_t lines = lines_before(size), most = max_of<int64_t>(1, kSumsGrain / columns);
+  const int64_t row_blocks = lines <= most ? 1 : ceil_div(lines, fair_length(lines, most, num_threads()));
+  const auto first_row = [&](int64_t block) {
+    const int64_t before = block * lines / row_blocks;
+    int64_t low = 0, high = size;
+    while (low < high) {
+      const int64_t mid = (low + high) / 2;
+      lines_before(mid) < before ? low = mid + 1 : high = mid;
+    }
+    return low;
+  };
   parallel_chunks(outer * row_blocks * column_blocks, [&](int64_t chunk) {
     const int64_t cb = chunk % column_blocks, rb = chunk / column_blocks % row_blocks, o = chunk / column_blocks / row_blocks;
-    piece_work(min_of(columns, row - cb * columns) * min_of(rows, size - rb * rows), 32768 / 8);
-    const int64_t c0 = cb * columns, width = min_of(columns, row - c0);
+    const int64_t c0 = cb * columns, width = min_of(columns, row - c0), r0 = first_row(rb), r_end = first_row(rb + 1);
+    piece_work((lines_before(r_end) - lines_before(r0)) * width, kSumsGrain / 8);
     const T* src = g.ptr<const T>() + o * n * row + c0;
-    T* dst = out.ptr<T>() + (o * size + rb * rows) * row + c0;
+    T* dst = out.ptr<T>() + (o * size + r0) * row + c0;
     alignas(64) WideOf<T> acc[kColumns];
-    for (int64_t r = rb * rows, r_end = min_of(size, r + rows); r < r_end; r++, dst += row) {
+    for (int64_t r = r0; r < r_end; r++, dst += row) {
       int64_t p = r ? end[r - 1] : 0;
       if (p == end[r]) {
         memset(static_cast<void*>(dst), 0, size_t(width) * sizeof(T));

@@ -258,20 +258,24 @@ struct Walk {
   }
 
   FD_NOINLINE void run_columns(int64_t pieces, Acc* partial) const {
-    const int64_t outs = plan.outs, n = plan.n, len = piece_length(n, pieces);
+    const int64_t outs = plan.outs, n = plan.n, len = piece_length(n, pieces, true);
     const int64_t inner = plan.inner_kept(), step = plan.inner_in();
     pieces = ceil_div(n, len);
-    const int64_t width = direct && step == 1 ? kWidth : kWidth / 2;
-    const int64_t blocks = ceil_div(inner, width), tasks = outs / inner * blocks * pieces;
+    const int64_t width = direct && step == 1 ? kWidth : kWidth / 2, tall = min_of(len, n);
+    const int64_t least = inner <= 64 ? inner : ceil_div(kReduceLeast, tall);
+    const ColumnBlocks blocks(outs / inner * pieces, inner, width, least, num_threads());
+    const int64_t tasks = outs / inner * blocks.count * pieces;
     // Narrow dense rows, (n, 3) say: `fold` rows are read as one, and the fold groups of outputs merged at the end.
     const bool dense = direct && step == 1 && plan.nk == 1 && plan.nr == 1 && plan.r[0].stride == inner;
     const int fold = dense && inner <= 64 ? int(256 / inner) : 1;
-    const int64_t work = max_of<int64_t>(1, min_of(inner, width) * min_of(len, n));
+    const int64_t work = max_of<int64_t>(1, ceil_div(inner, blocks.count) * tall);
     parallel_for(tasks, max_of<int64_t>(1, kReduceGrain / work), [&](int64_t begin, int64_t end) {
       alignas(64) Acc acc[P * kWidth];
+      int64_t done = 0;
       for (int64_t t = begin; t < end; t++) {
-        const int64_t piece = t % pieces, block = t / pieces % blocks, o = t / pieces / blocks * inner + block * width;
-        const int w = int(min_of(width, inner - block * width));
+        const int64_t piece = t % pieces, block = t / pieces % blocks.count, j = blocks.begin(block);
+        const int64_t o = t / pieces / blocks.count * inner + j;
+        const int w = int(blocks.begin(block + 1) - j);
         const int64_t a = piece * len, b = min_of(n, a + len), groups = (b - a) / fold;
         const char* base = plan.in + plan.kept_offset(o) * plan.item;
         int64_t pitch = w;
@@ -294,7 +298,9 @@ struct Walk {
           emit(o, w, acc, pitch);
         else
           for (int p = 0; p < P; p++) __builtin_memcpy(partial + (piece * P + p) * outs + o, acc + p * pitch, w * sizeof(Acc));
+        done += (b - a) * w;
       }
+      piece_work(done, kReduceLeast);
     });
     if (pieces > 1) merge_pieces(pieces, len, partial);
   }

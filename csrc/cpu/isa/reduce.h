@@ -1,6 +1,7 @@
 // What the reduction kernels (reduce, argreduce, scan) share: the plan of a reduction over any axes of any strided view, and the
 // loading of elements of any dtype as one of four lane types, so that loops are written once per lane type and not once per dtype.
 #pragma once
+#include "core/partition.h"
 #include "cpu/isa/kernel.h"
 #include "cpu/vec/convert.h"
 

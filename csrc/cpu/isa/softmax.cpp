@@ -9,7 +9,7 @@
 namespace fastdl {
 namespace {
 
-constexpr int kStrip = 256, kLeastStrip = 32;  // columns
+constexpr int kStrip = 256;  // columns
 
 template <bool is_log, class T>
 void softmax_row(const T* x, T* y, int64_t n) {
@@ -117,14 +117,16 @@ void for_lines(const View& v, int64_t axis, Row&& row, Columns&& columns) {
     return parallel_for(outer, max_of<int64_t>(1, kSoftmaxGrain / n), [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; o++) row(o * n, n);
     });
-  int64_t strip = kStrip;  // columns do not meet: more of them side by side only save time
-  while (strip > kLeastStrip && outer * ceil_div(inner, strip) < 8 * (num_threads() - 1)) strip /= 2;
-  const int64_t strips = ceil_div(inner, strip), width = min_of(inner, strip);
-  parallel_for(outer * strips, max_of<int64_t>(1, kSoftmaxGrain / width / n), [&](int64_t begin, int64_t end) {
+  const ColumnBlocks strips(outer, inner, kStrip, ceil_div(kSoftmaxLeast, n), num_threads());
+  const int64_t work = ceil_div(inner, strips.count) * n;
+  parallel_for(outer * strips.count, max_of<int64_t>(1, kSoftmaxGrain / work), [&](int64_t begin, int64_t end) {
+    int64_t done = 0;
     for (int64_t t = begin; t < end; t++) {
-      const int64_t j = t % strips * strip;
-      columns(t / strips * n * inner + j, n, inner, int(min_of(strip, inner - j)));
+      const int64_t i = t % strips.count, j = strips.begin(i), width = strips.begin(i + 1) - j;
+      columns(t / strips.count * n * inner + j, n, inner, int(width));
+      done += n * width;
     }
+    piece_work(done, kSoftmaxLeast);
   });
 }
 

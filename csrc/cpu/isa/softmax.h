@@ -1,5 +1,6 @@
 // Loops over a row of n contiguous elements, for softmax and cross-entropy: one body serves whole vectors and the rest at the end.
 #pragma once
+#include "core/partition.h"
 #include "cpu/isa/kernel.h"
 #include "cpu/vec/convert.h"
 #include "math/exp.h"
@@ -80,7 +81,8 @@ FD_INLINE W log_of(W x) {
   return log(Vec<W>(x))[0];
 }
 
-constexpr int64_t kSoftmaxGrain = 16384;  // elements per chunk
+constexpr int64_t kSoftmaxGrain = 16384;  // elements per chunk, ...
+constexpr int64_t kSoftmaxLeast = 2048;   // ... and for many threads
 
 }  // namespace
 }  // namespace fastdl
