@@ -4,11 +4,12 @@ Kernels say how much work a chunk has (`piece_work` in csrc/core/parallel.h: mul
 and how little would not be cut any further. Chunks are given, in order, to the thread that has least to do, as claiming does where a unit of
 work takes equal time.
 
-Nobody can deal out, say, 128 tiles evenly to 56 threads. Where a shape is no more than some indivisible pieces, their number and the work of
-the largest are written beside it, and no thread may have more than its fair number of these.
+Nobody can deal out, say, 128 tiles evenly to 56 threads. Where a shape has only so many pieces that do not cut a sum, a vector of columns
+or a tile, their number is written beside it, and no thread may have more of them than the fairest dealing gives it.
 """
 
 import heapq
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -27,8 +28,8 @@ def heaviest(work: list[int], threads: int) -> int:
     return max(loads)
 
 
-def unfair(run, threads: int, pieces: tuple[int, int] = (0, 0)) -> list[str]:
-    """The calls of parallel_chunks in run() that give a thread too much; pieces: how many cannot be cut, and the work of the largest."""
+def record(run, threads: int) -> list[tuple[int, list[int]]]:
+    """Of every call of parallel_chunks in run(): what would not be cut any further, and the work of its chunks."""
     before = fd.get_num_threads()
     fd.set_num_threads(threads)
     _C._record_chunks(True)
@@ -38,17 +39,21 @@ def unfair(run, threads: int, pieces: tuple[int, int] = (0, 0)) -> list[str]:
         calls = _C._record_chunks(False)
         fd.set_num_threads(before)
     assert calls, "nothing ran on the pool"
+    return calls
+
+
+def unfair(run, threads: int, pieces: Iterable[tuple[int, float]] = ()) -> list[str]:
+    """The calls in run() that give a thread too much. pieces: (how many cannot be cut, the largest / the mean) of calls in it."""
     found = []
-    count, largest = pieces
-    dealt_out = -(-count // threads) * largest
-    for least, work in calls:
+    for least, work in record(run, threads):
         top, mean = heaviest(work, threads), sum(work) / threads
-        if top > max(FAIR * mean, mean + least, dealt_out):
+        dealt_out = [-(-count // threads) * uneven * sum(work) / count for count, uneven in pieces]
+        if top > max(FAIR * mean, mean + least, *dealt_out):
             found.append(f"{threads} threads: {len(work)} chunks, busiest {top} of {mean:.0f} on average ({top / mean:.2f}x), least piece {least}")
     return found
 
 
-def check(run, threads=THREADS, pieces=(0, 0)):
+def check(run, threads=THREADS, pieces=()):
     found = [line for t in threads for line in unfair(run, t, pieces)]
     assert not found, "\n".join(found)
 
@@ -74,8 +79,8 @@ PRODUCTS = [
     (64, 5408, 128), (32, 64, 512), (32, 128, 512), (1, 4096, 4096), (256, 256, 256), (512, 512, 512), (1024, 1024, 1024),
 ]  # fmt: skip
 PRODUCT_PIECES = {
-    (64, 5408, 128): (8 * 8, 64 * 16 * 680),  # eight parts of k, as sums do not follow the threads, by vectors of sixteen columns
-    (1, 4096, 4096): (256, 16 * 4096),  # vectors of sixteen columns: a cache line of each row
+    (64, 5408, 128): [(8 * 8, 1.05)],  # eight parts of k, as sums do not follow the threads, by vectors of sixteen columns
+    (1, 4096, 4096): [(256, 1)],  # vectors of sixteen columns: a cache line of each row
 }
 
 
@@ -84,7 +89,7 @@ PRODUCT_PIECES = {
 def test_products(m, k, n, layout):
     a = normal(k, m).T if layout[0] == "T" else normal(m, k)
     b = normal(n, k).T if layout[1] == "T" else normal(k, n)
-    check(lambda: a @ b, pieces=PRODUCT_PIECES.get((m, k, n), (0, 0)))
+    check(lambda: a @ b, pieces=PRODUCT_PIECES.get((m, k, n), ()))
 
 
 def test_batch_of_products():
@@ -94,23 +99,54 @@ def test_batch_of_products():
 
 # batch, channels, size, filters, kernel, stride, groups
 CONVOLUTIONS = [
-    (16, 128, 16, 128, 3, 1, 1), (16, 256, 28, 64, 1, 1, 1), (16, 64, 28, 256, 1, 1, 1), (16, 128, 28, 128, 3, 1, 128),
+    (64, 1, 28, 32, 3, 1, 1), (16, 3, 32, 64, 3, 1, 1), (2, 3, 224, 64, 7, 2, 1), (16, 64, 56, 64, 3, 1, 1), (16, 64, 32, 64, 3, 1, 1),
+    (16, 128, 28, 128, 3, 1, 1), (16, 128, 16, 128, 3, 1, 1), (16, 256, 14, 256, 3, 1, 1), (16, 256, 8, 256, 3, 1, 1),
+    (16, 512, 7, 512, 3, 1, 1), (16, 512, 4, 512, 3, 1, 1), (16, 64, 56, 128, 3, 2, 1), (16, 64, 56, 128, 1, 2, 1), (16, 256, 28, 64, 1, 1, 1),
+    (16, 64, 28, 256, 1, 1, 1), (16, 128, 28, 128, 3, 1, 128), (1, 64, 56, 64, 3, 1, 1),
 ]  # fmt: skip
+TILE_PIECES = {
+    (16, 128, 16, 128, 3, 1, 1): (256, 1.05),  # four rows of an image by 32 channels
+    # Pairs of pixels of sixteen images by 32 channels: inner pixels see more taps than those of the border.
+    (16, 512, 7, 512, 3, 1, 1): (25 * 16, 1.25),
+    (16, 512, 4, 512, 3, 1, 1): (8 * 16, 1.25),
+}
+
+
+def pixel_pieces(shape) -> tuple[int, float]:
+    """How many pieces y and dx are cut into at most."""
+    batch, channels, _, _, kernel, stride, groups = shape
+    tiles = fd._C.isa() == "amx" and batch > 1
+    if not tiles and kernel == 3 and stride == 1 and groups == 1 and 32 <= channels <= 384:
+        # Winograd's algorithm has scratch for so many: 24 MB in all, of 33 tiles of 36 values of the channels and some columns each.
+        scratch = min(32, (6 << 20) // (36 * 33 * (channels + 32)))
+        return (scratch if scratch >= 24 else 8), 1.1  # no cut need fit where there is little
+    return TILE_PIECES.get(shape, (1 << 20, 1)) if tiles else (1 << 20, 1)
+
+
+def weight_pieces(shape) -> tuple[int, float]:
+    """The gradient by the weights: parts of the pixels, whose sums do not follow the threads, by channels."""
+    batch, channels, _, filters, _, _, groups = shape
+    if groups > 1:
+        return 16 * (channels // 32), 1.05  # depthwise: sixteen parts by two vectors of channels
+    if channels < 32:
+        return 32, 1.1  # first layers: parts by vectors of filters
+    pairs = -(-channels // 32) * -(-filters // 32)  # of blocks of 32
+    return (max(pairs, 32) if batch > 1 else 28), 1.1
 
 
 @pytest.mark.parametrize("shape", CONVOLUTIONS, ids=str)
 def test_convolutions(shape):
     batch, channels, size, filters, kernel, stride, groups = shape
     x, w = normal(batch, channels, size, size), normal(filters, channels // groups, kernel, kernel)
-    few = THREADS[::3]
+    pixels, weights = pixel_pieces(shape), weight_pieces(shape)
+    few = THREADS[::2]
 
     def conv(x, w):
         return fd.conv2d(x, w, stride=stride, padding=kernel // 2, groups=groups)
 
-    check(lambda: conv(x, w), few)
-    check(lambda: backward(lambda x: conv(x, w), x), few)
-    # The gradient by the weights sums pixels in at most 32 parts, as sums must not follow the thread count: fair to some threads.
-    check(lambda: backward(lambda w: conv(x, w), w), (1, 2, 4, 8))
+    check(lambda: conv(x, w), few, [pixels])
+    check(lambda: backward(lambda x: conv(x, w), x), few, [pixels])
+    check(lambda: backward(lambda w: conv(x, w), w), few, [pixels, weights])
 
 
 FAMILIES = {
@@ -133,7 +169,7 @@ FAMILIES = {
 def test_memory_bound(name, n):
     run, *inputs = FAMILIES[name](n)
     # Columns are cut in lines of sixteen by parts of 256 rows, of which the last may be short.
-    pieces = (-(-(n // 512) // 256) * 32, 16 * 256) if name in ("sum columns", "argmax") else (0, 0)
+    pieces = [(-(-(n // 512) // 256) * 32, 1.05)] if name in ("sum columns", "argmax") else ()
     check(lambda: run(*inputs), pieces=pieces)
 
 
@@ -155,7 +191,7 @@ BACKWARD = {
 def test_forward_and_backward(name):
     run, *inputs = BACKWARD[name]()
     # Columns of a softmax are cut in lines of sixteen; rows are not cut.
-    pieces = (2048 // 16, 512 * 16) if name == "softmax of columns" else (0, 0)
+    pieces = [(2048 // 16, 1)] if name == "softmax of columns" else ()
     check(lambda: backward(run, *inputs), pieces=pieces)
 
 
@@ -184,6 +220,13 @@ def test_the_count_sees_an_unfair_partition():
     assert _C._record_chunks(False) == []
 
 
+# batch, channels, size, filters, stride, groups
+SMALL_CONVOLUTIONS = [
+    (4, 64, 28, 64, 1, 1), (16, 128, 7, 96, 1, 1), (16, 64, 12, 64, 2, 1), (16, 256, 4, 256, 1, 1), (8, 3, 32, 32, 1, 1),
+    (2, 48, 12, 40, 1, 1), (4, 48, 12, 48, 1, 48),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize("threads", [3, 7, 64])
 def test_same_bits_however_finely_work_is_cut(threads):
     """Many threads cut products and loops finer; while chunks are recorded, no thread need exist for that."""
@@ -196,10 +239,14 @@ def test_same_bits_however_finely_work_is_cut(threads):
                 a, b = (rng.normal(size=s).astype(np.float32) for s in ((k, m) if left else (m, k), (k, n)))
                 out.append(((fd.array(a).T if left else fd.array(a)) @ fd.array(b)).numpy())
                 out.append(fd.array(a).mean(axis=0).numpy())
-        x = rng.normal(size=(4, 64, 28, 28)).astype(np.float32)
-        w = rng.normal(size=(64, 64, 3, 3)).astype(np.float32)
-        t = fd.array(x)
-        more = [fd.conv2d(t, fd.array(w), padding=1), fd.gelu(t), fd.softmax(t), fd.max(t), fd.sum(t), fd.var(t), fd.dropout(t, 0.5, 1, 2)]
+        for batch, channels, size, filters, stride, groups in SMALL_CONVOLUTIONS:
+            x = fd.array(rng.normal(size=(batch, channels, size, size)).astype(np.float32), requires_grad=True)
+            w = fd.array(rng.normal(size=(filters, channels // groups, 3, 3)).astype(np.float32), requires_grad=True)
+            y = fd.conv2d(x, w, padding=1, stride=stride, groups=groups)
+            y.backward(fd.array(rng.normal(size=y.shape).astype(np.float32)))
+            out += [y.detach().numpy(), x.grad.numpy(), w.grad.numpy()]
+        t = fd.array(rng.normal(size=(4, 64, 28, 28)).astype(np.float32))
+        more = [fd.gelu(t), fd.softmax(t), fd.max(t), fd.sum(t), fd.var(t), fd.dropout(t, 0.5, 1, 2)]
         wide = fd.array(rng.normal(size=(1500, 611)).astype(np.float32))  # columns that end within a vector
         more += [fd.softmax(wide, axis=0), fd.sum(wide, axis=0), fd.var(wide, axis=0), fd.argmax(wide, axis=0)]
         table = fd.array(rng.normal(size=(1000, 96)).astype(np.float32), requires_grad=True)

@@ -275,6 +275,7 @@ struct ConvWeightPlan {
   bool pad_input, pad_grad, direct, tiles;
   WeightBlocks blocks;  // on AMX tiles
 };
+constexpr int64_t kWeightFewSums = 256 << 10;    // numbers
 constexpr int64_t kWeightBlockBytes = 64 << 10;  // of dy, that a part goes through at a time
 // Whether the kernel can take the gradient of a max-pooling that follows, instead of dy, and spread it block by block.
 inline bool conv_weight_spreads(const ConvShape& s, int64_t item) {
@@ -290,6 +291,13 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
   // Parts enough to share among 16 threads, each with enough pixels to outweigh the final addition.
   const int64_t panels = saturating_mul(s.groups, (columns + 2 * lanes - 1) / (2 * lanes));
   int64_t splits = s.depthwise() ? 16 : panels < 16 ? 16 / (panels > 0 ? panels : 1) : 1;
+  if (splits > 1 && !s.depthwise()) {  // among 32 where the sums of all parts are few, as in first layers
+    const int64_t sums = saturating_mul(s.groups, terms, columns), few = kWeightFewSums / (sums > 0 ? sums : 1);
+    int64_t more = 32 / (panels > 0 ? panels : 1);
+    if (more > few) more = few;
+    if (more > s.out_pixels() / 512) more = s.out_pixels() / 512;
+    if (splits < more) splits = more;
+  }
   const int64_t most = s.out_pixels() / 256 + 1;
   if (splits > most) splits = most;
   if (splits > rows) splits = rows > 0 ? rows : 1;

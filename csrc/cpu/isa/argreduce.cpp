@@ -97,10 +97,10 @@ struct ArgWalk {
     pieces = ceil_div(n, len);
     int64_t* at = static_cast<int64_t*>(workspace);  // [piece][output], used when there are several pieces
     L* best = reinterpret_cast<L*>(at + pieces * outs);
-    const int64_t tall = min_of(len, n), least = ceil_div(kReduceLeast, tall);
-    const ColumnBlocks blocks =
-        rows ? ColumnBlocks(1, inner, 1, 1, 1, 1) : ColumnBlocks(outs / inner * pieces, inner, kColumns, least, num_threads());
-    const int64_t work = max_of<int64_t>(1, ceil_div(inner, blocks.count) * tall), tasks = outs / inner * blocks.count * pieces;
+    const int64_t tall = min_of(len, n), least = ceil_div(kReduceLeast, tall), lines = outs / inner * pieces;
+    const int threads = lines * inner * tall <= kReduceGrain ? 1 : num_threads();
+    const ColumnBlocks blocks = rows ? ColumnBlocks(1, inner, 1, 1, 1, 1) : ColumnBlocks(lines, inner, kColumns, least, threads);
+    const int64_t work = max_of<int64_t>(1, ceil_div(inner, blocks.count) * tall), tasks = lines * blocks.count;
     parallel_for(tasks, max_of<int64_t>(1, kReduceGrain / work), [&](int64_t begin, int64_t end) {
       alignas(64) L win[kColumns];
       int64_t where[kColumns], done = 0;

@@ -158,7 +158,8 @@ void gather_chunk(const Gather<T>& g, int64_t group, int64_t m0, int64_t m1, int
 }
 
 // Chunks are blocks of pixels by as many panels as stay in the L2 cache; pixels are the inner index, so that threads share panels.
-// Where panels alone give chunks enough, each chunk packs its own weights, to find them in the cache. pack: null if packed already.
+// Where panels alone give chunks enough, evenly, each chunk packs its own weights, to find them in the cache. pack: null if packed
+// already.
 template <class T>
 void gather(const Gather<T>& g, const ConvPack<T>* pack) {
   const int64_t pixels = g.pixels();
@@ -168,9 +169,10 @@ void gather(const Gather<T>& g, const ConvPack<T>* pack) {
   const int64_t panel_bytes = max_of<int64_t>(1, depth * panels.most * Vec<T>::size * int64_t(sizeof(T)));
   const Blocks across(panels.count, max_of<int64_t>(1, (int64_t(1) << 20) / panel_bytes));
   const int64_t products = across.count * g.groups;
-  const bool packs = pack && products >= 8 && pixels <= 1024;
   const int64_t tiles = ceil_div<int64_t>(pixels, kConvRows);
-  const int64_t work = kConvRows * (depth + 8) * ceil_div(g.columns, across.count);  // multiply-adds in a tile, per chunk
+  const bool packs = pack && products >= 8 && pixels <= 1024 && cut_share(1, tiles, products, {1, products}, num_threads()) < 1.1;
+  const int64_t width = ceil_div(panels.count, across.count) * panels.most * Vec<T>::size;
+  const int64_t work = kConvRows * (depth + 8) * width;  // multiply-adds in a tile, per chunk
   const int64_t fair = ceil_div<int64_t>(tiles * products, 64), least = ceil_div(kConvPieceMacs, work);
   const int64_t strips = ceil_div(tiles, max_of(fair, least));
   const Cut cut = fair_cut(1, tiles, products, {packs ? 1 : strips, products}, packs ? tiles : least, num_threads());

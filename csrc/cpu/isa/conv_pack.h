@@ -8,6 +8,8 @@
 namespace fastdl {
 namespace {
 
+constexpr int64_t kConvSumsPiece = 1 << 15;  // numbers of parts of a sum that a thread adds up at a time
+
 // Columns of a product cut into panels of `most` (1 or 2) vectors; the last may be narrower, and its last vector partly used.
 template <class T>
 struct Panels {
@@ -71,9 +73,11 @@ void pack_block(const ConvPack<T>& p, int64_t group, int64_t v, int64_t r0, int6
 template <class T>
 void pack_weights(const ConvPack<T>& p) {
   const int64_t vectors = ceil_div<int64_t>(p.columns, Vec<T>::size);
-  const int64_t slice = max_of<int64_t>(1, 2048 / p.taps), slices = ceil_div(p.channels, slice);
-  parallel_for(p.groups * vectors * slices, 4, [&](int64_t begin, int64_t end) {
-    piece_work((end - begin) * slice * p.taps * Vec<T>::size, 2 * kGemmPackPiece);
+  const int64_t channel = p.taps * Vec<T>::size;  // elements of one, for a vector of columns
+  const int64_t slice = max_of<int64_t>(1, kGemmPackPiece / channel), slices = ceil_div(p.channels, slice);
+  const int64_t together = max_of<int64_t>(1, kGemmPackPiece / (channel * max_of<int64_t>(1, min_of(slice, p.channels))));
+  parallel_for(p.groups * vectors * slices, together, [&](int64_t begin, int64_t end) {
+    piece_work((end - begin) * min_of(slice, p.channels) * channel, 2 * kGemmPackPiece);
     for (int64_t c = begin; c < end; c++) {
       const int64_t s = c % slices, v = c / slices % vectors, g = c / slices / vectors;
       pack_block(p, g, v, s * slice, min_of(p.channels, (s + 1) * slice));

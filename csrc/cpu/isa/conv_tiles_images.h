@@ -15,7 +15,7 @@ namespace {
 struct ImageTiles {
   int64_t pixels[2], source[2], steps;  // of the result and of the source; steps: between neighbours that see the same taps
   int64_t channel_blocks, panels, pass_channels, round_groups;  // groups of images that are packed at a time
-  int64_t panel_groups, piece_panels, bands;                    // of pairs of tiles
+  int64_t panel_groups, bands;                                  // bands of pairs of tiles
   bool packs;                                                   // a piece packs the weights that it needs, when it needs them
 
   int64_t tiles(int64_t groups) const { return pixels[0] * pixels[1] * groups; }
@@ -49,8 +49,9 @@ inline ImageTiles plan_image_tiles(const ConvShape& s, const Gather<float>& g, b
   p.panel_groups = ceil_div(p.panels, max_of<int64_t>(1, most_panels));
   while (g.groups * p.panel_groups < wanted && p.panel_groups * 2 <= p.panels && pairs <= 512) p.panel_groups++;
   p.bands = min_of(ceil_div<int64_t>(pairs, 8), ceil_div(wanted, g.groups * p.panel_groups));
-  p.piece_panels = ceil_div(p.panels, p.panel_groups);
-  p.panel_groups = ceil_div(p.panels, p.piece_panels);
+  const int64_t macs = p.channel_blocks * s.taps() * kBlockMacs;  // of a pair and a panel
+  const Cut cut = fair_cut(g.groups, pairs, p.panels, {p.bands, p.panel_groups}, ceil_div(kConvPieceMacs, macs), num_threads());
+  p.bands = cut.rows, p.panel_groups = cut.cols;
   p.packs = p.bands == 1 && p.round_groups * kTileImages >= g.batch;
   return p;
 }
@@ -85,12 +86,13 @@ struct ImagePack {
       if (tap_source(s, !forward, axis, at, tap) >= 0) return true;
     return false;
   }
-  // Splits row y of group `group` of the images from n0 on.
-  __m512i pack_row(int64_t conv_group, int64_t n0, int64_t groups, int64_t group, int64_t y, uint16_t* out, __m512i most) const {
+  // Splits pixels [x0, x1) of row y, of group `group` of the images from n0 on.
+  __m512i pack_row(int64_t conv_group, int64_t n0, int64_t groups, int64_t group, int64_t y, int64_t x0, int64_t x1, uint16_t* out,
+                   __m512i most) const {
     const int64_t n = n0 + group * kTileImages, images = min_of(kTileImages, g.batch - n), image = g.size[0] * g.size[1] * g.pitch;
-    const float* row = g.source + n * image + y * g.size[1] * g.pitch + conv_group * g.group_source;
+    const float* row = g.source + n * image + (y * g.size[1] + x0) * g.pitch + conv_group * g.group_source;
     if (!is_read(0, y)) return most;
-    for (int64_t x = 0; x < g.size[1]; x++, row += g.pitch) {
+    for (int64_t x = x0; x < x1; x++, row += g.pitch) {
       if (!is_read(1, x)) continue;
       for (int64_t c = 0; c < plan.channel_blocks; c++) {
         uint16_t* to = out + (tile(conv_group, groups, group, c) + y * g.size[1] + x) * tile_words();
@@ -108,6 +110,35 @@ struct ImagePack {
       }
     }
     return most;
+  }
+
+  // Taps that a position of the result sees, along one axis.
+  int64_t live(int axis, int64_t at) const {
+    int64_t taps = 0;
+    for (int64_t tap = 0; tap < s.kernel[axis]; tap++) taps += tap_source(s, forward, axis, at, tap) >= 0;
+    return taps;
+  }
+  // Where band `band` of `bands` begins, in pairs of tiles: bands have about as many products as others.
+  int64_t first_pair(int64_t band, int64_t bands, int64_t groups) const {
+    const int64_t tiles = plan.tiles(groups);
+    if (band == 0 || band == bands) return band == 0 ? 0 : ceil_div<int64_t>(tiles, 2);
+    int64_t down = 0, across = 0, before = 0, y = 0;
+    for (int64_t i = 0; i < plan.pixels[0]; i++) down += live(0, i);
+    for (int64_t i = 0; i < plan.pixels[1]; i++) across += live(1, i);
+    const int64_t products = down * across * groups * band / bands;
+    for (; y + 1 < plan.pixels[0]; y++) {
+      const int64_t row = live(0, y) * across * groups;
+      if (before + row > products) break;
+      before += row;
+    }
+    int64_t t = y * plan.pixels[1] * groups;
+    for (; t < tiles; t++) {
+      int64_t group, at, x;
+      plan.place(t, groups, group, at, x);
+      before += live(0, at) * live(1, x);
+      if (before > products) break;
+    }
+    return ceil_div<int64_t>(t, 2);
   }
 
   // The blocks of tiles first and first + 1 (if count == 2) for channels [c, c + channels).
@@ -154,24 +185,28 @@ inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float
     const int64_t groups = min_of(plan.round_groups, ceil_div(g.batch - n0, kTileImages));
     const int64_t rows = g.groups * groups * plan.source[0];
     const int64_t weight_tasks = plan.packs || n0 > 0 ? 0 : g.groups * plan.panels * plan.channel_blocks;
-    parallel_chunks(rows + weight_tasks, [&](int64_t task) {
+    const int64_t width = plan.source[1], pixel = kTileImages * plan.channel_blocks * kSide;  // elements of one, of all images
+    const int64_t cuts = fair_cut(1, rows, width, {rows, 1}, ceil_div(kGemmPackPiece, pixel), num_threads()).cols;  // of a row
+    parallel_chunks(rows * cuts + weight_tasks, [&](int64_t task) {
       const __m512i none = _mm512_setzero_si512();
-      piece_work(task < rows ? plan.source[1] * kTileImages * plan.channel_blocks * kSide : kSide * kSide * taps,
-                 2 * kGemmPackPiece);
-      if (task < rows) {
-        const int64_t y = task % plan.source[0], group = task / plan.source[0] % groups;
-        return found.note_a(images.pack_row(task / plan.source[0] / groups, n0, groups, group, y, source, none));
+      if (task < rows * cuts) {
+        const int64_t x0 = task % cuts * width / cuts, x1 = (task % cuts + 1) * width / cuts, row = task / cuts;
+        const int64_t y = row % plan.source[0], group = row / plan.source[0] % groups;
+        piece_work((x1 - x0) * pixel, 2 * kGemmPackPiece);
+        return found.note_a(images.pack_row(row / plan.source[0] / groups, n0, groups, group, y, x0, x1, source, none));
       }
-      const int64_t block = (task - rows) % plan.channel_blocks, panel = (task - rows) / plan.channel_blocks;  // of all groups
+      const int64_t at = task - rows * cuts, block = at % plan.channel_blocks, panel = at / plan.channel_blocks;  // of all groups
+      piece_work(kSide * kSide * taps, 2 * kGemmPackPiece);
       found.note_b(pack_tile_weights<parts>(pack, panel / plan.panels, panel % plan.panels, block,
                                             weights + panel * panel_words + block * taps * block_words(parts)));
     });
     const int64_t tiles = plan.tiles(groups), pairs = ceil_div<int64_t>(tiles, 2), bands = min_of(plan.bands, pairs);
     parallel_chunks(g.groups * plan.panel_groups * bands, [&](int64_t piece) {
       const int64_t band = piece % bands, conv_group = piece / bands / plan.panel_groups;
-      const int64_t p0 = piece / bands % plan.panel_groups * plan.piece_panels, p1 = min_of(p0 + plan.piece_panels, plan.panels);
-      piece_work(((band + 1) * pairs / bands - band * pairs / bands) * (p1 - p0) * plan.channel_blocks * taps * kBlockMacs,
-                 kConvPieceMacs);
+      const int64_t range = piece / bands % plan.panel_groups, p0 = range * plan.panels / plan.panel_groups,
+                    p1 = (range + 1) * plan.panels / plan.panel_groups;
+      const int64_t first_pair = images.first_pair(band, bands, groups), last_pair = images.first_pair(band + 1, bands, groups);
+      int64_t products = 0;  // of sixteen pixels by 32 channels and columns
       const ConvTileScratch scratch;
       if (!scratch.words) return found.fail();
       alignas(64) float sums[kSide * kSide];
@@ -195,9 +230,10 @@ inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float
                   most, pack_tile_weights<parts>(pack, conv_group, p, c + block,
                                                  scratch.words + (p - p0) * next_panel + block * taps * block_words(parts)));
         }
-        for (int64_t pair = band * pairs / bands; pair < (band + 1) * pairs / bands; pair++) {
+        for (int64_t pair = first_pair; pair < last_pair; pair++) {
           const int64_t count = min_of<int64_t>(2, tiles - 2 * pair);
           images.list(conv_group, groups, 2 * pair, count, c, channels, blocks);
+          products += (blocks.both + blocks.count) * (p1 - p0);
           float* out[2];
           int64_t images_of[2] = {};
           for (int64_t i = 0; i < count; i++) {
@@ -228,6 +264,7 @@ inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float
         }
       }
       found.note_b(most);
+      piece_work(products * kBlockMacs / 2, kConvPieceMacs);
     });
   }
   return found.split_well(g.run * taps);

@@ -30,10 +30,8 @@ struct KRows {
 
 // How the work is cut. Sums are cut in splits and bands, from sizes alone; the ranges of a piece may follow the threads.
 struct WeightTiles {
-  int64_t in_blocks, out_blocks, band_rows, piece_in, piece_out;
+  int64_t in_blocks, out_blocks, band_rows, in_groups, out_groups;
   bool fits, whole;  // whole: one band takes all, so that sums are finished as soon as they are made
-  int64_t in_groups() const { return ceil_div(in_blocks, piece_in); }
-  int64_t out_groups() const { return ceil_div(out_blocks, piece_out); }
 };
 
 template <int parts>
@@ -192,16 +190,18 @@ inline WeightTiles plan_weight_tiles(const WeightGrad<float>& w, const WeightBlo
   p.fits = p.whole || fits(p.band_rows, 4);
   if (!p.fits) return p;
   const WeightBand<parts> chosen = band(p.band_rows);
-  p.piece_out =
-      max_of<int64_t>(1, min_of(min_of(p.out_blocks, kMostFilters), (kConvTileWords - chosen.b_words()) / chosen.a_words()));
-  p.piece_in = p.in_blocks;
-  const int64_t most_sums = p.whole || k.splits > 1 ? p.in_blocks * p.piece_out
+  int64_t piece_in = p.in_blocks, piece_out = max_of<int64_t>(1, min_of(min_of(p.out_blocks, kMostFilters),
+                                                                        (kConvTileWords - chosen.b_words()) / chosen.a_words()));
+  const int64_t most_sums = p.whole || k.splits > 1 ? p.in_blocks * piece_out
                                                     : (kConvTileFloats - kMostFilters * kSide * 16) / (s.taps() * kSide * kSide);
-  p.piece_out = min_of(p.piece_out, most_sums);
-  p.piece_in = min_of(p.piece_in, most_sums / p.piece_out);
+  piece_out = min_of(piece_out, most_sums);
+  piece_in = min_of(piece_in, most_sums / piece_out);
   const int64_t wanted = num_threads() == 1 ? 1 : 4 * num_threads();
-  while (k.splits * s.groups * p.in_groups() * p.out_groups() < wanted && (p.piece_in > 1 || p.piece_out > 1))
-    (p.piece_in > 1 && p.piece_in * 2 >= p.piece_out ? p.piece_in : p.piece_out)--;
+  const auto pieces = [&] { return k.splits * s.groups * ceil_div(p.in_blocks, piece_in) * ceil_div(p.out_blocks, piece_out); };
+  while (pieces() < wanted && (piece_in > 1 || piece_out > 1)) (piece_in > 1 && piece_in * 2 >= piece_out ? piece_in : piece_out)--;
+  const Cut cut = fair_cut(k.splits * s.groups, p.in_blocks, p.out_blocks,
+                           {ceil_div(p.in_blocks, piece_in), ceil_div(p.out_blocks, piece_out)}, 1, num_threads());
+  p.in_groups = cut.rows, p.out_groups = cut.cols;
   return p;
 }
 
@@ -224,13 +224,13 @@ inline void prefetch_weights(const WeightGrad<float>& w, int64_t conv_group, int
   }
 }
 
-// dw of 32 filters by 32 channels from sums[part][tap][32][32], parts `part` floats apart.
+// dw of filters [o0, o1) of 32, by 32 channels, from sums[part][tap][32][32], parts `part` floats apart.
 inline void finish_weights(const WeightGrad<float>& w, int64_t conv_group, int64_t p, int64_t c, const float* sums, int64_t parts,
-                           int64_t part) {
+                           int64_t part, int64_t o0 = 0, int64_t o1 = kSide) {
   const ConvShape& s = w.s;
   const int64_t taps = s.taps(), filters = min_of(kSide, s.group_out() - p * kSide),
                 channels = min_of(kSide, s.group_in() - c * kSide);
-  for (int64_t o = 0; o < filters; o++) {
+  for (int64_t o = o0; o < min_of(o1, filters); o++) {
     float* out = weights_of(w, conv_group, p * kSide + o, c);
     for (int64_t first = 0; first < taps; first += 16) {
       const int64_t count = min_of<int64_t>(16, taps - first);
@@ -267,13 +267,13 @@ inline bool weight_on_tiles(const WeightGrad<float>& w, const WeightBlocks& k) {
   const int64_t tap_sums = s.taps() * kSide * kSide, pairs = plan.in_blocks * plan.out_blocks;  // of blocks
   const int64_t part = s.groups * pairs * tap_sums + s.groups * plan.out_blocks * kSide;        // sums of a split, then bias
   const auto bias_sums = [&](int64_t split) { return w.sums + split * part + s.groups * pairs * tap_sums; };
-  parallel_chunks(k.splits * s.groups * plan.in_groups() * plan.out_groups(), [&](int64_t piece) {
-    const int64_t c0 = piece % plan.in_groups() * plan.piece_in, c1 = min_of(c0 + plan.piece_in, plan.in_blocks);
-    const int64_t p0 = piece / plan.in_groups() % plan.out_groups() * plan.piece_out,
-                  p1 = min_of(p0 + plan.piece_out, plan.out_blocks);
-    const int64_t group = piece / plan.in_groups() / plan.out_groups() % s.groups,
-                  split = piece / plan.in_groups() / plan.out_groups() / s.groups;
-    piece_work(min_of(k.rows_per_split, k.groups * k.rows - split * k.rows_per_split) * (c1 - c0) * (p1 - p0) * s.taps(), 0);
+  parallel_chunks(k.splits * s.groups * plan.in_groups * plan.out_groups, [&](int64_t piece) {
+    const int64_t in = piece % plan.in_groups, out = piece / plan.in_groups % plan.out_groups;
+    const int64_t c0 = in * plan.in_blocks / plan.in_groups, c1 = (in + 1) * plan.in_blocks / plan.in_groups;
+    const int64_t p0 = out * plan.out_blocks / plan.out_groups, p1 = (out + 1) * plan.out_blocks / plan.out_groups;
+    const int64_t group = piece / plan.in_groups / plan.out_groups % s.groups,
+                  split = piece / plan.in_groups / plan.out_groups / s.groups;
+    int64_t done = 0;  // products of blocks
     const ConvTileScratch scratch;
     if (!scratch.words) return found.fail();
     alignas(64) float block[kSide * kSide] = {};
@@ -302,6 +302,7 @@ inline bool weight_on_tiles(const WeightGrad<float>& w, const WeightBlocks& k) {
           for (int64_t tap = 0; tap < s.taps(); tap++, to += kSide * kSide) {
             if (plan.whole) prefetch_weights(w, group, p, c, tap);
             band.list(tap, list);
+            done += list.count;
             const uint16_t* filters = a + (p - p0) * band.a_words();
             const int64_t products = max_of<int64_t>(1, ceil_div(list.count, kWeightPass));
             for (int64_t i = 0; i < products; i++) {
@@ -326,13 +327,19 @@ inline bool weight_on_tiles(const WeightGrad<float>& w, const WeightBlocks& k) {
           reduce_add(load(bias + (i - p0 * kSide) * 16));
     found.note_a(most_a);
     found.note_b(most_b);
+    piece_work(done * kBlockMacs, kConvPieceMacs);
   });
   if (!found.split_well(s.out_pixels())) return false;
   if (k.splits == 1) return true;
-  parallel_chunks(s.groups * pairs, [&](int64_t pair) {
+  const int64_t filter = kSide * s.taps() * k.splits;  // its sums
+  const int64_t cuts =
+      fair_cut(1, s.groups * pairs, kSide, {s.groups * pairs, 1}, ceil_div(kConvSumsPiece, filter), num_threads()).cols;
+  parallel_chunks(s.groups * pairs * cuts, [&](int64_t task) {
+    const int64_t pair = task / cuts, o0 = task % cuts * kSide / cuts, o1 = (task % cuts + 1) * kSide / cuts;
     const int64_t c = pair % plan.in_blocks, p = pair / plan.in_blocks % plan.out_blocks, group = pair / pairs;
-    finish_weights(w, group, p, c, w.sums + pair * tap_sums, k.splits, part);
-    for (int64_t i = p * kSide; c == 0 && i < min_of((p + 1) * kSide, s.group_out()); i++) {
+    piece_work((o1 - o0) * filter, kConvSumsPiece);
+    finish_weights(w, group, p, c, w.sums + pair * tap_sums, k.splits, part, o0, o1);
+    for (int64_t i = p * kSide + o0; c == 0 && i < min_of(p * kSide + o1, s.group_out()); i++) {
       const float* from = bias_sums(0) + group * plan.out_blocks * kSide + i;
       float total = from[0];
       for (int64_t split = 1; split < k.splits; split++) total += from[split * part];

@@ -5,6 +5,7 @@
 // Pixels are split into parts that depend on sizes only; each part sums in scratch of its own, [tap][ci][co] and one row for db.
 // The parts are then added in order and brought to (O, C / groups, KH, KW). Large dw needs no parts: it is finished block by block.
 #pragma once
+#include "core/partition.h"
 #include "cpu/isa/conv_pack.h"
 
 namespace fastdl {
@@ -203,10 +204,11 @@ void add_bias(const WeightPanel<T>& panel, const PixelBlock& block, bool fresh, 
   }
 }
 
-// dw[o][channel + i][tap], i < count, from sums[tap][layout channels] of `parts` parts: parts added, then squares transposed.
+// dw[o][channel + i][tap] from sums[tap][layout channels] of `parts` parts: parts added, then squares transposed. [begin, end): the
+// values i * taps + tap; begin is a multiple of a vector.
 template <class T>
-void finish_channels(const WeightPanel<T>& panel, const T* sums, int64_t layout, int64_t at, int64_t parts, int64_t part,
-                     int64_t channel, int64_t count) {
+void finish_channels(const WeightPanel<T>& panel, const T* sums, int64_t layout, int64_t parts, int64_t part, int64_t channel,
+                     int64_t begin, int64_t until) {
   constexpr int lanes = Vec<T>::size;
   const WeightGrad<T>& w = panel.w;
   const int64_t taps = w.s.taps(), filter = w.s.group_in() * taps;
@@ -214,14 +216,14 @@ void finish_channels(const WeightPanel<T>& panel, const T* sums, int64_t layout,
   for (int v = 0; v < panel.vectors; v++) {
     const int64_t column = w.first_column(panel.group, panel.p) + v * lanes;
     const int64_t skip = max_of<int64_t>(0, own - column), last = min_of<int64_t>(lanes, end - column);
-    int64_t i = 0, tap = 0;
-    for (int64_t j = 0; j < count * taps; j += lanes) {
-      const int n = int(min_of<int64_t>(lanes, count * taps - j));
+    int64_t i = begin / taps, tap = begin % taps;
+    for (int64_t j = begin; j < until; j += lanes) {
+      const int n = int(min_of<int64_t>(lanes, until - j));
       Vec<T> square[lanes];
       for (int r = 0; r < lanes; r++) {
         square[r] = Vec<T>(T(0));
         if (r >= n) continue;
-        const T* from = sums + (tap * layout + at + i) * panel.width + v * lanes;
+        const T* from = sums + (tap * layout + i) * panel.width + v * lanes;
         for (int64_t k = 0; k < parts; k++) square[r] += load(from + k * part);
         if (++tap == taps) tap = 0, i++;
       }
@@ -249,23 +251,32 @@ FD_INLINE int64_t weight_macs(const WeightGrad<T>& w, int64_t rows, int64_t chan
   return rows * w.s.out[1] * w.s.taps() * channels * width;
 }
 
+// Into how many ranges to cut `tiles` blocks of channels, in each of `products` parts of the work with `rows` rows of dy: `ranges`,
+// or more for many threads.
+template <class T>
+int64_t channel_ranges(const WeightGrad<T>& w, int64_t products, int64_t tiles, int64_t ranges, int64_t rows) {
+  const int64_t macs = max_of<int64_t>(1, weight_macs(w, rows, kConvWeightRows, w.panels().most * Vec<T>::size));
+  return tiles <= 1 ? 1 : fair_cut(products, 1, tiles, {1, ranges}, ceil_div(kConvPieceMacs, macs), num_threads()).cols;
+}
+
 // One part, sums on the stack: each block of channels goes through all pixels and is finished at once.
 template <class T>
 void direct_weight_grad(const WeightGrad<T>& w) {
   const int64_t panels = w.panels().count, products = w.s.groups * panels;
   const Blocks tiles(w.s.group_in(), kConvWeightRows);
-  const Blocks ranges(tiles.count, ceil_div(tiles.count, max_of<int64_t>(1, 32 / products)));
-  parallel_chunks(products * ranges.count, [&](int64_t chunk) {
-    const int64_t r = chunk % ranges.count, p = chunk / ranges.count % panels;
-    const WeightPanel<T> panel(w, chunk / ranges.count / panels, p);
-    piece_work(weight_macs(w, w.s.batch * w.s.out[0], (ranges.begin(r + 1) - ranges.begin(r)) * kConvWeightRows, panel.width),
-               kConvPieceMacs);
+  const int64_t at_once = ceil_div(tiles.count, max_of<int64_t>(1, 32 / products));
+  const int64_t ranges = channel_ranges(w, products, tiles.count, ceil_div(tiles.count, at_once), w.s.batch * w.s.out[0]);
+  parallel_chunks(products * ranges, [&](int64_t chunk) {
+    const int64_t r = chunk % ranges, p = chunk / ranges % panels, b0 = r * tiles.count / ranges,
+                  b1 = (r + 1) * tiles.count / ranges;
+    const WeightPanel<T> panel(w, chunk / ranges / panels, p);
+    piece_work(weight_macs(w, w.s.batch * w.s.out[0], tiles.begin(b1) - tiles.begin(b0), panel.width), kConvPieceMacs);
     alignas(64) T sums[kDirectTaps * kConvWeightRows * 2 * Vec<T>::size];
-    for (int64_t b = ranges.begin(r); b < ranges.begin(r + 1); b++) {
+    for (int64_t b = b0; b < b1; b++) {
       const int64_t first = tiles.begin(b), count = tiles.begin(b + 1) - first;
       for_blocks(w, 0, panel.width,
                  [&](const PixelBlock& block, bool fresh) { add_channels(panel, block, fresh, first, count, sums, count, 0); });
-      finish_channels(panel, sums, count, 0, 1, 0, first, count);
+      finish_channels(panel, sums, count, 1, 0, first, 0, count * w.s.taps());
     }
     if (r > 0) return;
     for_blocks(w, 0, panel.width, [&](const PixelBlock& block, bool fresh) { add_bias(panel, block, fresh, sums); });
@@ -277,23 +288,26 @@ void direct_weight_grad(const WeightGrad<T>& w) {
 template <class T>
 void add_weight_grad(const WeightGrad<T>& w) {
   const int64_t panels = w.panels().count, channels = w.s.group_in(), last = w.rows() - 1;
-  parallel_chunks(w.splits * w.s.groups * panels, [&](int64_t chunk) {
-    const int64_t p = chunk % panels, group = chunk / panels % w.s.groups, split = chunk / panels / w.s.groups;
+  const Blocks tiles(channels, kConvWeightRows);
+  const int64_t products = w.splits * w.s.groups * panels;
+  const int64_t ranges = w.pairs || w.taps ? 1 : channel_ranges(w, products, tiles.count, 1, w.rows_per_split);
+  parallel_chunks(products * ranges, [&](int64_t chunk) {
+    const int64_t p = chunk % panels, group = chunk / panels % w.s.groups, split = chunk / panels / w.s.groups % w.splits;
+    const int64_t r = chunk / products, b0 = r * tiles.count / ranges, b1 = (r + 1) * tiles.count / ranges;
     WeightPanel<T> panel(w, group, p);
-    const int64_t from = split * w.rows_per_split;
-    piece_work(weight_macs(w, min_of(w.s.batch * w.s.out[0] - from, w.rows_per_split), channels, panel.width), kConvPieceMacs);
+    const int64_t rows = min_of(w.s.batch * w.s.out[0] - split * w.rows_per_split, w.rows_per_split);
+    piece_work(weight_macs(w, rows, b1 > b0 ? tiles.begin(b1) - tiles.begin(b0) : 0, panel.width), kConvPieceMacs);
     alignas(64) T spread[kWeightBlockBytes / sizeof(T)];
     if (w.taps) panel.spread = spread;
     T* sums = w.panel_sums(split, group, p);
     for_blocks(w, split, panel.width, [&](const PixelBlock& block, bool fresh) {
-      const Blocks tiles(channels, kConvWeightRows);
       if (w.taps) spread_block(panel, block);
       if (w.pairs)
         add_pairs(panel, block, fresh, sums);
       else
-        for (int64_t b = 0; b < tiles.count; b++)
+        for (int64_t b = b0; b < b1; b++)
           add_channels(panel, block, fresh, tiles.begin(b), tiles.begin(b + 1) - tiles.begin(b), sums, channels, tiles.begin(b));
-      add_bias(panel, block, fresh, sums + last * panel.width);
+      if (r == 0) add_bias(panel, block, fresh, sums + last * panel.width);
     });
   });
 }
@@ -303,17 +317,17 @@ template <class T>
 void finish_weight_grad(const WeightGrad<T>& w) {
   const int64_t panels = w.panels().count, channels = w.s.group_in(), last = w.rows() - 1;
   const int64_t part = w.s.groups * w.panels().whole() * w.rows();
-  const Blocks slices(channels, max_of<int64_t>(1, 1024 / w.s.taps()));
-  const int64_t count = max_of<int64_t>(1, slices.count);
-  parallel_for(w.s.groups * panels * count, 2, [&](int64_t begin, int64_t end) {
-    for (int64_t c = begin; c < end; c++) {
-      const WeightPanel<T> panel(w, c / count / panels, c / count % panels);
-      const T* sums = w.panel_sums(0, panel.group, panel.p);
-      if (c % count == 0) finish_bias(panel, sums + last * panel.width, w.splits, part);
-      if (channels == 0) continue;
-      const int64_t first = slices.begin(c % count), n = slices.begin(c % count + 1) - first;
-      finish_channels(panel, sums, channels, first, w.splits, part, first, n);
-    }
+  const int64_t values = channels * w.s.taps(), row = max_of<int64_t>(1, w.panels().most * Vec<T>::size * w.splits);
+  const int64_t least = ceil_div(ceil_div(kConvSumsPiece, row), ColumnBlocks::kUnit) * ColumnBlocks::kUnit;
+  const ColumnBlocks slices(w.s.groups * panels, max_of<int64_t>(1, values), 1024, least, num_threads());
+  parallel_chunks(w.s.groups * panels * slices.count, [&](int64_t task) {
+    const int64_t c = task % slices.count, which = task / slices.count;
+    const WeightPanel<T> panel(w, which / panels, which % panels);
+    const T* sums = w.panel_sums(0, panel.group, panel.p);
+    if (c == 0) finish_bias(panel, sums + last * panel.width, w.splits, part);
+    const int64_t begin = slices.begin(c), end = min_of(values, slices.begin(c + 1));
+    piece_work((end - begin) * w.splits * panel.width, least * row);
+    finish_channels(panel, sums, channels, w.splits, part, 0, begin, end);
   });
 }
 
@@ -412,15 +426,14 @@ template <class T>
 void depthwise_weight_grad(const WeightGrad<T>& w) {
   constexpr int lanes = Vec<T>::size;
   const ConvShape& s = w.s;
-  const Blocks blocks(ceil_div<int64_t>(s.in_channels, lanes), 16);  // of vectors
   const int64_t taps = s.taps(), part = (taps + 1) * s.in_channels;
+  const int64_t least = ceil_div(kConvPieceMacs / 4, max_of<int64_t>(1, w.rows_per_split * s.out[1] * taps));
+  const ColumnBlocks blocks(w.splits, max_of<int64_t>(1, s.in_channels), 16 * lanes, max_of<int64_t>(1, least), num_threads());
   parallel_chunks(w.splits * blocks.count, [&](int64_t chunk) {
     const int64_t split = chunk / blocks.count, b = chunk % blocks.count, begin = split * w.rows_per_split;
-    piece_work(
-        min_of(s.batch * s.out[0] - begin, w.rows_per_split) * s.out[1] * taps * (blocks.begin(b + 1) - blocks.begin(b)) * lanes,
-        kConvPieceMacs / 4);
-    depthwise_weight_rows(w, begin, min_of(s.batch * s.out[0], begin + w.rows_per_split), blocks.begin(b) * lanes,
-                          min_of(s.in_channels, blocks.begin(b + 1) * lanes), w.sums + split * part);
+    const int64_t c0 = blocks.begin(b), c1 = min_of(s.in_channels, blocks.begin(b + 1));
+    piece_work(min_of(s.batch * s.out[0] - begin, w.rows_per_split) * s.out[1] * taps * (c1 - c0), kConvPieceMacs / 4);
+    depthwise_weight_rows(w, begin, min_of(s.batch * s.out[0], begin + w.rows_per_split), c0, c1, w.sums + split * part);
   });
   for (int64_t row = 0; row <= taps; row++) {
     for (int64_t c = 0; c < s.in_channels; c += lanes) {

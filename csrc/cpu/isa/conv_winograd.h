@@ -191,17 +191,23 @@ inline void winograd(const Gather<float>& g, const ConvPack<float>& pack, const 
   const Panels<float> panels(g.columns, 2);
   pack_weights(pack);
   winograd_pack(pack.out, g.run, panels, weights);
-  const Blocks blocks(plan.tiles, kWinogradBlock), down(blocks.count, ceil_div(blocks.count, min_of(plan.chunks, blocks.count)));
-  const int64_t groups = max_of<int64_t>(1, min_of(min_of<int64_t>(4, panels.count), plan.chunks / down.count));
-  const Blocks across(panels.count, ceil_div(panels.count, groups));
-  parallel_chunks(down.count * across.count, [&](int64_t chunk) {
-    const int64_t d = chunk % down.count, a = chunk / down.count;
-    float* own = scratch + chunk * plan.chunk_floats;
-    piece_work((blocks.begin(down.begin(d + 1)) - blocks.begin(down.begin(d))) * 36 * g.run *
-                   (across.begin(a + 1) - across.begin(a)) * panels.most * VecF::size,
-               kConvPieceMacs);
-    for (int64_t b = down.begin(d); b < down.begin(d + 1); b++)
-      winograd_block(g, weights, blocks.begin(b), blocks.begin(b + 1), across.begin(a), across.begin(a + 1), own);
+  const int64_t blocks = ceil_div(plan.tiles, kWinogradBlock), wide = min_of<int64_t>(4, panels.count);
+  Cut cut = {ceil_div(blocks, ceil_div(blocks, min_of(plan.chunks, blocks))), 1};
+  cut.cols = max_of<int64_t>(1, min_of(wide, plan.chunks / cut.rows));
+  // Many threads: finer, as far as there is scratch.
+  const int64_t macs = 36 * g.run * panels.most * VecF::size, threads = min_of<int64_t>(num_threads(), plan.chunks);
+  const int64_t least = ceil_div(kConvPieceMacs, macs);
+  Cut fair = fair_cut(1, plan.tiles, panels.count, cut, least, int(threads));
+  if (fair.rows * fair.cols > plan.chunks) fair = fair_cut(1, plan.tiles, panels.count, {1, 1}, least, int(threads));
+  if (fair.rows * fair.cols <= plan.chunks) cut = fair;
+  parallel_chunks(cut.rows * cut.cols, [&](int64_t chunk) {
+    const int64_t d = chunk % cut.rows, a = chunk / cut.rows;
+    const int64_t t0 = d * plan.tiles / cut.rows, t1 = (d + 1) * plan.tiles / cut.rows;
+    const int64_t p0 = a * panels.count / cut.cols, p1 = (a + 1) * panels.count / cut.cols;
+    piece_work((t1 - t0) * 36 * g.run * (p1 - p0) * panels.most * VecF::size, kConvPieceMacs);
+    const Blocks own(t1 - t0, kWinogradBlock);
+    for (int64_t b = 0; b < own.count; b++)
+      winograd_block(g, weights, t0 + own.begin(b), t0 + own.begin(b + 1), p0, p1, scratch + chunk * plan.chunk_floats);
   });
 }
 

@@ -263,8 +263,9 @@ struct Walk {
     pieces = ceil_div(n, len);
     const int64_t width = direct && step == 1 ? kWidth : kWidth / 2, tall = min_of(len, n);
     const int64_t least = inner <= 64 ? inner : ceil_div(kReduceLeast, tall);
-    const ColumnBlocks blocks(outs / inner * pieces, inner, width, least, num_threads());
-    const int64_t tasks = outs / inner * blocks.count * pieces;
+    const int64_t lines = outs / inner * pieces;
+    const ColumnBlocks blocks(lines, inner, width, least, lines * inner * tall <= kReduceGrain ? 1 : num_threads());
+    const int64_t tasks = lines * blocks.count;
     // Narrow dense rows, (n, 3) say: `fold` rows are read as one, and the fold groups of outputs merged at the end.
     const bool dense = direct && step == 1 && plan.nk == 1 && plan.nr == 1 && plan.r[0].stride == inner;
     const int fold = dense && inner <= 64 ? int(256 / inner) : 1;

@@ -117,7 +117,7 @@ void for_lines(const View& v, int64_t axis, Row&& row, Columns&& columns) {
     return parallel_for(outer, max_of<int64_t>(1, kSoftmaxGrain / n), [&](int64_t begin, int64_t end) {
       for (int64_t o = begin; o < end; o++) row(o * n, n);
     });
-  const ColumnBlocks strips(outer, inner, kStrip, ceil_div(kSoftmaxLeast, n), num_threads());
+  const ColumnBlocks strips(outer, inner, kStrip, ceil_div(kSoftmaxLeast, n), total <= kSoftmaxGrain ? 1 : num_threads());
   const int64_t work = ceil_div(inner, strips.count) * n;
   parallel_for(outer * strips.count, max_of<int64_t>(1, kSoftmaxGrain / work), [&](int64_t begin, int64_t end) {
     int64_t done = 0;
