@@ -247,9 +247,9 @@ inline void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks
                    : multiply_blocks<parts, 1, 1>(a, b, blocks, out, kSide);
 }
 
-// C block (rows x cols) = or += sums, then bias, relu, other activations.
-inline void finish_block(const Gemm<float>& g, int64_t i0, int64_t j0, const float* sums, int rows, int cols, bool first,
-                         bool last) {
+// C block (rows x cols) = or += sums, then bias, relu, other activations. past: whole vectors go past the caches, to aligned lines.
+inline void finish_block(const Gemm<float>& g, int64_t i0, int64_t j0, const float* sums, int rows, int cols, bool first, bool last,
+                         bool past = false) {
   for (int i = 0; i < rows; i++) {
     float* c = g.c + (i0 + i) * g.c_row + j0;
     for (int half = 0; half < 2; half++) {
@@ -259,7 +259,10 @@ inline void finish_block(const Gemm<float>& g, int64_t i0, int64_t j0, const flo
       if (!first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, c + half * 16));
       if (last && g.bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, g.bias + j0 + half * 16));
       if (last && g.relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);  // NaN, as second operand, stays NaN
-      _mm512_mask_storeu_ps(c + half * 16, mask, v);
+      if (past && mask == 0xffff)
+        _mm512_stream_ps(c + half * 16, v);
+      else
+        _mm512_mask_storeu_ps(c + half * 16, mask, v);
     }
     if (last && g.finish) g.finish(c, cols);
   }
