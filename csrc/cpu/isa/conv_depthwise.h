@@ -40,6 +40,9 @@ template <class T>
 struct SlidingRow {
   const T* source;  // of its first row: maybe outside, then it is not read
   T* out;
+  // The rows that come next are fetched in order, a share for each vector of channels, so that the hardware runs ahead. Not those
+  // of another piece of work: fetching what another core writes would take it away.
+  const T *next, *next_out;
   const T* weights[3][3];  // by position in the source, not by tap
   const T* bias;
   int64_t row, out_row, pitch, out_pitch;
@@ -61,8 +64,7 @@ __attribute__((noinline)) void slide(const SlidingRow<T>& t, int64_t c, int lane
   const Vec<T> start = t.bias ? read(t.bias + c) : Vec<T>(T(0));
   const T* source = t.source + (t.low * t.pitch + c);
   T* out = t.out + c - 2 * t.out_pitch;
-  // The rows that come next are fetched in order, a share for each vector of channels, so that the hardware runs ahead.
-  const T *ahead = t.source + (rows + 2) * t.row + c * t.width, *out_ahead = t.out + rows * t.out_row + c * t.count;
+  const T *ahead = t.next + c * t.width, *out_ahead = t.next_out + c * t.count;
   // Three results of each row are under way: column i of the source is the last of a, the second of b and the first of z.
   const auto add = [&](Vec<T>(&a)[rows], Vec<T>(&b)[rows], Vec<T>(&z)[rows]) __attribute__((always_inline)) {
 #pragma GCC unroll 4
@@ -148,11 +150,16 @@ void slide_rows(const Gather<T>& g, int64_t first, int64_t last) {
     const int64_t n = r / g.count[0], y = r % g.count[0], top = y + g.low(0);
     t.source = g.source + (n * g.size[0] + top) * t.row;
     t.out = g.out + ((n * g.out_size[0] + g.out_begin[0] + y) * g.out_size[1] + g.out_begin[1]) * g.out_pitch;
+    const auto fetch = [&](int64_t rows) {
+      t.next = r + rows < last ? t.source + (rows + 2) * t.row : t.source;
+      t.next_out = r + rows < last ? t.out + rows * t.out_row : t.out;
+    };
     const auto finish = [&](int64_t rows) {
       for (int64_t i = 0; g.activate && i < rows * t.count; i++) g.activate(t.out + i * g.out_pitch, g.pitch);
       r += rows;
     };
     if (kSlidingRows == 2 && r + 1 < last && y + 1 < g.count[0] && top >= -1 && top + 3 <= g.size[0] && g.size[0] > 2) {
+      fetch(2);
       const bool above = top == -1, below = top + 3 == g.size[0];
       if (above)
         below ? slide_channels<T, 2, 1, 3>(t) : slide_channels<T, 2, 1, 4>(t);
@@ -161,6 +168,7 @@ void slide_rows(const Gather<T>& g, int64_t first, int64_t last) {
       finish(2);
       continue;
     }
+    fetch(1);
     with_rows(top, g.size[0], [&](auto rows) { slide_channels<T, 1, rows.first, rows.last>(t); });
     finish(1);
   }
@@ -239,7 +247,7 @@ void depthwise_gather(const Gather<T>& g, bool sliding) {
   const int64_t inner_end = max_of(inner_begin, min_of(g.count[1], room < 0 ? int64_t(0) : room / g.step[1] + 1));
   const int64_t work = g.count[1] * g.pitch * (g.ntaps[0] * g.ntaps[1] + 1);
   const bool past = g.streams();
-  parallel_for(g.batch * g.count[0], max_of<int64_t>(1, (1 << 17) / max_of<int64_t>(1, work)), [&](int64_t begin, int64_t end) {
+  parallel_for(g.batch * g.count[0], max_of<int64_t>(1, (1 << 19) / max_of<int64_t>(1, work)), [&](int64_t begin, int64_t end) {
     if (sliding) return slide_rows(g, begin, end);
     for (int64_t r = begin; r < end; r++) depthwise_row(g, r / g.count[0], r % g.count[0], inner_begin, inner_end, past);
     if (past) stream_fence();
