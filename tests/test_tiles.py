@@ -41,9 +41,52 @@ def test_shapes_and_layouts(m, k, n, left, right):
         fd.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("a, b", [((3, 96, 70), (3, 70, 130)), ((2, 1, 100, 66), (1, 3, 66, 97)), ((5, 64, 200), (200, 160))])
+def test_batches(a, b):
+    rng = np.random.default_rng(3)
+    a, b = rng.standard_normal(a).astype("f4"), rng.standard_normal(b).astype("f4")
+    x, y = fd.array(a), fd.array(b)
+    threads = fd.get_num_threads()
+    try:
+        fd.set_num_threads(1)
+        fd._C._record_chunks(True)
+        got = np.asarray(x @ y)
+        ((_, work),) = fd._C._record_chunks(False)
+        assert sum(work) % 32**3 == 0 and sum(work) >= a.shape[-1] * got.size, "not on tiles, whose work is counted in whole blocks"
+        assert error(a, b, got) < 8
+        for t in (2, 3):
+            fd.set_num_threads(t)
+            np.testing.assert_array_equal(np.asarray(x @ y), got)
+    finally:
+        fd._C._record_chunks(False)
+        fd.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("threads", [1, 3, 8, 40])
+@pytest.mark.parametrize("m, k, n", [(64, 100, 1000), (1000, 100, 64), (300, 1300, 500), (700, 64, 700)])
+def test_pieces_are_equal_stretches(m, k, n, threads):
+    """A piece may begin and end within a row of blocks and span several groups of panels."""
+    rng = np.random.default_rng(m)
+    a, b = rng.standard_normal((m, k)).astype("f4"), rng.standard_normal((k, n)).astype("f4")
+    x, y = fd.array(a), fd.array(b)
+    before = fd.get_num_threads()
+    try:
+        fd.set_num_threads(threads)
+        fd._C._record_chunks(True)
+        got = x @ y
+        ((_, work),) = fd._C._record_chunks(False)
+    finally:
+        fd._C._record_chunks(False)
+        fd.set_num_threads(before)
+    block = -(-k // 32) * 32**3
+    assert sum(work) == -(-m // 32) * -(-n // 32) * block and max(work) - min(work) <= block
+    assert (len(work) == 1) == (threads == 1)
+    assert error(a, b, got) < 8
+
+
 @pytest.mark.parametrize("m, k, n", [(2000, 3000, 2600), (2600, 3000, 2000)])
-def test_large_products_are_cut(m, k, n):
-    """More than the workspace holds; with a bias, which is cut along."""
+def test_large_products(m, k, n):
+    """Several passes over k and over the columns; with a bias."""
     rng = np.random.default_rng(7)
     x, w, bias = (rng.standard_normal(s).astype("f4") for s in ((m, k), (n, k), (n,)))
     got = np.asarray(fd.nn.functional.linear(fd.array(x), fd.array(w), fd.array(bias)))

@@ -51,6 +51,12 @@ struct ConvShape {
   int64_t out_pixels() const { return saturating_mul(batch, out[0], out[1]); }
   // One filter per channel: vectors run along channels, there is nothing to multiply as a matrix.
   bool depthwise() const { return groups > 1 && groups == in_channels && groups == out_channels; }
+  // Depthwise 3x3 kernels of step 1, which slide along a row (isa/conv_depthwise.h).
+  bool slides() const {
+    bool all = depthwise();
+    for (int axis = 0; axis < 2; axis++) all = all && kernel[axis] == 3 && stride[axis] == 1 && dilation[axis] == 1;
+    return all;
+  }
   // Few input channels: the taps of a kernel row and their channels are one contiguous run in a zero-padded copy of x.
   bool merges_row() const { return groups == 1 && in_channels <= 4 && dilation[1] == 1 && kernel[1] > 1 && thin_border(); }
   bool pads_input() const {

@@ -34,16 +34,11 @@ constexpr int64_t gemm_pack_elements(int64_t batch, int64_t n, int64_t k) {
   return batch < kGemmPackLimit / one ? batch * one : kGemmPackLimit / one * one;
 }
 
-// Products on AMX tiles (cpu/isa/gemm_amx.h): both operands in blocks of 32 x 32, three bfloat16 per element, and a few words.
-// gemm_has_tiles: whether kernels that need this run here; set once, when the instruction set is chosen.
+// Products on AMX tiles (cpu/isa/gemm_amx.h) need none. gemm_has_tiles: whether they run here; set once, when the instruction set
+// is chosen. gemm_parts: bfloat16 parts of a float32, 3, or 2 or 1 where less accuracy is asked for (fd.set_matmul_precision).
 extern bool gemm_has_tiles;
-extern int
-    gemm_parts;  // bfloat16 parts of a float32 there: 3, or 2 or 1 where less accuracy is asked for (fd.set_matmul_precision)
-constexpr int64_t tile_workspace_elements(int64_t m, int64_t n, int64_t k) {
-  const int64_t strips = (m + 31) / 32, panels = (n + 31) / 32, k_blocks = (k + 31) / 32;
-  return (strips + panels) * k_blocks * (32 * 32 * 3 / 2) + strips + panels + 64;
-}
-constexpr int64_t kTileLimit = 2 * kGemmPackLimit;  // elements; larger products are cut in parts that take less
+extern int gemm_parts;
+
 // Which products are worth their packing. Measured on Emerald Rapids: with a smaller C or k, multiply-adds are as fast; a small C
 // with a long k is better cut along k.
 constexpr int64_t kTileLeastSide = 64, kTileLeastArea = 64 * 128, kTileSmallArea = 192 * 192;
@@ -61,10 +56,7 @@ inline int64_t gemm_workspace_elements(int64_t batch, int64_t m, int64_t n, int6
   }
   if (m == 1 || n == 1) return gemv_splits(m == 1 ? n : m, k) * (m == 1 ? n : m);
   const int64_t splits = gemm_splits(1, m, n, k);
-  const int64_t plain = gemm_pack_elements(1, n, k) + (splits > 1 ? splits * m * n : 0);
-  if (!gemm_has_tiles || !tiles_pay(m, n, k)) return plain;
-  const int64_t all = tile_workspace_elements(m, n, k), tiles = all < kTileLimit ? all : kTileLimit;
-  return tiles > plain ? tiles : plain;
+  return gemm_pack_elements(1, n, k) + (splits > 1 ? splits * m * n : 0);
 }
 
 }  // namespace fastdl

@@ -53,20 +53,5 @@ struct ColumnBlocks {
   }
 };
 
-// In how many parts to cut `heavy` pieces, `times` as much work as each of `light` pieces that follow them, and these, so that
-// threads finish together; 1 to `most`.
-inline int64_t fair_parts(int64_t heavy, int64_t times, int64_t light, int64_t most, int threads) {
-  int64_t parts = 1;
-  double least = 0;
-  for (int64_t p = 1; p == 1 || p <= most; p++) {
-    const int64_t rounds = (heavy * p + threads - 1) / threads, gaps = (rounds * threads - heavy * p) * times;
-    const int64_t left = light * p > gaps ? light * p - gaps : 0, busiest = rounds * times + (left + threads - 1) / threads;
-    const double share = double(busiest) * threads / double((heavy * times + light) * p);
-    if (p == 1 || share < least) least = share, parts = p;
-    if (threads <= 1 || least <= 1.1) break;
-  }
-  return parts;
-}
-
 }  // namespace
 }  // namespace fastdl

@@ -6,13 +6,12 @@
 namespace fastdl {
 namespace {
 
-constexpr int64_t kTileKc = 768;             // k of one pass through the tiles: a strip of A and a panel of B take 150 KB each
-constexpr int64_t kTileCols = 256;           // columns of B per piece of work; B's share stays in L2
+constexpr int64_t kTileKc = 768;             // k up to which sums stay in the tiles, ...
+constexpr int64_t kTilePassKc = 512;         // ... else of each pass: C is read and written once more for each
+constexpr int64_t kTilePassBlocks = 192;     // packed blocks, 6 KB each, that stay in L2 beside a strip or panel
+constexpr double kTilePackCost = 1.1;        // packing a block, in products of blocks
+constexpr double kTileCutLoss = 1.03;        // so much more work is done for more pieces
 constexpr int64_t kTileChunkMacs = 1 << 19;  // pieces are not cut below this many multiply-adds
-constexpr int64_t kTileFewStrips = 8;        // up to so many strips of 32 rows, B is packed by the piece that uses it, once, ...
-constexpr double kTileFewShare = 1.15;       // ... unless so much more falls to one thread than to others; then as ever
-constexpr int64_t kTilePackCols = 128;       // ... so many columns at a time, in blocks of kTilePackKc
-constexpr int64_t kTilePackKc = 512;
 // Products of bfloat16: kNarrowBlocks of B, 32 x 32 numbers each, stay in L2 beside a strip of A. A piece has up to kNarrowStrips.
 constexpr int64_t kNarrowKc = 1024, kNarrowBlocks = 512, kNarrowStrips = 48;
 constexpr int64_t kNarrowChunkBlocks = 128;     // products of 48 x 32 x 32 in a piece, at least

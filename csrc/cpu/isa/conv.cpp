@@ -2,8 +2,9 @@
 //   conv_tile.h    the register tile: rows of A anywhere in memory        conv_pack.h    layouts of weights and borders
 //   conv_gather.h  y, and dx: sums over taps                              conv_weight.h  dw and db: sums over pixels
 //   conv_winograd.h  3x3 kernels                                     conv_tiles*.h  the same on AMX tiles
-//   conv_first.h   y for images with few channels
+//   conv_first.h   y for images with few channels                 conv_depthwise.h  one filter per channel
 // Here the three ops are put into these forms. Sums are cut by sizes only: results are bitwise equal for any number of threads.
+#include "cpu/isa/conv_depthwise.h"
 #include "cpu/isa/conv_first.h"
 #include "cpu/isa/conv_gather.h"
 #include "cpu/isa/conv_weight.h"
@@ -127,7 +128,7 @@ void conv2d_kernel(const Args& a) {
   }
   if (s.depthwise()) {
     pack_depthwise(s, w.ptr<T>(), position, packed);
-    depthwise_gather(g);
+    depthwise_gather(g, s.slides());
   } else {
     const int64_t taps = s.taps(), filter = taps * s.group_in();
     const ConvPack<T> pack = {w.ptr<T>(),    s.group_out() * filter, filter, taps,     s.groups,
@@ -249,7 +250,7 @@ void conv2d_backward_input_kernel(const Args& a) {
       g.first_row = s.depthwise() ? first : first * g.run;
       first += g.ntaps[0] * g.ntaps[1];
       if (s.depthwise())
-        depthwise_gather(g);
+        depthwise_gather(g, s.slides());
       else
         products(a, plan, g, one_phase ? &pack : nullptr);
     }

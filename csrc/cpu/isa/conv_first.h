@@ -18,7 +18,7 @@ struct FirstTile {
   int64_t pitch;
   const T* bias;
   int tail;  // lanes of the last vector
-  bool relu;
+  bool relu, past;
 };
 
 template <class T, int pixels, int vectors, int step>
@@ -34,6 +34,7 @@ __attribute__((noinline)) void first_tile(const FirstTile<T>& t) {
   for (int64_t v = 0; v < t.kernel; v++) {
     const T* x = t.x + v * t.line;
     for (const T* end = x + t.run; x != end; x++, w += vectors * lanes) {
+      FD_KEEP_POINTER(x);  // else the compiler keeps values that the next steps read again, and moves them between registers: 2x
       Vec<T> weight[vectors];
 #pragma GCC unroll 2
       for (int j = 0; j < vectors; j++) weight[j] = load(w + j * lanes);
@@ -61,6 +62,9 @@ __attribute__((noinline)) void first_tile(const FirstTile<T>& t) {
     if (cut) {
 #pragma GCC unroll 16
       for (int i = 0; i < pixels; i++) store_partial(t.y + i * t.pitch + j * lanes, acc[i][j], t.tail);
+    } else if (t.past) {
+#pragma GCC unroll 16
+      for (int i = 0; i < pixels; i++) stream_store(t.y + i * t.pitch + j * lanes, acc[i][j]);
     } else {
 #pragma GCC unroll 16
       for (int i = 0; i < pixels; i++) store(t.y + i * t.pitch + j * lanes, acc[i][j]);
@@ -135,6 +139,7 @@ bool gather_first(const Gather<T>& g) {
     t.run = g.run;
     t.pitch = g.out_pitch;
     t.relu = g.relu;
+    t.past = g.streams();
     for (int64_t r = begin; r < end; r++) {
       const int64_t n = r / g.count[0], y = r % g.count[0];
       const T* row = g.source + (n * g.size[0] + y * g.step[0]) * line;
@@ -153,6 +158,7 @@ bool gather_first(const Gather<T>& g) {
         }
       }
     }
+    if (t.past) stream_fence();
   });
   return true;
 }

@@ -130,23 +130,25 @@ struct GatherBand {
   __m512i pack(int64_t group, int64_t first, int64_t last, uint16_t* out, __m512i most) const {
     const float* base = g.source + group * g.group_source;
     const __m512i none = _mm512_setzero_si512();
-    for (int64_t c = first; c < last; c++) {
-      const __mmask16 mask0 = first_lanes(g.run - c * kSide), mask1 = first_lanes(g.run - c * kSide - 16);
-      uint16_t* to = out + (c - first) * parts * part_words();
-      for (int64_t i = 0; i < images * source.height; i++) {
-        const int64_t y = low[0] + i % source.height * source.every[0];
-        const float* row = base + ((n + i / source.height) * g.size[0] + y) * g.size[1] * g.pitch + c * kSide;
-        const bool inside = uint64_t(y) < uint64_t(g.size[0]);
-        for (int64_t j = 0; j < source.width; j++, to += kSide) {
-          const int64_t x = low[1] + j * source.every[1];
-          if (inside && uint64_t(x) < uint64_t(g.size[1])) {
-            const float* p = row + x * g.pitch;
-            const __m512 a = _mm512_maskz_loadu_ps(mask0, p), b = _mm512_maskz_loadu_ps(mask1, p + 16);
-            most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(a), magnitude(b)));
-            split_pair<parts>(a, b, to, part_words());
-          } else {
-            for (int part = 0; part < parts; part++) _mm512_store_si512(to + part * part_words(), none);
-          }
+    const int64_t whole = min_of(last, g.run / kSide);  // blocks before have all their channels
+    for (int64_t i = 0; i < images * source.height; i++) {
+      const int64_t y = low[0] + i % source.height * source.every[0];
+      const float* row = base + ((n + i / source.height) * g.size[0] + y) * g.size[1] * g.pitch;
+      const bool inside = uint64_t(y) < uint64_t(g.size[0]);
+      for (int64_t j = 0; j < source.width; j++, out += kSide) {
+        const int64_t x = low[1] + j * source.every[1];
+        uint16_t* to = out;
+        if (!inside || uint64_t(x) >= uint64_t(g.size[1])) {
+          for (int64_t part = 0; part < (last - first) * parts; part++) _mm512_store_si512(to + part * part_words(), none);
+          continue;
+        }
+        const float* p = row + x * g.pitch + first * kSide;  // pixel by pixel: memory is read in order
+        for (int64_t c = first; c < last; c++, p += kSide, to += parts * part_words()) {
+          const __mmask16 mask0 = c < whole ? __mmask16(0xffff) : first_lanes(g.run - c * kSide),
+                          mask1 = c < whole ? __mmask16(0xffff) : first_lanes(g.run - c * kSide - 16);
+          const __m512 a = _mm512_maskz_loadu_ps(mask0, p), b = _mm512_maskz_loadu_ps(mask1, p + 16);
+          most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(a), magnitude(b)));
+          split_pair<parts>(a, b, to, part_words());
         }
       }
     }
@@ -225,6 +227,7 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>& pack,
     result.c_row = g.out_pitch;
     result.bias = g.bias ? g.bias + group * g.columns : nullptr;
     result.relu = g.relu, result.finish = g.activate;
+    const bool past = plan.pass_channels >= plan.channel_blocks && g.columns % 16 == 0 && g.streams();
     __m512i most = _mm512_setzero_si512(), most_weights = most;
     const TileRegisters tiles;
     for (int64_t c = 0; c < plan.channel_blocks; c += plan.pass_channels) {
@@ -253,10 +256,11 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>& pack,
         for (int64_t p = p0; p < p1; p++) {
           const int64_t cols = min_of(kSide, g.columns - p * kSide);
           multiply_rows<parts>(upper, lower, weights + (p - p0) * next_panel, blocks, sums, rows, cols);
-          finish_block(result, pixel, p * kSide, sums, int(rows), int(cols), first, last);
+          finish_block(result, pixel, p * kSide, sums, int(rows), int(cols), first, last, past);
         }
       }
     }
+    if (past) stream_fence();
     found.note_a(most);
     found.note_b(most_weights);
   });

@@ -328,7 +328,7 @@ inline void gemm(Gemm<T> g, GemmBatch batch, T* workspace) {
   if (g.m == 1 || g.n == 1) return gemv_batch(g, batch, workspace);
   if (wants_dots(g)) return dot_batch(g, batch);
 #if defined(__AMX_BF16__)
-  if (wants_tiles(g, batch) && gemm_tiles(g, workspace)) return;
+  if (wants_tiles(g) && gemm_tiles(g, batch)) return;
 #endif
   const int64_t splits = gemm_splits(batch.count, g.m, g.n, g.k);
   if (splits > 1 && g.c_row == g.n) return gemm_split(g, workspace, splits);

@@ -8,7 +8,6 @@
 // where it is not finite, or so small that parts of typical elements would vanish, gemm_tiles() gives up and the caller multiplies
 // again in float32. Elements below 2^-110 beside large ones lose relative accuracy, not absolute.
 #pragma once
-#include "core/partition.h"
 #include "cpu/isa/gemv.h"
 #include "cpu/isa/tiles_amx.h"
 #include "cpu/tune_tiles.h"
@@ -20,9 +19,6 @@ namespace {
 constexpr int64_t kSide = 32;  // C is computed in blocks of 32 x 32: 2 x 2 tiles
 // Words of a packed 32 x 32 block of A or B: for each part two tiles of 512.
 constexpr int64_t block_words(int parts) { return parts * kSide * kSide; }
-// What a piece of work packs for itself: some panels of B (few rows), or a strip of A. Too much for the stacks of small threads.
-constexpr int64_t kScratchWords = max_of(kTilePackCols / kSide * (kTilePackKc / kSide), kTileKc / kSide) * block_words(3);
-inline uint16_t* tile_scratch() { return static_cast<uint16_t*>(thread_scratch(2 * kScratchWords)); }
 constexpr uint32_t kMostBits = 0x7f000000;   // 2^127: rounding to bfloat16 stays finite below
 constexpr int kLeastProduct = -70;           // exponent of the largest product: parts that count stay far above 2^-126
 constexpr uint32_t kLeastBits = 0x12800000;  // 2^-90
@@ -247,9 +243,9 @@ inline void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks
                    : multiply_blocks<parts, 1, 1>(a, b, blocks, out, kSide);
 }
 
-// C block (rows x cols) = or += sums, then bias, relu, other activations.
-inline void finish_block(const Gemm<float>& g, int64_t i0, int64_t j0, const float* sums, int rows, int cols, bool first,
-                         bool last) {
+// C block (rows x cols) = or += sums, then bias, relu, other activations. past: whole vectors go past the caches, to aligned lines.
+inline void finish_block(const Gemm<float>& g, int64_t i0, int64_t j0, const float* sums, int rows, int cols, bool first, bool last,
+                         bool past = false) {
   for (int i = 0; i < rows; i++) {
     float* c = g.c + (i0 + i) * g.c_row + j0;
     for (int half = 0; half < 2; half++) {
@@ -259,7 +255,10 @@ inline void finish_block(const Gemm<float>& g, int64_t i0, int64_t j0, const flo
       if (!first) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, c + half * 16));
       if (last && g.bias) v = _mm512_add_ps(v, _mm512_maskz_loadu_ps(mask, g.bias + j0 + half * 16));
       if (last && g.relu) v = _mm512_max_ps(_mm512_setzero_ps(), v);  // NaN, as second operand, stays NaN
-      _mm512_mask_storeu_ps(c + half * 16, mask, v);
+      if (past && mask == 0xffff)
+        _mm512_stream_ps(c + half * 16, v);
+      else
+        _mm512_mask_storeu_ps(c + half * 16, mask, v);
     }
     if (last && g.finish) g.finish(c, cols);
   }
@@ -267,34 +266,42 @@ inline void finish_block(const Gemm<float>& g, int64_t i0, int64_t j0, const flo
 
 constexpr int64_t kBlockMacs = kSide * kSide * kSide;
 
-// How one product is cut: pieces of row_blocks x col_blocks, each some strips of 32 rows and panels of 32 columns.
+// How products are cut. Blocks of 32 x 32 of C are counted along the rows of groups of panels, group after group; a piece is a
+// stretch of them, as long as any other. Pieces follow the thread count, the order of sums does not.
 struct TilePlan {
   int64_t strips, panels, k_blocks;  // of 32
   int64_t kc;                        // blocks of k that are summed in the tiles
-  int64_t row_blocks, col_blocks;
-  bool shared_a;  // A is packed once for all pieces, else by each piece
+  int64_t width;                     // strips or panels that a pass over kc blocks keeps packed
+  int64_t group, pieces;             // panels, and pieces of the whole batch
 };
 
-inline TilePlan plan_tiles(const Gemm<float>& g) {
+inline TilePlan plan_tiles(const Gemm<float>& g, int64_t batch, int threads) {
   TilePlan p;
   p.strips = ceil_div(g.m, kSide), p.panels = ceil_div(g.n, kSide), p.k_blocks = ceil_div(g.k, kSide);
-  const int64_t depth = (p.strips <= kTileFewStrips ? kTilePackKc : kTileKc) / kSide;
-  p.kc = ceil_div(p.k_blocks, ceil_div(p.k_blocks, depth));
-  p.col_blocks = ceil_div(p.panels, kTileCols / kSide);
-  p.row_blocks = 1;
-  while (p.row_blocks * p.col_blocks < kGemmChunks && g.m * g.n / (p.row_blocks * p.col_blocks) * g.k >= 2 * kTileChunkMacs) {
-    const bool can_rows = p.row_blocks * 2 <= p.strips, can_cols = p.col_blocks * 2 <= p.panels;
-    if (can_rows)
-      p.row_blocks *= 2;
-    else if (can_cols)
-      p.col_blocks *= 2;
-    else
-      break;
+  p.kc = ceil_div(p.k_blocks, ceil_div(p.k_blocks, (g.k <= kTileKc ? kTileKc : kTilePassKc) / kSide));
+  p.width = kTilePassBlocks / p.kc;
+  p.group = p.panels, p.pieces = 1;
+  if (threads == 1) return p;
+  // What a thread does, in products of blocks: it also packs the lines that its stretches touch. As many pieces as cost hardly more
+  // than one for each thread, as threads are not equally fast.
+  const int64_t blocks = batch * p.strips * p.panels, most = blocks * p.k_blocks * kBlockMacs / kTileChunkMacs;
+  double least = 0;
+  for (int64_t rounds = 1; rounds <= 4; rounds++) {
+    const int64_t pieces = max_of<int64_t>(1, min_of(rounds * threads, most));
+    const double each = double(blocks) / double(pieces), number = double(ceil_div<int64_t>(pieces, threads));
+    double cost = 0;
+    int64_t group = 0;
+    for (int64_t groups = 1; groups <= p.panels; groups++) {
+      const int64_t wide = ceil_div(p.panels, groups), high = min_of(p.strips, int64_t(each / double(wide)) + 1);
+      const int64_t kept = min_of(wide, high);
+      const double packs = double(kept + max_of(wide, high) * ceil_div(kept, p.width)), crossed = each / double(p.strips * wide);
+      const double now = number * (each + kTilePackCost * packs * max_of(crossed, 1.0));
+      if (group == 0 || now < cost) cost = now, group = wide;
+    }
+    if (rounds > 1 && cost > kTileCutLoss * least) break;
+    if (rounds == 1) least = cost;
+    p.group = group, p.pieces = pieces;
   }
-  const int64_t least = ceil_div(kTileChunkMacs, p.k_blocks * kBlockMacs);
-  const Cut cut = fair_cut(1, p.strips, p.panels, {p.row_blocks, p.col_blocks}, least, num_threads());
-  p.row_blocks = cut.rows, p.col_blocks = cut.cols;
-  p.shared_a = p.col_blocks > 1;
   return p;
 }
 
@@ -325,12 +332,12 @@ class Magnitudes {
 };
 
 template <class T>
-inline bool wants_tiles(const Gemm<T>&, const GemmBatch&) {
+inline bool wants_tiles(const Gemm<T>&) {
   return false;
 }
 template <>
-inline bool wants_tiles(const Gemm<float>& g, const GemmBatch& batch) {
-  return batch.count == 1 && !g.accumulate && !g.mirror && tiles_pay(g.m, g.n, g.k);
+inline bool wants_tiles(const Gemm<float>& g) {
+  return !g.accumulate && !g.mirror && tiles_pay(g.m, g.n, g.k);
 }
 
 // One block of C over `blocks` blocks of k from k on.
@@ -349,118 +356,95 @@ FD_INLINE void run_block(const Gemm<float>& g, const TilePlan& plan, int64_t s, 
   finish_block(g, i, j, sums, rows, cols, first, last);
 }
 
-// Pieces of columns, where all rows use what a piece packs: at least eight, where there are as many panels.
-inline int64_t few_rows_pieces(const TilePlan& plan) {
-  const int64_t width = max_of(int64_t(1), min_of(kTilePackCols / kSide, plan.panels / 8));
-  return ceil_div(plan.panels, width);
+// Brings one of `shares` shares of `lanes` rows of A, or columns of B, for `depth` of k, to L2.
+FD_INLINE void fetch_lanes(const float* from, int64_t lane, int64_t k, int64_t lanes, int64_t depth, int64_t share,
+                           int64_t shares) {
+  const bool along_k = k == 1;
+  const int64_t lines = along_k ? lanes : depth, length = along_k ? depth : lanes;
+  for (int64_t l = share * lines / shares; l < (share + 1) * lines / shares; l++)
+    for (int64_t j = 0; j < length; j += 16) __builtin_prefetch(from + l * (along_k ? lane : k) + j, 0, 2);
 }
 
-// Few rows: A is packed once, and each piece of columns packs its part of B into memory that stays in L2, just before all rows use
-// it.
+// Blocks of C that lie in one group of panels, in passes over k: some strips of A, or panels of B if those are fewer, are packed
+// and stay in L2; each panel, or strip, is packed just before it is multiplied with all of them. What threads share would have to
+// come from memory or other cores, which costs more than to pack it once more.
 template <int parts>
-inline bool gemm_tiles_few_rows(const Gemm<float>& g, const TilePlan& plan, float* workspace) {
-  uint16_t* const packed_a = reinterpret_cast<uint16_t*>(workspace);
-  Magnitudes found;
-  const int64_t least = ceil_div(kGemmPackPiece, kSide * kSide);
-  const int64_t depths = fair_cut(1, plan.strips, plan.k_blocks, {plan.strips, 1}, least, num_threads()).cols;  // parts of k
-  parallel_chunks(plan.strips * depths, [&](int64_t task) {
-    const int64_t s = task / depths, k0 = task % depths * plan.k_blocks / depths, k1 = (task % depths + 1) * plan.k_blocks / depths;
-    piece_work((k1 - k0) * kSide * kSide, 2 * kGemmPackPiece);
-    found.note_a(pack_a_strip<parts>(g, s * kSide, k0 * kSide, min_of(k1 * kSide, g.k),
-                                     packed_a + (s * plan.k_blocks + k0) * block_words(parts), _mm512_setzero_si512()));
-  });
-  const int64_t pieces = few_rows_pieces(plan), kc = plan.kc;
-  parallel_chunks(pieces, [&](int64_t piece) {
-    const int64_t p0 = piece * plan.panels / pieces, p1 = (piece + 1) * plan.panels / pieces;
-    piece_work((p1 - p0) * plan.strips * plan.k_blocks * kBlockMacs, 2 * kTileChunkMacs);
-    uint16_t* const packed_b = tile_scratch();
-    if (!packed_b) return found.fail();
-    alignas(64) float sums[kSide * kSide];
-    const TileRegisters tiles;
-    __m512i largest_b = _mm512_setzero_si512();
-    for (int64_t k = 0; k < plan.k_blocks; k += kc) {
-      const int64_t blocks = min_of(kc, plan.k_blocks - k);
-      largest_b = pack_b_panels<parts>(g, p0, p1, k, k + blocks, packed_b, blocks * block_words(parts), largest_b);
-      for (int64_t p = p0; p < p1; p++)
-        for (int64_t s = 0; s < plan.strips; s++)
-          run_block<parts>(g, plan, s, p, k, blocks, packed_a + (s * plan.k_blocks + k) * block_words(parts),
-                           packed_b + (p - p0) * blocks * block_words(parts), sums);
-    }
-    found.note_b(largest_b);
-  });
-  return found.split_well(g.k);
-}
+struct TilePiece {
+  const Gemm<float>& g;
+  const TilePlan& plan;
+  __m512i most_a, most_b;  // largest magnitudes
 
-// Any other: both operands are packed (A by the piece that uses it, if that is only one), then pieces of C are computed.
-template <int parts>
-inline bool gemm_tiles_blocks(const Gemm<float>& g, const TilePlan& plan, float* workspace) {
-  const int64_t line = plan.k_blocks * block_words(parts);  // of one strip or panel
-  uint16_t* const packed_b = reinterpret_cast<uint16_t*>(workspace);
-  uint16_t* const packed_a = packed_b + plan.panels * line;
-  Magnitudes found;
-  const int64_t share = max_of(int64_t(1), min_of(int64_t(4), plan.panels / kGemmChunks));  // panels in one task
-  const int64_t b_tasks = ceil_div(plan.panels, share), lines = b_tasks + (plan.shared_a ? plan.strips : 0);
-  const int64_t most = plan.k_blocks * kSide * kSide / kGemmPackPiece;                      // of the lesser tasks, those of A
-  const int64_t depths = fair_parts(b_tasks, share, lines - b_tasks, most, num_threads());  // parts of k
-  parallel_chunks(lines * depths, [&](int64_t task) {
-    const __m512i none = _mm512_setzero_si512();
-    const int64_t i = task / depths, k0 = task % depths * plan.k_blocks / depths, k1 = (task % depths + 1) * plan.k_blocks / depths;
-    const int64_t p0 = i * share, p1 = min_of(p0 + share, plan.panels), s = i - b_tasks;
-    piece_work((s < 0 ? p1 - p0 : 1) * (k1 - k0) * kSide * kSide, 2 * kGemmPackPiece);
-    if (s < 0)
-      found.note_b(pack_b_panels<parts>(g, p0, p1, k0, k1, packed_b + p0 * line + k0 * block_words(parts), line, none));
-    else
-      found.note_a(pack_a_strip<parts>(g, s * kSide, k0 * kSide, min_of(k1 * kSide, g.k),
-                                       packed_a + s * line + k0 * block_words(parts), none));
-  });
-  if (plan.shared_a && !found.split_well(g.k)) return false;
+  void pack_a(int64_t s0, int64_t s1, int64_t k, int64_t blocks, uint16_t* out) {
+    for (int64_t s = s0; s < s1; s++, out += blocks * block_words(parts))
+      most_a = pack_a_strip<parts>(g, s * kSide, k * kSide, min_of((k + blocks) * kSide, g.k), out, most_a);
+  }
+  void pack_b(int64_t p0, int64_t p1, int64_t k, int64_t blocks, uint16_t* out) {
+    most_b = pack_b_panels<parts>(g, p0, p1, k, k + blocks, out, blocks * block_words(parts), most_b);
+  }
+  void fetch_a(int64_t s, int64_t k, int64_t blocks, int64_t share, int64_t shares) const {
+    fetch_lanes(g.a + s * kSide * g.a_row + k * kSide * g.a_k, g.a_row, g.a_k, min_of(kSide, g.m - s * kSide),
+                min_of(blocks * kSide, g.k - k * kSide), share, shares);
+  }
+  void fetch_b(int64_t p, int64_t k, int64_t blocks, int64_t share, int64_t shares) const {
+    fetch_lanes(g.b + p * kSide * g.b_col + k * kSide * g.b_k, g.b_col, g.b_k, min_of(kSide, g.n - p * kSide),
+                min_of(blocks * kSide, g.k - k * kSide), share, shares);
+  }
 
-  const int64_t pieces = plan.row_blocks * plan.col_blocks;
-  parallel_chunks(pieces, [&](int64_t piece) {
-    const int64_t rb = piece % plan.row_blocks, cb = piece / plan.row_blocks;
-    const int64_t s0 = rb * plan.strips / plan.row_blocks, s1 = (rb + 1) * plan.strips / plan.row_blocks;
-    const int64_t p0 = cb * plan.panels / plan.col_blocks, p1 = (cb + 1) * plan.panels / plan.col_blocks;
-    piece_work((s1 - s0) * (p1 - p0) * plan.k_blocks * kBlockMacs, 2 * kTileChunkMacs);
-    uint16_t* const strip = plan.shared_a ? nullptr : tile_scratch();
-    if (!plan.shared_a && !strip) return found.fail();
+  // Blocks [begin, begin + count) of the group of panels from p0 on; memory: for width + 1 packed lines of kc blocks.
+  void run(int64_t p0, int64_t begin, int64_t count, uint16_t* memory) {
     alignas(64) float sums[kSide * kSide];
-    const TileRegisters tiles;
-    __m512i most = _mm512_setzero_si512();
-    for (int64_t k = 0; k < plan.k_blocks; k += plan.kc) {
-      const int64_t blocks = min_of(plan.kc, plan.k_blocks - k);
-      for (int64_t s = s0; s < s1; s++) {
-        const uint16_t* a = packed_a + s * line + k * block_words(parts);
-        if (!plan.shared_a) {
-          most = pack_a_strip<parts>(g, s * kSide, k * kSide, min_of((k + blocks) * kSide, g.k), strip, most);
-          a = strip;
+    const int64_t row = min_of(plan.group, plan.panels - p0);  // of the group
+    int64_t p1 = p0 + row, s0 = begin / row, s1 = ceil_div(begin + count, row), skipped = begin % row,
+            left = s1 * row - begin - count;
+    if (s1 - s0 == 1) p0 += skipped, p1 -= left, skipped = left = 0;
+    const auto counted = [&](int64_t s, int64_t p) { return (s > s0 || p - p0 >= skipped) && (s + 1 < s1 || p1 - p > left); };
+    const bool keep_a = s1 - s0 < p1 - p0;
+    const int64_t first_kept = keep_a ? s0 : p0, kept = keep_a ? s1 - s0 : p1 - p0, passes = ceil_div(kept, plan.width);
+    const int64_t first = keep_a ? p0 : s0, last = keep_a ? p1 : s1;  // of the others
+    for (int64_t pass = 0; pass < passes; pass++) {
+      const int64_t from = first_kept + pass * kept / passes, to = first_kept + (pass + 1) * kept / passes;
+      for (int64_t k = 0; k < plan.k_blocks; k += plan.kc) {
+        const int64_t blocks = min_of(plan.kc, plan.k_blocks - k), line = blocks * block_words(parts);
+        uint16_t* const packed = memory + (to - from) * line;
+        keep_a ? pack_a(from, to, k, blocks, memory) : pack_b(from, to, k, blocks, memory);
+        for (int64_t i = first; i < last; i++) {
+          keep_a ? pack_b(i, i + 1, k, blocks, packed) : pack_a(i, i + 1, k, blocks, packed);
+          for (int64_t j = from; j < to; j++) {
+            const int64_t s = keep_a ? j : i, p = keep_a ? i : j;
+            if (i + 1 < last)
+              keep_a ? fetch_b(i + 1, k, blocks, j - from, to - from) : fetch_a(i + 1, k, blocks, j - from, to - from);
+            const uint16_t* const there = memory + (j - from) * line;
+            if (counted(s, p)) run_block<parts>(g, plan, s, p, k, blocks, keep_a ? there : packed, keep_a ? packed : there, sums);
+          }
         }
-        for (int64_t p = p0; p < p1; p++)
-          run_block<parts>(g, plan, s, p, k, blocks, a, packed_b + p * line + k * block_words(parts), sums);
       }
     }
-    found.note_a(most);
-  });
-  return found.split_well(g.k);
-}
+  }
+};
 
 template <int parts>
-inline bool gemm_tiles_parts(const Gemm<float>& g, float* workspace) {
-  if (tile_workspace_elements(g.m, g.n, g.k) > kTileLimit) {  // two products, on the halves of the longer side
-    Gemm<float> first = g, second = g;
-    if (g.n >= g.m) {
-      first.n = ceil_div(g.n / 2, kSide) * kSide;
-      second.n -= first.n, second.b += first.n * g.b_col, second.c += first.n;
-      if (g.bias) second.bias += first.n;
-    } else {
-      first.m = ceil_div(g.m / 2, kSide) * kSide;
-      second.m -= first.m, second.a += first.m * g.a_row, second.c += first.m * g.c_row;
+inline bool gemm_tiles_parts(const Gemm<float>& all, const GemmBatch& batch) {
+  const TilePlan plan = plan_tiles(all, batch.count, num_threads());
+  const int64_t one = plan.strips * plan.panels, group = plan.strips * plan.group;  // blocks of a product, of a group of panels
+  Magnitudes found;
+  parallel_chunks(plan.pieces, [&](int64_t piece) {
+    const int64_t end = (piece + 1) * batch.count * one / plan.pieces;
+    int64_t at = piece * batch.count * one / plan.pieces;
+    piece_work((end - at) * plan.k_blocks * kBlockMacs, 2 * kTileChunkMacs);
+    uint16_t* const memory = static_cast<uint16_t*>(thread_scratch(2 * (plan.width + 1) * plan.kc * block_words(parts)));
+    if (!memory) return found.fail();
+    const TileRegisters tiles;
+    while (at < end) {
+      const Gemm<float> g = batch_item(all, batch, at / one);
+      const int64_t begin = at % one % group, count = min_of(min_of(end - at, group - begin), one - at % one);
+      TilePiece<parts> blocks = {g, plan, _mm512_setzero_si512(), _mm512_setzero_si512()};
+      blocks.run(at % one / group * plan.group, begin, count, memory);
+      found.note_a(blocks.most_a);
+      found.note_b(blocks.most_b);
+      at += count;
     }
-    return gemm_tiles_parts<parts>(first, workspace) && gemm_tiles_parts<parts>(second, workspace);
-  }
-  const TilePlan plan = plan_tiles(g);
-  const bool shared = cut_share(1, 1, plan.panels, {1, few_rows_pieces(plan)}, num_threads()) > kTileFewShare;  // by many threads
-  return plan.strips <= kTileFewStrips && !shared ? gemm_tiles_few_rows<parts>(g, plan, workspace)
-                                                  : gemm_tiles_blocks<parts>(g, plan, workspace);
+  });
+  return found.split_well(all.k);
 }
 
 // f(Parts<n>): n as asked for, or, if that is 0, by the setting of precision.
@@ -474,15 +458,15 @@ inline bool with_parts(int asked, const F& f) {
   return parts == 3 ? f(Parts<3>()) : parts == 2 ? f(Parts<2>()) : f(Parts<1>());
 }
 
-// C = A B; false where the operands do not split well, then C is not finished. parts: three for the accuracy of float32, two for
-// about 16 bits, one for that of bfloat16.
+// C = A B for every matrix of the batch; false where the operands do not split well, then C is not finished. parts: three for the
+// accuracy of float32, two for about 16 bits, one for that of bfloat16.
 template <class T>
-inline bool gemm_tiles(const Gemm<T>&, T*) {
+inline bool gemm_tiles(const Gemm<T>&, const GemmBatch&) {
   return false;
 }
 template <>
-inline bool gemm_tiles(const Gemm<float>& g, float* workspace) {
-  return with_parts(0, [&](auto parts) { return gemm_tiles_parts<parts.count>(g, workspace); });
+inline bool gemm_tiles(const Gemm<float>& g, const GemmBatch& batch) {
+  return with_parts(0, [&](auto parts) { return gemm_tiles_parts<parts.count>(g, batch); });
 }
 
 }  // namespace
