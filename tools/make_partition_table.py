@@ -1,6 +1,6 @@
 """Writes the table of shares in docs/benchmarks.md: `python tools/make_partition_table.py`.
 
-Work is counted, not timed, as tests/test_partition.py does it: what the busiest of N threads gets / the mean, in the large parts of an op.
+Work is counted, not timed, as tests/test_partition.py does it: what the busiest of N threads gets / the mean, in the largest part of an op.
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ COLUMNS = (2, 4, 8, 16, 24, 32, 48, 56, 64)
 
 
 def busiest(run: Callable[[], Any], threads: int) -> float:
-    """The busiest thread's work / the mean: the worst of the calls in run() with at least half of the work of the largest."""
-    calls = [work for _, work in shares.record(run, threads)]
-    large = max(map(sum, calls)) / 2
-    return max(shares.heaviest(work, threads) * threads / sum(work) for work in calls if sum(work) >= large)
+    """The busiest thread's work / the mean, of the largest call in run()."""
+    _, work = max(shares.record(run, threads), key=lambda call: sum(call[1]))
+    return shares.heaviest(work, threads) * threads / sum(work)
 
 
 def cases() -> dict[str, Callable[[], Any]]:
@@ -45,9 +44,6 @@ def cases() -> dict[str, Callable[[], Any]]:
     for name in ("add", "sum", "sum columns", "argmax", "transpose"):
         run, *inputs = shares.FAMILIES[name](1 << 20)
         found[f"{name}, 1 M"] = lambda run=run, inputs=inputs: run(*inputs)
-    for name in ("softmax of columns", "layer_norm", "batch_norm", "max_pool"):
-        run, *inputs = shares.BACKWARD[name]()
-        found[f"{name} and gradient, {'x'.join(map(str, inputs[0].shape))}"] = lambda run=run, inputs=inputs: shares.backward(run, *inputs)
     return found
 
 
