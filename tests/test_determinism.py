@@ -93,18 +93,20 @@ def test_batch_norm_finishes_whole_channels_with_the_same_bits(shape, dtype, tra
     """Where channels are enough to share out, one call of the pool does each way's sums and result; else three or more do."""
     rng = np.random.default_rng(0)
     data, grad = (rng.normal(2, 3, shape).astype(dtype) for _ in range(2))
+    rows = rng.normal(size=(2, shape[1])).astype(dtype)
     found, calls = {}, {}
     before = fd.get_num_threads()
     for threads in (1, 2, 64):
         fd.set_num_threads(threads)
-        x, w, b = (fd.array(a, requires_grad=True) for a in (data, *rng_rows(shape[1], dtype)))
-        mean, var = fd.zeros(shape[1], dtype=dtype), fd.ones(shape[1], dtype=dtype)
+        g = fd.array(grad)
+        x, w, b = (fd.array(a, requires_grad=True) for a in (data, *rows))
+        mean, var = (fd.full(shape[1], a, dtype=getattr(fd, dtype)) for a in (0, 1))
         fd._C._record_chunks(True)
         try:
             y = fd.nn.functional.batch_norm(x, mean, var, w, b, training)
             forward = len(fd._C._record_chunks(False))
             fd._C._record_chunks(True)
-            y.backward(fd.array(grad))
+            y.backward(g)
         finally:
             calls[threads] = forward, len(fd._C._record_chunks(False))
             fd.set_num_threads(before)
@@ -112,8 +114,3 @@ def test_batch_norm_finishes_whole_channels_with_the_same_bits(shape, dtype, tra
     assert found[1] == found[2] == found[64]
     assert calls[1] == calls[2] == ((1, 1) if training else (2, 1))
     assert calls[64] == ((3, 3) if training else (2, 3))
-
-
-def rng_rows(channels, dtype):
-    rng = np.random.default_rng(1)
-    return rng.normal(size=(2, channels)).astype(dtype)
