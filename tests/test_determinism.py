@@ -84,3 +84,33 @@ def test_large_ops_are_bitwise_equal(name):
     finally:
         fd.set_num_threads(before)
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(4, 24, 9, 7), (3, 70, 5), (1, 16, 300, 4)])
+def test_batch_norm_finishes_whole_channels_with_the_same_bits(shape, dtype, training):
+    """Where channels are enough to share out, one call of the pool does each way's sums and result; else three or more do."""
+    rng = np.random.default_rng(0)
+    data, grad = (rng.normal(2, 3, shape).astype(dtype) for _ in range(2))
+    rows = rng.normal(size=(2, shape[1])).astype(dtype)
+    found, calls = {}, {}
+    before = fd.get_num_threads()
+    for threads in (1, 2, 64):
+        fd.set_num_threads(threads)
+        g = fd.array(grad)
+        x, w, b = (fd.array(a, requires_grad=True) for a in (data, *rows))
+        mean, var = (fd.full(shape[1], a, dtype=getattr(fd, dtype)) for a in (0, 1))
+        fd._C._record_chunks(True)
+        try:
+            y = fd.nn.functional.batch_norm(x, mean, var, w, b, training)
+            forward = len(fd._C._record_chunks(False))
+            fd._C._record_chunks(True)
+            y.backward(g)
+        finally:
+            calls[threads] = forward, len(fd._C._record_chunks(False))
+            fd.set_num_threads(before)
+        found[threads] = [t.detach().numpy().tobytes() for t in (y, mean, var, x.grad, w.grad, b.grad)]
+    assert found[1] == found[2] == found[64]
+    assert calls[1] == calls[2] == ((1, 1) if training else (2, 1))
+    assert calls[64] == ((3, 3) if training else (2, 3))

@@ -98,7 +98,14 @@ FD_MATH V gelu(V x) {
     const V tail = map_lanes(a, [](double t) { return 0.5 * t * FD_LIBM(erfc)(t * 0.70710678118654752440); });
     return max(V(0), x) - tail;
   } else {
-    return max(V(0), x) - normal_tail_times(a);
+#if defined(__FMA__) || defined(__aarch64__) || defined(__CUDACC__)
+    const V y = normal_tail(a);
+#else  // polynomials whose products are rounded before they are added would lose 2 ulp
+    const V y = in_double(a, [](auto t) { return normal_tail(t); });
+#endif
+    V n, r;
+    reduce_half_square(a, n, r);
+    return fma(-a, ldexp(times_exp_minus_half(y, r), n), max(V(0), x));
   }
 }
 template <class V>
@@ -109,7 +116,9 @@ FD_MATH V gelu_backward(V g, V x) {  // P(X < x) + x exp(-x^2 / 2) / sqrt(2 pi)
     density = exp(a * a * V(-0.5));
     tail = map_lanes(a, [](double t) { return 0.5 * FD_LIBM(erfc)(t * 0.70710678118654752440); });
   } else {
-    density = times_exp_minus_square(V(1), a, 0.5f);
+    V n, r;
+    reduce_half_square(a, n, r);
+    density = ldexp(times_exp_minus_half(V(1), r), n);
     tail = density * normal_tail(a);
   }
   return g * fma(b * V(0.39894228040143267794), density, select(x > V(0), V(1) - tail, tail));

@@ -7,7 +7,7 @@ namespace {
 
 // n ln 2 is subtracted in two steps: kLn2Hi has 9 bits, so that n * kLn2Hi is exact for |n| < 2^15 even without fused multiply-add.
 constexpr float kLn2Hi = 0.693359375f, kLn2Lo = -2.12194440e-4f;
-constexpr float kLog2e = 1.44269504089f;
+constexpr float kLn2 = 0.693147180560f, kLog2e = 1.44269504089f;
 
 // Nearest integer of x for |x| < 2^22: adding 1.5 * 2^23 leaves no room for a fraction. Two operations on every machine.
 template <class V>
@@ -16,23 +16,28 @@ FD_MATH V nearest(V x) {
   return (x + magic) - magic;
 }
 template <class V>
-FD_MATH V nearest_multiple(V x, float step_inverse) {  // nearest(x * step_inverse)
+FD_MATH V nearest_product(V x, V y) {  // nearest(x * y)
   const V magic(12582912.0f);
-  return fma(x, V(step_inverse), magic) - magic;
+  return fma(x, y, magic) - magic;
 }
 
 // x = n ln 2 + r
 template <class V>
 FD_MATH void reduce_exp(V x, V& n, V& r) {
-  n = nearest_multiple(x, kLog2e);
+  n = nearest_product(x, V(kLog2e));
   r = fma(n, V(-kLn2Lo), fma(n, V(-kLn2Hi), x));
 }
 
+// ((e^(c r) - 1) / r - c) / r for |c r| <= 0.35 and c a power of two, which leaves the coefficients exact
+template <class V>
+FD_MATH V exp_quotient(V r, float c) {
+  return polynomial(r, 4.9999994e-01f * (c * c), 1.6666517e-01f * (c * c * c), 4.166828e-02f * (c * c * c * c),
+                    8.369248e-03f * (c * c * c * c * c), 1.3820742e-03f * (c * c * c * c * c * c));
+}
 // e^r - 1 for |r| <= 0.35; error 3e-9 relative to e^r
 template <class V>
 FD_MATH V exp_rest(V r) {
-  const V q = polynomial(r, 4.9999994e-01f, 1.6666517e-01f, 4.166828e-02f, 8.369248e-03f, 1.3820742e-03f);  // (e^r - 1 - r) / r^2
-  return fma(q, r * r, r);
+  return fma(exp_quotient(r, 1.0f), r * r, r);
 }
 // 2^n e^r
 template <class V>
@@ -57,6 +62,19 @@ FD_MATH V times_exp_minus_square(V y, V x, float c) {
   V n, r;
   reduce_exp(square, n, r);
   return ldexp(fma(y, exp_rest(r + error), y), n);
+}
+
+// exp(-a^2 / 2) = 2^n exp(-r / 2) for |a| <= 14.5. r = a^2 + 2 n ln 2 is rounded once, as float's ln 2 has 21 bits: its products by
+// |n| < 8, up to a = 3.3, are exact. Beyond, the relative error grows to 1e-5.
+template <class V>
+FD_MATH void reduce_half_square(V a, V& n, V& r) {
+  n = nearest_product(a * V(-0.5f * kLog2e), a);
+  r = exact_fma(a, a, n * V(2.0f * kLn2));
+}
+// y exp(-r / 2) for |r| <= 0.7
+template <class V>
+FD_MATH V times_exp_minus_half(V y, V r) {
+  return fma(y * r, fma(exp_quotient(r, -0.5f), r, V(-0.5f)), y);
 }
 
 template <class V>

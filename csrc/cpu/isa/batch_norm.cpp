@@ -4,6 +4,9 @@
 // the plane); inference chooses. Statistics: each block of rows (or each plane) gives its exact mean and sum of squared deviations
 // by two passes over data that lie in cache; blocks are combined in double, in order (Chan, Golub, LeVeque 1979: M2 = sum M2_b +
 // n_b (mean_b - mean)^2). So E[x^2] - E[x]^2 is never formed, and results do not depend on the number of threads.
+//
+// A pass over all memory for the sums and one for the result read it twice. Channels of row-major memory that fit the second-level
+// cache are finished one after the other instead: same sums, same order, but the second reading finds them in the cache.
 #include "cpu/isa/norm.h"
 
 namespace fastdl {
@@ -22,6 +25,11 @@ struct Batch {
     blocks = rows == 0 ? 0 : ceil_div(rows, block_rows);
   }
   int64_t block_size(int64_t b) const { return min_of(block_rows, rows - b * block_rows); }
+  // Is a channel finished at once by the thread that read its `bytes` per element? Where there are channels enough to share out.
+  bool channel_stays(int64_t bytes) const {
+    return planes && rows * bytes <= kChannelBytes && (num_threads() == 1 || channels >= 8 * num_threads());
+  }
+  static constexpr int64_t kChannelBytes = 1 << 20;
 };
 
 constexpr int64_t kChannelGroup = 512;  // channels per task of the statistics pass
@@ -53,18 +61,32 @@ void for_pieces(const Batch& s, F&& f) {
   });
 }
 
-// Mean and M2 of every block: stats[block][0 or 1][channel].
+// Channels that stay in the cache, some at a time: first(plane) for all their planes, combine(first channel, n), last(plane).
+template <class First, class Combine, class Last>
+void for_whole_channels(const Batch& s, const First& first, const Combine& combine, const Last& last) {
+  parallel_for(s.channels, row_grain(s.rows), [&](int64_t begin, int64_t end) {
+    for (int64_t b = 0; b < s.blocks; b++)
+      for (int64_t c = begin; c < end; c++) first(b * s.channels + c);
+    for (int64_t c = begin; c < end; c += kPiece) combine(c, int(min_of<int64_t>(kPiece, end - c)));
+    for (int64_t b = 0; b < s.blocks; b++)
+      for (int64_t c = begin; c < end; c++) last(b * s.channels + c);
+  });
+}
+
+// Mean and M2 of plane r, and of every block: stats[block][0 or 1][channel].
+template <class T>
+void plane_moments(const Batch& s, const T* x, double* stats, int64_t r) {
+  const auto m = moments(x + r * s.plane, s.plane);
+  double* to = stats + r / s.channels * 2 * s.channels + r % s.channels;
+  to[0] = double(m.center) + m.shift, to[s.channels] = m.squares;
+}
 template <class T>
 void block_moments(const Batch& s, const T* x, double* stats) {
   using V = Vec<WideOf<T>>;
   if constexpr (sizeof(T) > 2)
     if (s.planes)
       return for_planes(s, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; r++) {
-          const auto m = moments(x + r * s.plane, s.plane);
-          double* to = stats + r / s.channels * 2 * s.channels + r % s.channels;
-          to[0] = double(m.center) + m.shift, to[s.channels] = m.squares;
-        }
+        for (int64_t r = begin; r < end; r++) plane_moments(s, x, stats, r);
       });
   for_blocks(s, [&](int64_t b, int64_t c0, int64_t c1) {
     const int64_t n = s.block_size(b), ld = s.channels;
@@ -97,19 +119,22 @@ void block_moments(const Batch& s, const T* x, double* stats) {
 
 // Runs over all elements. Rows: row(element, lanes, channel). Planes: plane(channel) gives a function of (element, lanes), so that
 // per-channel constants are set up once per plane. (The copies keep captured pointers in registers: stores cannot change them.)
+template <class T, class Plane>
+FD_INLINE void run_plane(const Batch& s, int64_t r, const Plane& plane) {
+  constexpr int size = Vec<WideOf<T>>::size;
+  const int64_t length = s.plane;
+  const auto f = plane(r % s.channels);
+  for_channels<size>(length, [&](int64_t i, int lanes, auto count) {
+    for (int k = 0; k < decltype(count)::value; k++) f(r * length + i + k * size, lanes);
+  });
+}
 template <class T, class Row, class Plane>
 void for_elements(const Batch& s, const Row& shared_row, const Plane& plane) {
   constexpr int size = Vec<WideOf<T>>::size;
   if constexpr (sizeof(T) > 2)
     if (s.planes)
       return for_planes(s, [&](int64_t begin, int64_t end) {
-        const int64_t length = s.plane;
-        for (int64_t r = begin; r < end; r++) {
-          const auto f = plane(r % s.channels);
-          for_channels<size>(length, [&](int64_t i, int lanes, auto count) {
-            for (int k = 0; k < decltype(count)::value; k++) f(r * length + i + k * size, lanes);
-          });
-        }
+        for (int64_t r = begin; r < end; r++) run_plane<T>(s, r, plane);
       });
   parallel_for(s.rows, row_grain(s.channels), [&](int64_t begin, int64_t end) {
     const Row row = shared_row;
@@ -138,8 +163,7 @@ void batch_norm_kernel(const Args& a) {
   if (a.nout > 3) center = a.out[3].ptr<W>();  // the gradient wants them, see Kept
   W *scale = center + s.channels, *offset = scale + s.channels;
 
-  if (training) block_moments(s, x, stats);
-  for_pieces(s, [&](int64_t c, int n) {
+  const auto combine = [&](int64_t c, int n) {
     double mean[kPiece] = {}, m2[kPiece] = {};
     if (training) {
       for (int64_t b = 0; b < s.blocks; b++)
@@ -174,20 +198,28 @@ void batch_norm_kernel(const Args& a) {
       center[i] = W(mean[k]), scale[i] = W(rstd * w);
       offset[i] = W(shift - (mean[k] - double(center[i])) * rstd * w);
     }
-  });
+  };
+  const bool at_once = training && s.channel_stays(sizeof(T));
+  if (!at_once) {
+    if (training) block_moments(s, x, stats);
+    for_pieces(s, combine);
+  }
   // finish(v, at, lanes): what a program has put into this pass, relu or the addition of an array and relu (plan_norms.cpp)
   const auto apply = [&](auto finish) {
-    for_elements<T>(
-        s,
-        [=](int64_t at, int lanes, int64_t c) {
-          const V v = load_n(x + at, lanes) - load_n(center + c, lanes);
-          store_n(y + at, finish(fma(v, load_n(scale + c, lanes), load_n(offset + c, lanes)), at, lanes), lanes);
-        },
-        [&](int64_t c) {
-          return [=, m = V(center[c]), k = V(scale[c]), o = V(offset[c])](int64_t at, int lanes) {
-            store_n(y + at, finish(fma(load_n(x + at, lanes) - m, k, o), at, lanes), lanes);
-          };
-        });
+    const auto row = [=](int64_t at, int lanes, int64_t c) {
+      const V v = load_n(x + at, lanes) - load_n(center + c, lanes);
+      store_n(y + at, finish(fma(v, load_n(scale + c, lanes), load_n(offset + c, lanes)), at, lanes), lanes);
+    };
+    const auto plane = [&](int64_t c) {
+      return [=, m = V(center[c]), k = V(scale[c]), o = V(offset[c])](int64_t at, int lanes) {
+        store_n(y + at, finish(fma(load_n(x + at, lanes) - m, k, o), at, lanes), lanes);
+      };
+    };
+    if constexpr (sizeof(T) > 2)
+      if (at_once)
+        return for_whole_channels(
+            s, [&](int64_t r) { plane_moments(s, x, stats, r); }, combine, [&](int64_t r) { run_plane<T>(s, r, plane); });
+    for_elements<T>(s, row, plane);
   };
   const bool relu = a.attrs->i[3];
   if (relu && a.nin > 5)
@@ -233,7 +265,20 @@ struct Kept {
   Plane plane(int64_t c) const { return {V(center[c]), V(scale[c]), V(offset[c])}; }
 };
 
-// Sums of g and of g * (x - mean) of every block: sums[block][0 or 1][channel].
+// Sums of g and of g * (x - mean) of plane r, and of every block: sums[block][0 or 1][channel].
+template <class T, class Mask>
+void plane_gradients(const Batch& s, const T* g, const T* x, const WideOf<T>* mean, WideOf<T>* sums, const Mask& mask, int64_t r) {
+  using W = WideOf<T>;
+  using V = Vec<W>;
+  const T *gr = g + r * s.plane, *xr = x + r * s.plane;
+  const V m(mean[r % s.channels]);
+  const auto keep = mask.plane(r % s.channels);
+  const auto kept = [&](int64_t i, int lanes) { return keep(load_n(gr + i, lanes), [&] { return load_n(xr + i, lanes); }); };
+  W* to = sums + r / s.channels * 2 * s.channels + r % s.channels;
+  to[0] = W(blocked_sum<V>(s.plane, kept));
+  to[s.channels] = W(blocked_sum<V>(
+      s.plane, [&](int64_t i, int lanes) { return kept(i, lanes) * first_lanes(load_n(xr + i, lanes) - m, lanes); }));
+}
 template <class T, class Mask>
 void block_gradients(const Batch& s, const T* g, const T* x, const WideOf<T>* mean, WideOf<T>* sums, const Mask& mask) {
   using W = WideOf<T>;
@@ -241,18 +286,7 @@ void block_gradients(const Batch& s, const T* g, const T* x, const WideOf<T>* me
   if constexpr (sizeof(T) > 2)
     if (s.planes)
       return for_planes(s, [&](int64_t begin, int64_t end) {
-        for (int64_t r = begin; r < end; r++) {
-          const T *gr = g + r * s.plane, *xr = x + r * s.plane;
-          const V m(mean[r % s.channels]);
-          const auto keep = mask.plane(r % s.channels);
-          const auto kept = [&](int64_t i, int lanes) {
-            return keep(load_n(gr + i, lanes), [&] { return load_n(xr + i, lanes); });
-          };
-          W* to = sums + r / s.channels * 2 * s.channels + r % s.channels;
-          to[0] = W(blocked_sum<V>(s.plane, kept));
-          to[s.channels] = W(blocked_sum<V>(
-              s.plane, [&](int64_t i, int lanes) { return kept(i, lanes) * first_lanes(load_n(xr + i, lanes) - m, lanes); }));
-        }
+        for (int64_t r = begin; r < end; r++) plane_gradients(s, g, x, mean, sums, mask, r);
       });
   for_blocks(s, [&](int64_t b, int64_t c0, int64_t c1) {
     const int64_t n = s.block_size(b), ld = s.channels, at = b * s.block_rows * ld + c0;
@@ -289,8 +323,7 @@ void batch_norm_gradient(const Args& a, const Batch& s, const Mask& shared) {
   // dx = g * scale + (x - mean) * slope + offset
   W *scale = sums + s.blocks * 2 * s.channels, *slope = scale + s.channels, *offset = slope + s.channels;
 
-  block_gradients(s, g, x, mean, sums, mask);
-  for_pieces(s, [&](int64_t c, int n) {
+  const auto combine = [&](int64_t c, int n) {
     double sum[kPiece] = {}, product[kPiece] = {};
     for (int64_t b = 0; b < s.blocks; b++) {
       const W *block_sum = sums + b * 2 * s.channels + c, *block_product = block_sum + s.channels;
@@ -304,10 +337,19 @@ void batch_norm_gradient(const Args& a, const Batch& s, const Mask& shared) {
       write_param(a.out[2], i, db);
       scale[i] = W(w * r), slope[i] = W(-w * r * r * dw * m), offset[i] = W(-w * r * db * m);
     }
-  });
+  };
+  const auto apply = [&](const auto& row, const auto& plane) {
+    if constexpr (sizeof(T) > 2)
+      if (s.channel_stays(2 * sizeof(T)))
+        return for_whole_channels(
+            s, [&](int64_t r) { plane_gradients(s, g, x, mean, sums, mask, r); }, combine,
+            [&](int64_t r) { run_plane<T>(s, r, plane); });
+    block_gradients(s, g, x, mean, sums, mask);
+    for_pieces(s, combine);
+    for_elements<T>(s, row, plane);
+  };
   if (!training)  // must not touch x: 0 * inf is NaN
-    return for_elements<T>(
-        s,
+    return apply(
         [=](int64_t at, int lanes, int64_t c) {
           const V gv = mask.rows(load_n(g + at, lanes), [&] { return load_n(x + at, lanes); }, c, lanes);
           store_n(dx + at, gv * load_n(scale + c, lanes), lanes);
@@ -317,8 +359,7 @@ void batch_norm_gradient(const Args& a, const Batch& s, const Mask& shared) {
             store_n(dx + at, keep(load_n(g + at, lanes), [&] { return load_n(x + at, lanes); }) * k, lanes);
           };
         });
-  for_elements<T>(
-      s,
+  apply(
       [=](int64_t at, int lanes, int64_t c) {
         const V xv = load_n(x + at, lanes);
         const V rest = fma(xv - load_n(mean + c, lanes), load_n(slope + c, lanes), load_n(offset + c, lanes));

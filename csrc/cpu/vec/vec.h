@@ -338,14 +338,6 @@ FD_INLINE VecF quotient(VecF a, VecF b) {
 #endif
 }
 FD_INLINE VecD quotient(VecD a, VecD b) { return a / b; }
-// 1 / a to 14 bits at least, for a in [2^-100, 2^100]
-FD_INLINE VecF reciprocal_estimate(VecF a) {
-#if defined(__AVX512F__)
-  return VecF((VecF::Native)_mm512_rcp14_ps((__m512)a.v));
-#else
-  return VecF(1.0f) / a;
-#endif
-}
 
 // Horizontal reductions: f joins the halves of the vector, then the halves of that ... , a fixed pairwise order. By shuffles, not
 // through memory: GCC makes branches and scalar steps of a loop over a small array.
