@@ -168,10 +168,10 @@ inline bool forward_tiles(const Forward<float>& f, int64_t head, int64_t begin, 
       float* const y = f.y[head] + at.i0 * f.y.row + x * kSide;
       const int64_t cols = min_of(kSide, s.value_width - x * kSide);
       if (at.rows == kSide && cols == kSide) {
-        transpose(static_cast<const float*>(sum), kSide, y, f.y.row, kSide, kSide);
+        transpose_whole<kSide>(static_cast<const float*>(sum), kSide, y, f.y.row);
         continue;
       }
-      transpose(static_cast<const float*>(sum), kSide, product, kSide, kSide, kSide);
+      transpose_whole<kSide>(static_cast<const float*>(sum), kSide, product, kSide);
       for (int64_t i = 0; i < at.rows; i++) __builtin_memcpy(y + i * f.y.row, product + i * kSide, size_t(cols) * sizeof(float));
     }
   }
@@ -261,7 +261,7 @@ inline bool backward_tiles(const Backward<float>& b, int64_t head, int64_t begin
       for (int64_t x = 0; x < e; x++) {
         multiply_blocks<parts, 2, 2>(turned_keys + x * key_blocks * words, right, seen_blocks, product, kSide);
         float *const rows = product + kBlockFloats, *const to = dq + i0 * dq_row + x * kSide;
-        transpose(static_cast<const float*>(product), kSide, rows, kSide, kSide, kSide);
+        transpose_whole<kSide>(static_cast<const float*>(product), kSide, rows, kSide);
         add_rows(rows, at.rows, min_of(kSide, s.width - x * kSide), to, dq_row);
       }
     }

@@ -108,7 +108,7 @@ inline Block turned(const float* from, int64_t row, int64_t column, int rows, in
     for (int c = 0; c < cols; c += 16)  // whole vectors of rows where they exist
       for (int r = 0; r < rows; r += 16) {
         if (cols - c >= 16 && rows - r >= 16) {
-          transpose(from + c * column + r, column, scratch + r * kSide + c, kSide, int64_t(16), int64_t(16));
+          transpose_whole<16>(from + c * column + r, column, scratch + r * kSide + c, kSide);
           continue;
         }
         for (int i = r; i < rows && i < r + 16; i++)

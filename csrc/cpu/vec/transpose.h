@@ -72,7 +72,16 @@ FD_INLINE void transpose_square(const double* src, int64_t src_row, double* dst,
   }
 }
 
-// dst[j * dst_row + i] = src[i * src_row + j] for i < rows, j < cols.
+// dst[j * dst_row + i] = src[i * src_row + j] for i, j < side, a multiple of the vector length.
+template <int side, class T>
+FD_INLINE void transpose_whole(const T* src, int64_t src_row, T* dst, int64_t dst_row) {
+  constexpr int lanes = Vec<T>::size;
+  static_assert(side % lanes == 0, "whole squares");
+  for (int i = 0; i < side; i += lanes)
+    for (int j = 0; j < side; j += lanes) transpose_square(src + i * src_row + j, src_row, dst + j * dst_row + i, dst_row);
+}
+
+// The same for i < rows, j < cols.
 template <class T>
 inline void transpose(const T* src, int64_t src_row, T* dst, int64_t dst_row, int64_t rows, int64_t cols) {
   constexpr int lanes = Vec<T>::size;
