@@ -64,7 +64,7 @@ def test_shapes(shape, dtype):
         assert (np.abs(got - exact) <= 4 * eps * bound).all()
 
 
-@pytest.mark.parametrize("shape", SHAPES[:3], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES[:3], (4, 64, 40, 40, 3, 1, 1, 1)], ids=str)
 def test_threads_and_activations(shape):
     """The same numbers however rows are shared out; activations are applied to finished rows."""
     given, before, found = arrays(shape), fd._C.num_threads(), []
@@ -72,7 +72,13 @@ def test_threads_and_activations(shape):
         for threads in (1, 2, 3):
             fd._C.set_num_threads(threads)
             found.append(run(given, shape, "f4", "tanh"))
+        fd._C.set_num_threads(7)  # while chunks are recorded, no thread need exist for that
+        fd._C._record_chunks(True)
+        found.append(run(given, shape, "f4", "tanh"))
+        largest = max(len(work) for _, work in fd._C._record_chunks(False))
+        assert (largest > 1) == (given[0].size > 100_000), "the large one is cut between rows"
     finally:
+        fd._C._record_chunks(False)
         fd._C.set_num_threads(before)
     for other in found[1:]:
         for a, b in zip(found[0], other):

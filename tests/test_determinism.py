@@ -114,3 +114,21 @@ def test_batch_norm_finishes_whole_channels_with_the_same_bits(shape, dtype, tra
     assert found[1] == found[2] == found[64]
     assert calls[1] == calls[2] == ((1, 1) if training else (2, 1))
     assert calls[64] == ((3, 3) if training else (2, 3))
+
+
+def test_long_sums_beside_a_large_second_operand():
+    """Packed whole, the second operand would take more than the workspace holds: it is packed in slabs, k is not cut in parts."""
+    m, k, n = 16, 1 << 19, 20
+    rng = np.random.default_rng(4)
+    a, b = (rng.standard_normal(s, dtype=np.float32) for s in ((m, k), (n, k)))
+    x, y = fd.array(a), fd.array(b).T
+    before, found = fd.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            fd.set_num_threads(threads)
+            found.append(np.asarray(x @ y))
+    finally:
+        fd.set_num_threads(before)
+    np.testing.assert_array_equal(found[0], found[1])
+    exact, bound = a.astype("f8") @ b.T.astype("f8"), np.abs(a).astype("f8") @ np.abs(b.T).astype("f8")
+    assert (np.abs(found[0] - exact) < 2.0**-24 * bound).all()

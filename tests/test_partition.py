@@ -9,6 +9,7 @@ or a tile, their number is written beside it, and no thread may have more of the
 """
 
 import heapq
+import threading
 from collections.abc import Iterable
 
 import numpy as np
@@ -227,7 +228,7 @@ SMALL_CONVOLUTIONS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("threads", [3, 7, 64])
+@pytest.mark.parametrize("threads", [2, 3, 10, 64])
 def test_same_bits_however_finely_work_is_cut(threads):
     """Many threads cut products and loops finer; while chunks are recorded, no thread need exist for that."""
 
@@ -245,6 +246,11 @@ def test_same_bits_however_finely_work_is_cut(threads):
             y = fd.conv2d(x, w, padding=1, stride=stride, groups=groups)
             y.backward(fd.array(rng.normal(size=y.shape).astype(np.float32)))
             out += [y.detach().numpy(), x.grad.numpy(), w.grad.numpy()]
+        # More taps than are summed at once, in tiles of inner and border pixels that follow the chunks.
+        x = fd.array(rng.normal(size=(4, 16, 64, 64)).astype(np.float32), requires_grad=True)
+        y = fd.conv2d(x, fd.array(rng.normal(size=(16, 16, 9, 9)).astype(np.float32)), padding=4)
+        y.sum().backward()
+        out += [y.detach().numpy(), x.grad.numpy()]
         t = fd.array(rng.normal(size=(4, 64, 28, 28)).astype(np.float32))
         more = [fd.gelu(t), fd.softmax(t), fd.max(t), fd.sum(t), fd.var(t), fd.dropout(t, 0.5, 1, 2)]
         wide = fd.array(rng.normal(size=(1500, 611)).astype(np.float32))  # columns that end within a vector
@@ -265,3 +271,22 @@ def test_same_bits_however_finely_work_is_cut(threads):
         fd.set_num_threads(before)
     for a, b in zip(want, got, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_only_the_thread_that_asks_is_recorded():
+    x = normal(1 << 18)
+    want = fd.exp(x).numpy()
+    got = []
+    _C._record_chunks(True)
+    try:
+        workers = [threading.Thread(target=lambda: got.extend(fd.exp(x).numpy() for _ in range(20))) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        mine = [fd.exp(x).numpy() for _ in range(20)]
+        for worker in workers:
+            worker.join()
+    finally:
+        calls = _C._record_chunks(False)
+    assert len(calls) == len(mine) and all(sum(work) == x.size for _, work in calls)
+    for y in mine + got:
+        np.testing.assert_array_equal(y, want)

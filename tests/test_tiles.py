@@ -144,6 +144,22 @@ def test_scales(scale):
     assert np.linalg.norm(got - want) < 8 * EPS * np.linalg.norm(want)
 
 
+@pytest.mark.parametrize("count", [3, 70])
+def test_matrices_of_a_batch_are_judged_apart(count):
+    """One that does not split, or is small beside others, has the bits that it has alone."""
+    rng = np.random.default_rng(8)
+    a, b = rng.standard_normal((count, 96, 80)).astype("f4"), rng.standard_normal((count, 80, 100)).astype("f4")
+    a[1] *= 2.0**-60
+    b[1] *= 2.0**-60
+    a[2, 5, 6] = np.inf
+    got = np.asarray(fd.array(a) @ fd.array(b))
+    for i in range(count):
+        np.testing.assert_array_equal(got[i], np.asarray(fd.array(a[i]) @ fd.array(b[i])))
+    want = a[1].astype("f8") @ b[1].astype("f8")
+    assert np.linalg.norm(got[1] - want) < 8 * EPS * np.linalg.norm(want)
+    assert not np.isfinite(got[2, 5]).any() and np.isfinite(got[2, :5]).all()
+
+
 def test_epilogues_and_gradients():
     """linear with bias and activation, and both gradients, at sizes that run on tiles."""
     rng = np.random.default_rng(2)

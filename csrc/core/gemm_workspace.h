@@ -12,10 +12,11 @@ constexpr int64_t kGemmSlabK = 16384;  // longest k of such a slab
 // Elements of one packed (k, n) matrix: columns padded to the widest vector.
 constexpr int64_t gemm_packed_size(int64_t k, int64_t n) { return k * ((n + 15) / 16 * 16); }
 
-// A small C with a long k is computed as this many partial sums over parts of k, added in order.
+// A small C with a long k is computed as this many partial sums over parts of k, added in order; a B that is packed in slabs is
+// not.
 constexpr int64_t gemm_splits(int64_t batch, int64_t m, int64_t n, int64_t k) {
   const int64_t tiles = ((m + 63) / 64) * ((n + 63) / 64);
-  if (batch > 1 || tiles >= 8 || k < 2048) return 1;
+  if (batch > 1 || tiles >= 8 || k < 2048 || gemm_packed_size(k, n) > kGemmPackLimit) return 1;
   return k / 512 < 8 ? k / 512 : 8;
 }
 

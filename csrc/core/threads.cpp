@@ -296,21 +296,31 @@ void after_fork_in_child() {
 [[maybe_unused]] const int kForkHandler = pthread_atfork(nullptr, nullptr, after_fork_in_child);
 
 // ---- records of chunks -------------------------------------------------------------------------------------------------
-std::vector<ChunkRecord> records;  // of the one thread that records
-thread_local int depth = 0;        // of chunks within chunks
-int64_t chunk_work, chunk_least;
+constexpr size_t kMostRecords = 1 << 16;  // calls; later ones are not kept
+std::mutex records_lock;
+std::vector<ChunkRecord> records;
+thread_local bool recording = false;  // whether this thread asked for records; other threads go on as ever
+thread_local int depth = 0;           // of chunks within chunks
+thread_local int64_t chunk_work, chunk_least;
 
 void run_recorded(int64_t chunks, void (*body)(void*, int64_t), void* ctx) {
   ChunkRecord record = {0, {}};
+  bool whole = true;  // kernels cannot unwind: without memory a record is left out
   depth++;
   for (int64_t i = 0; i < chunks; i++) {
     if (depth == 1) chunk_work = 1, chunk_least = 0;
     body(ctx, i);
     if (depth > 1) continue;
-    record.work.push_back(chunk_work);
     record.least = chunk_least;
+    try {
+      record.work.push_back(chunk_work);
+    } catch (const std::bad_alloc&) { whole = false; }
   }
-  if (--depth == 0) records.push_back(std::move(record));
+  if (--depth > 0 || !whole) return;
+  const std::lock_guard<std::mutex> guard(records_lock);
+  try {
+    if (records.size() < kMostRecords) records.push_back(std::move(record));
+  } catch (const std::bad_alloc&) {}
 }
 
 }  // namespace
@@ -322,7 +332,9 @@ void note_piece(int64_t work, int64_t least) {
 }
 
 std::vector<ChunkRecord> record_chunks(bool on) {
-  chunks_recorded = on;
+  const std::lock_guard<std::mutex> guard(records_lock);
+  recording = on;
+  __atomic_store_n(&chunks_recorded, on, __ATOMIC_RELAXED);
   return std::exchange(records, {});
 }
 
@@ -341,7 +353,7 @@ void set_num_threads(int n) {
 }
 
 void parallel_chunks(int64_t chunks, void (*body)(void*, int64_t), void* ctx) {
-  if (chunks_recorded) return run_recorded(chunks, body, ctx);
+  if (recording && __atomic_load_n(&chunks_recorded, __ATOMIC_RELAXED)) return run_recorded(chunks, body, ctx);
   const int threads = num_threads();
   if (chunks <= 1 || threads <= 1 || taken.load(std::memory_order_relaxed) || taken.exchange(true, std::memory_order_acquire)) {
     for (int64_t i = 0; i < chunks; i++) body(ctx, i);

@@ -18,7 +18,7 @@ struct ChunkRecord {
   int64_t least;
   std::vector<int64_t> work;
 };
-std::vector<ChunkRecord> record_chunks(bool on);  // returns what was recorded until now
+std::vector<ChunkRecord> record_chunks(bool on);  // of the calling thread's calls; returns what was recorded until now
 
 // Empty, or what was wrong with the environment variables (they are then ignored).
 const std::string& threads_warning();

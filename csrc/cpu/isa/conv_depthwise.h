@@ -162,8 +162,8 @@ void slide_rows(const Gather<T>& g, int64_t first, int64_t last) {
     if (kSlidingRows == 2 && r + 1 < last && y + 1 < g.count[0] && top >= -1 && top + 3 <= g.size[0] && g.size[0] > 2) {
       fetch(2);
       const bool above = top == -1, below = top + 3 == g.size[0];
-      if (above)
-        below ? slide_channels<T, 2, 1, 3>(t) : slide_channels<T, 2, 1, 4>(t);
+      if (above)  // then not below: there are more than two rows
+        slide_channels<T, 2, 1, 4>(t);
       else
         below ? slide_channels<T, 2, 0, 3>(t) : slide_channels<T, 2, 0, 4>(t);
       finish(2);

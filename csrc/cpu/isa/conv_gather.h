@@ -119,6 +119,9 @@ void gather_chunk(const Gather<T>& g, int64_t group, int64_t m0, int64_t m1, int
   const int64_t taps = g.ntaps[0] * g.ntaps[1];
   const T* source = g.source + group * g.group_source;
   const T* table[kTapsAtOnce * kConvRows];
+  // Sums over this many taps, whole rows of them where they fit; the same for all pixels, as who shares a tile follows the chunks.
+  const bool whole_rows = g.ntaps[1] <= kTapsAtOnce;
+  const int64_t taps_at_once = whole_rows ? kTapsAtOnce / g.ntaps[1] * g.ntaps[1] : kTapsAtOnce;
   PixelTile<T> pixels;
   ConvTile<T> t;
   t.rows = table;
@@ -130,14 +133,15 @@ void gather_chunk(const Gather<T>& g, int64_t group, int64_t m0, int64_t m1, int
   for (int64_t block = 0; block < tiles; block++) {
     const int64_t rows = least + (block < more ? 1 : 0);
     cursor.take(rows, pixels);
-    for (int64_t tap = 0; tap < taps; tap += kTapsAtOnce) {
-      const int64_t tap_end = pixels.inner ? taps : min_of(taps, tap + kTapsAtOnce);
-      if (pixels.inner) {  // taps at regular distances from one pointer per pixel
-        for (int64_t i = 0; i < rows; i++) table[i] = source + pixels.index[i];
+    for (int64_t tap = 0; tap < taps; tap += taps_at_once) {
+      const int64_t tap_end = min_of(taps, tap + taps_at_once);
+      if (pixels.inner && whole_rows) {  // taps at regular distances from one pointer per pixel
+        const int64_t shift = tap / g.ntaps[1] * g.tap_step[0] * g.size[1] * g.pitch;
+        for (int64_t i = 0; i < rows; i++) table[i] = source + pixels.index[i] + shift;
         t.row_step = 0;
         t.segments = g.ntaps[1];
         t.a_segment = g.tap_step[1] * g.pitch;
-        t.groups = g.ntaps[0];
+        t.groups = (tap_end - tap) / g.ntaps[1];
         t.a_group = g.tap_step[0] * g.size[1] * g.pitch;
       } else {
         point_rows(g, pixels, rows, source, tap, tap_end, table);

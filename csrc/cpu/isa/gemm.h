@@ -328,7 +328,15 @@ inline void gemm(Gemm<T> g, GemmBatch batch, T* workspace) {
   if (g.m == 1 || g.n == 1) return gemv_batch(g, batch, workspace);
   if (wants_dots(g)) return dot_batch(g, batch);
 #if defined(__AMX_BF16__)
-  if (wants_tiles(g) && gemm_tiles(g, batch)) return;
+  if (wants_tiles(g)) {
+    GemmBatch one = {};
+    one.count = 1;
+    for (int64_t first = 0; first < batch.count; first += kTileBatch) {
+      uint64_t left = gemm_tiles(g, batch, first, min_of(kTileBatch, batch.count - first));
+      for (; left; left &= left - 1) gemm_products(batch_item(g, batch, first + __builtin_ctzll(left)), one, workspace, int64_t(1));
+    }
+    return;
+  }
 #endif
   const int64_t splits = gemm_splits(batch.count, g.m, g.n, g.k);
   if (splits > 1 && g.c_row == g.n) return gemm_split(g, workspace, splits);

@@ -291,8 +291,8 @@ inline TilePlan plan_tiles(const Gemm<float>& g, int64_t batch, int threads) {
     const double each = double(blocks) / double(pieces), number = double(ceil_div<int64_t>(pieces, threads));
     double cost = 0;
     int64_t group = 0;
-    for (int64_t groups = 1; groups <= p.panels; groups++) {
-      const int64_t wide = ceil_div(p.panels, groups), high = min_of(p.strips, int64_t(each / double(wide)) + 1);
+    for (int64_t wide = p.panels; wide > 0; wide = min_of(wide - 1, ceil_div(p.panels, ceil_div(p.panels, wide) + 1))) {
+      const int64_t high = min_of(p.strips, int64_t(each / double(wide)) + 1);
       const int64_t kept = min_of(wide, high);
       const double packs = double(kept + max_of(wide, high) * ceil_div(kept, p.width)), crossed = each / double(p.strips * wide);
       const double now = number * (each + kTilePackCost * packs * max_of(crossed, 1.0));
@@ -360,6 +360,7 @@ FD_INLINE void run_block(const Gemm<float>& g, const TilePlan& plan, int64_t s, 
 FD_INLINE void fetch_lanes(const float* from, int64_t lane, int64_t k, int64_t lanes, int64_t depth, int64_t share,
                            int64_t shares) {
   const bool along_k = k == 1;
+  if (!along_k && lane != 1) return;
   const int64_t lines = along_k ? lanes : depth, length = along_k ? depth : lanes;
   for (int64_t l = share * lines / shares; l < (share + 1) * lines / shares; l++)
     for (int64_t j = 0; j < length; j += 16) __builtin_prefetch(from + l * (along_k ? lane : k) + j, 0, 2);
@@ -422,29 +423,37 @@ struct TilePiece {
   }
 };
 
+// Products first .. first + count - 1 of a batch, at most kTileBatch; returns, as bits, which do not split well and are not
+// finished.
+constexpr int64_t kTileBatch = 64;
 template <int parts>
-inline bool gemm_tiles_parts(const Gemm<float>& all, const GemmBatch& batch) {
-  const TilePlan plan = plan_tiles(all, batch.count, num_threads());
+inline uint64_t gemm_tiles_parts(const Gemm<float>& all, const GemmBatch& batch, int64_t first, int64_t count) {
+  const TilePlan plan = plan_tiles(all, count, num_threads());
   const int64_t one = plan.strips * plan.panels, group = plan.strips * plan.group;  // blocks of a product, of a group of panels
-  Magnitudes found;
+  Magnitudes found[kTileBatch];
   parallel_chunks(plan.pieces, [&](int64_t piece) {
-    const int64_t end = (piece + 1) * batch.count * one / plan.pieces;
-    int64_t at = piece * batch.count * one / plan.pieces;
+    const int64_t end = (piece + 1) * count * one / plan.pieces;
+    int64_t at = piece * count * one / plan.pieces;
     piece_work((end - at) * plan.k_blocks * kBlockMacs, 2 * kTileChunkMacs);
     uint16_t* const memory = static_cast<uint16_t*>(thread_scratch(2 * (plan.width + 1) * plan.kc * block_words(parts)));
-    if (!memory) return found.fail();
     const TileRegisters tiles;
     while (at < end) {
-      const Gemm<float> g = batch_item(all, batch, at / one);
-      const int64_t begin = at % one % group, count = min_of(min_of(end - at, group - begin), one - at % one);
-      TilePiece<parts> blocks = {g, plan, _mm512_setzero_si512(), _mm512_setzero_si512()};
-      blocks.run(at % one / group * plan.group, begin, count, memory);
-      found.note_a(blocks.most_a);
-      found.note_b(blocks.most_b);
-      at += count;
+      const int64_t item = at / one, begin = at % one % group, blocks = min_of(min_of(end - at, group - begin), one - at % one);
+      if (memory) {
+        const Gemm<float> g = batch_item(all, batch, first + item);
+        TilePiece<parts> part = {g, plan, _mm512_setzero_si512(), _mm512_setzero_si512()};
+        part.run(at % one / group * plan.group, begin, blocks, memory);
+        found[item].note_a(part.most_a);
+        found[item].note_b(part.most_b);
+      } else {
+        found[item].fail();
+      }
+      at += blocks;
     }
   });
-  return found.split_well(all.k);
+  uint64_t failed = 0;
+  for (int64_t i = 0; i < count; i++) failed |= uint64_t(!found[i].split_well(all.k)) << i;
+  return failed;
 }
 
 // f(Parts<n>): n as asked for, or, if that is 0, by the setting of precision.
@@ -453,20 +462,19 @@ struct Parts {
   static constexpr int count = n;
 };
 template <class F>
-inline bool with_parts(int asked, const F& f) {
+inline auto with_parts(int asked, const F& f) {
   const int parts = asked ? asked : gemm_parts;
   return parts == 3 ? f(Parts<3>()) : parts == 2 ? f(Parts<2>()) : f(Parts<1>());
 }
 
-// C = A B for every matrix of the batch; false where the operands do not split well, then C is not finished. parts: three for the
-// accuracy of float32, two for about 16 bits, one for that of bfloat16.
-template <class T>
-inline bool gemm_tiles(const Gemm<T>&, const GemmBatch&) {
-  return false;
+// C = A B for some matrices of a batch, see gemm_tiles_parts. Three parts for the accuracy of float32, two for about 16 bits, one
+// for that of bfloat16.
+inline uint64_t gemm_tiles(const Gemm<float>& g, const GemmBatch& batch, int64_t first, int64_t count) {
+  return with_parts(0, [&](auto parts) { return gemm_tiles_parts<parts.count>(g, batch, first, count); });
 }
-template <>
-inline bool gemm_tiles(const Gemm<float>& g, const GemmBatch& batch) {
-  return with_parts(0, [&](auto parts) { return gemm_tiles_parts<parts.count>(g, batch); });
+template <class T>
+inline uint64_t gemm_tiles(const Gemm<T>&, const GemmBatch&, int64_t, int64_t) {
+  return 0;  // never wanted
 }
 
 }  // namespace

@@ -81,7 +81,8 @@ void take_backward_kernel(const Args& args) {
 
   constexpr int64_t kColumns = 512;
   const int64_t columns = min_of(row, kColumns), column_blocks = ceil_div(row, columns);
-  // Blocks of rows that write and add up, together, about as many rows as others.
+  // Blocks of rows that write and add up, together, about as many rows as others, as far as whole rows allow: one that takes most
+  // of the gradient is one thread's.
   const auto lines_before = [&](int64_t r) { return r == 0 ? 0 : r + end[r - 1]; };
   const int64_t lines = lines_before(size), most = max_of<int64_t>(1, kSumsGrain / columns);
   const int64_t row_blocks = lines <= most ? 1 : ceil_div(lines, fair_length(lines, most, num_threads()));
