@@ -277,31 +277,10 @@ void map_block(void* out_, const void* const* in_, int64_t n, const Attrs& attrs
 
 constexpr int kAheadBytes = 1024;  // inputs are asked for so far ahead, while formulas keep the processor busy
 
-// The same for results that would not stay in the caches: they go round them, and nothing waits in a buffer.
-template <class F, class T, int nin>
-void map_stream(void* out_, const void* const* in_, int64_t n, const Attrs& attrs) {
-  using V = Vec<T>;
-  T* const out = static_cast<T*>(out_);
-  const T* in[nin];
-  for (int k = 0; k < nin; k++) in[k] = static_cast<const T*>(in_[k]);
-  V p[F::kParams + 1];
-  for (int k = 0; k < F::kParams; k++) p[k] = V(T(attrs.f[k]));
-  int64_t i = 0;
-  for (; i + V::size <= n; i += V::size) {
-    V x[nin];
-    for (int k = 0; k < nin; k++)
-      __builtin_prefetch(reinterpret_cast<const char*>(in[k] + i) + kAheadBytes), x[k] = load(in[k] + i);
-    stream_store(out + i, apply<F, nin, V>(x, p));
-  }
-  if (i == n) return;
-  V x[nin];
-  for (int k = 0; k < nin; k++) x[k] = load_partial(in[k] + i, int(n - i));
-  store_partial(out + i, apply<F, nin, V>(x, p), int(n - i));
-}
-
-// The first for long formulas, where interleaving two vectors would only spill registers and triple the code.
-template <class F, class T, int nin>
-void map_block_long(void* out_, const void* const* in_, int64_t n, const Attrs& attrs) {
+// One vector at a time. For long formulas, where interleaving two vectors would only spill registers and triple the code; and, past
+// the caches, for results that would not stay there: nothing waits in a buffer.
+template <class F, class T, int nin, bool past>
+void map_vectors(void* out_, const void* const* in_, int64_t n, const Attrs& attrs) {
   using V = Vec<T>;
   T* const out = static_cast<T*>(out_);
   const T* in[nin];
@@ -317,10 +296,12 @@ void map_block_long(void* out_, const void* const* in_, int64_t n, const Attrs& 
       x[k] = full ? load(in[k] + i) : load_partial(in[k] + i, int(left));
     }
     const V y = apply<F, nin, V>(x, p);
-    if (full)
-      store(out + i, y);
-    else
+    if (!full)
       store_partial(out + i, y, int(left));
+    else if constexpr (past)
+      stream_store(out + i, y);
+    else
+      store(out + i, y);
   }
 }
 
@@ -355,11 +336,12 @@ void elementwise_kernel(const Args& a) {
 //   FD_KERNEL_TABLE(unary) = {{OpId::exp, kF32ish, map_kernel<Exp, float, 1, kCostlyGrain>}, {OpId::exp, kF64, map_kernel<Exp,
 //   double, 1, ...
 template <class F, class T, int nin>
-constexpr BlockFn stream_of = sizeof(T) == 4 ? map_stream<F, T, nin> : nullptr;
+constexpr BlockFn stream_of = sizeof(T) == 4 ? map_vectors<F, T, nin, sizeof(T) == 4> : nullptr;
 template <class F, class T, int nin, int64_t grain = kCheapGrain>
 constexpr KernelFn map_kernel = elementwise_kernel<map_block<F, T, nin>, T, T, nin, grain, stream_of<F, T, nin>>;
 template <class F, class T, int nin>
-constexpr KernelFn map_kernel_long = elementwise_kernel<map_block_long<F, T, nin>, T, T, nin, kCostlyGrain, stream_of<F, T, nin>>;
+constexpr KernelFn map_kernel_long =
+    elementwise_kernel<map_vectors<F, T, nin, false>, T, T, nin, kCostlyGrain, stream_of<F, T, nin>>;
 template <class F, class T, class R, int nin, int64_t grain = kCheapGrain>
 constexpr KernelFn map_scalars_kernel = elementwise_kernel<map_scalars<F, T, R, nin>, T, R, nin, grain>;
 

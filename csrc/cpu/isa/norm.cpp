@@ -139,7 +139,7 @@ void layer_norm_backward_kernel(const Args& a) {
   const W* weight = param_array(a.in[4], partial + blocks * 2 * d, d, W(1));
   parallel_chunks(blocks, [&](int64_t b) {
     W* dw = partial + b * 2 * d;
-    piece_work(min_of(block_rows, rows - b * block_rows) * d, block_rows * d);  // its sums are one
+    piece_work(min_of(block_rows, rows - b * block_rows) * d, 0);
     for (int64_t i = 0; i < 2 * d; i++) dw[i] = 0;
     const int64_t r = b * block_rows, at = r * d;
     if (d) backward_rows(g + at, x + at, mean + r, rstd + r, weight, dx + at, dw, dw + d, min_of(block_rows, rows - r), d);
