@@ -6,6 +6,8 @@ import copy
 import importlib.util
 import json
 import re
+import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -93,6 +95,26 @@ def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     env = environment(3)
     assert "OPENBLAS_CORETYPE" not in env and "OPENBLAS_L2_SIZE" not in env
     assert {env[f"{n}_NUM_THREADS"] for n in ("FASTDL", "OMP", "MKL", "OPENBLAS")} == {"3"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_process_runs_only_while_it_is_asked() -> None:
+    """Else the spinning threads of one engine take the processors of the next."""
+
+    def state() -> str:
+        return Path(f"/proc/{worker.process.pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
+
+    worker = Worker("numpy", 1)
+    try:
+        for _ in range(2):
+            assert worker.ask(60, do="hello") == {"version": np.__version__}
+            deadline = time.monotonic() + 10
+            while state() != "T" and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert state() == "T"
+    finally:
+        worker.close()
+    assert worker.process.returncode == 0  # woken for its end
 
 
 def test_a_failing_engine_keeps_its_cell() -> None:

@@ -10,12 +10,12 @@ import json
 import os
 import platform
 import queue
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -67,7 +67,10 @@ def environment(threads: int) -> dict[str, str]:
 
 
 class Worker:
-    """One engine's process. `ask` never raises: whatever goes wrong is an answer {"error": text}."""
+    """One engine's process, which runs only while it is asked: threads that wait for their next work by spinning, as those of OpenMP and
+    OpenBLAS do for tens of milliseconds, would take the processors of whoever is asked next. `ask` never raises: whatever goes wrong is an
+    answer {"error": text}.
+    """
 
     def __init__(self, engine: str, threads: int) -> None:
         self.engine, self.threads = engine, threads
@@ -91,9 +94,11 @@ class Worker:
     def ask(self, timeout: float, **request: Any) -> dict[str, Any]:
         try:
             assert self.process.stdin
+            self._signal("SIGCONT")
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
             line = self.replies.get(timeout=timeout)
+            self._signal("SIGSTOP")
         except (BrokenPipeError, OSError):
             line = ""
         except queue.Empty:
@@ -104,6 +109,10 @@ class Worker:
         self.close()
         code = self.process.returncode
         return {"error": f"the process ended ({'signal' if code < 0 else 'code'} {abs(code)}){self._last_words()}"}
+
+    def _signal(self, name: str) -> None:  # Windows has neither of the two: threads spin on there
+        if hasattr(signal, name) and self.alive:
+            self.process.send_signal(getattr(signal, name))
 
     def _last_words(self) -> str:
         self.log.seek(0)
@@ -118,6 +127,7 @@ class Worker:
         with contextlib.suppress(OSError):
             assert self.process.stdin
             self.process.stdin.close()
+            self._signal("SIGCONT")
         try:
             self.process.wait(2)
         except subprocess.TimeoutExpired:
@@ -125,9 +135,11 @@ class Worker:
             self.process.wait()
 
 
-# Affinity before any import: libraries size their thread pools by it. The parent's path, so that the same packages are found.
+# Affinity before any import: libraries size their thread pools by it. The parent's path, so that the same packages are found. On Linux
+# the process ends with its parent (PR_SET_PDEATHSIG), which may die while it is stopped.
 START = """\
-import json, os, sys
+import ctypes, json, os, signal, sys
+if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 cpus = json.loads(sys.argv[1])
 if cpus: os.sched_setaffinity(0, cpus)
 sys.path[:] = json.loads(sys.argv[2])
@@ -198,7 +210,6 @@ def run_case(case: Case, settings: Settings, workers: Workers) -> dict[str, Any]
         for engine in live if number % 2 == 0 else live[::-1]:
             if "times" not in cells[engine]:
                 continue
-            time.sleep(0.003)  # threads of the engine before stop spinning
             reply = workers.get(engine).ask(
                 REPLY_TIMEOUT + 10 * settings.seconds, do="time", seconds=settings.seconds / settings.rounds,
                 warm=settings.warm if number == 0 else settings.warm / 20,
