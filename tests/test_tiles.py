@@ -41,6 +41,18 @@ def test_shapes_and_layouts(m, k, n, left, right):
         fd.set_num_threads(threads)
 
 
+@pytest.mark.parametrize("m, k, n", [(128, 32, 128), (64, 784, 128), (96, 64, 1024), (600, 1090, 530), (1100, 96, 600)])
+def test_layouts_give_the_same_bits(m, k, n):
+    """Rows and columns are packed while tiles are multiplied, other strides before: the numbers are the same."""
+    rng = np.random.default_rng(m * k)
+    a, b = rng.standard_normal((m, k)).astype("f4"), rng.standard_normal((k, n)).astype("f4")
+    want = np.asarray(laid_out(a, "strided") @ laid_out(b, "strided"))
+    assert error(a, b, want) < 8
+    for left in ("rows", "transposed"):
+        for right in ("rows", "transposed"):
+            np.testing.assert_array_equal(np.asarray(laid_out(a, left) @ laid_out(b, right)), want)
+
+
 @pytest.mark.parametrize("a, b", [((3, 96, 70), (3, 70, 130)), ((2, 1, 100, 66), (1, 3, 66, 97)), ((5, 64, 200), (200, 160))])
 def test_batches(a, b):
     rng = np.random.default_rng(3)

@@ -6,12 +6,14 @@
 namespace fastdl {
 namespace {
 
-constexpr int64_t kTileKc = 768;             // k up to which sums stay in the tiles, ...
-constexpr int64_t kTilePassKc = 512;         // ... else of each pass: C is read and written once more for each
-constexpr int64_t kTilePassBlocks = 192;     // packed blocks, 6 KB each, that stay in L2 beside a strip or panel
-constexpr double kTilePackCost = 1.1;        // packing a block, in products of blocks
-constexpr double kTileCutLoss = 1.03;        // so much more work is done for more pieces
-constexpr int64_t kTileChunkMacs = 1 << 19;  // pieces are not cut below this many multiply-adds
+constexpr int64_t kTileKc = 768;                // k up to which sums stay in the tiles, ...
+constexpr int64_t kTilePassKc = 512;            // ... else of each pass: C is read and written once more for each
+constexpr int64_t kTilePassBlocks = 192;        // packed blocks, 6 KB each, that stay in L2 beside a strip or panel
+constexpr double kTilePackCost = 1.1;           // packing a block, in products of blocks
+constexpr double kTileCutLoss = 1.03;           // so much more work is done for more pieces
+constexpr int64_t kTilePageBytes = 2 << 10;     // rows that are at least so far apart are packed for all lines at once
+constexpr int64_t kTileFetchBytes = 128 << 10;  // a larger operand is fetched to L2 a line ahead
+constexpr int64_t kTileChunkMacs = 1 << 19;     // pieces are not cut below this many multiply-adds
 // Products of bfloat16: kNarrowBlocks of B, 32 x 32 numbers each, stay in L2 beside a strip of A. A piece has up to kNarrowStrips.
 constexpr int64_t kNarrowKc = 1024, kNarrowBlocks = 512, kNarrowStrips = 48;
 constexpr int64_t kNarrowChunkBlocks = 128;     // products of 48 x 32 x 32 in a piece, at least

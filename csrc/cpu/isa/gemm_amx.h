@@ -79,9 +79,10 @@ FD_INLINE __m512 block_row(const Block& b, int r, int half) {
 
 FD_INLINE __m512i magnitude(__m512 x) { return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)); }
 
+// Rows [begin, end) of a packed block, of 32.
 template <int parts, bool whole>
-FD_INLINE __m512i pack_a_rows(const Block& b, uint16_t* out, __m512i most) {  // rows are i, columns k
-  for (int i = 0; i < kSide; i++) {
+FD_INLINE __m512i pack_a_rows(const Block& b, uint16_t* out, __m512i most, int begin = 0, int end = kSide) {  // rows: i, columns: k
+  for (int i = begin; i < end; i++) {
     const __m512 x = whole ? _mm512_loadu_ps(b.from + i * b.row) : block_row(b, i, 0);
     const __m512 y = whole ? _mm512_loadu_ps(b.from + i * b.row + 16) : block_row(b, i, 1);
     most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(x), magnitude(y)));
@@ -89,17 +90,24 @@ FD_INLINE __m512i pack_a_rows(const Block& b, uint16_t* out, __m512i most) {  //
   }
   return most;
 }
-
 template <int parts, bool whole>
-FD_INLINE __m512i pack_b_rows(const Block& b, uint16_t* out, __m512i most) {  // rows are k, columns j
-  for (int half = 0; half < 2; half++)
-    for (int p = 0; p < 16; p++) {
-      const __m512 x = whole ? _mm512_loadu_ps(b.from + p * b.row + half * 16) : block_row(b, p, half);
-      const __m512 y = whole ? _mm512_loadu_ps(b.from + (p + 16) * b.row + half * 16) : block_row(b, p + 16, half);
-      most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(x), magnitude(y)));
-      split_pair<parts>(x, y, out + half * 512 + p * kSide);
-    }
+FD_INLINE __m512i pack_b_rows(const Block& b, uint16_t* out, __m512i most, int begin = 0, int end = kSide) {  // rows: k, columns: j
+  for (int i = begin; i < end; i++) {  // pairs of the left sixteen columns, then of the right ones
+    const int half = i / 16, p = i % 16;
+    const __m512 x = whole ? _mm512_loadu_ps(b.from + p * b.row + half * 16) : block_row(b, p, half);
+    const __m512 y = whole ? _mm512_loadu_ps(b.from + (p + 16) * b.row + half * 16) : block_row(b, p + 16, half);
+    most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(x), magnitude(y)));
+    split_pair<parts>(x, y, out + i * kSide);
+  }
   return most;
+}
+
+// Squares [begin, end) of 16 x 16, of four, of a block whose rows are its columns in memory, `column` elements apart.
+FD_INLINE void turn_squares(const float* from, int64_t column, float* scratch, int begin, int end) {
+  for (int square = begin; square < end; square++) {
+    const int r = square % 2 * 16, c = square / 2 * 16;
+    transpose_whole<16>(from + c * column + r, column, scratch + r * kSide + c, kSide);
+  }
 }
 
 // The block with rows along the other axis, in scratch of 32 x 32.
@@ -121,38 +129,35 @@ inline Block turned(const float* from, int64_t row, int64_t column, int rows, in
   return {scratch, kSide, rows, cols};
 }
 
-// Packs rows [i0, i0 + 32) of A for k in [k0, k1), block by block. Adds to the largest magnitudes.
-template <int parts>
-inline __m512i pack_a_strip(const Gemm<float>& g, int64_t i0, int64_t k0, int64_t k1, uint16_t* out, __m512i most) {
-  alignas(64) float scratch[kSide * kSide];
-  const int rows = int(min_of(kSide, g.m - i0));
-  for (int64_t k = k0; k < k1; k += kSide, out += block_words(parts)) {
-    const int cols = int(min_of(kSide, k1 - k));
-    const float* from = g.a + i0 * g.a_row + k * g.a_k;
-    const Block b = g.a_k == 1 ? Block{from, g.a_row, rows, cols} : turned(from, g.a_row, g.a_k, rows, cols, scratch);
-    most = rows == kSide && cols == kSide ? pack_a_rows<parts, true>(b, out, most) : pack_a_rows<parts, false>(b, out, most);
-  }
-  return most;
+// An operand as lines of blocks: strips of 32 rows of A, or panels of 32 columns of B. Blocks of a line lie along k.
+struct Operand {
+  const float* from;
+  int64_t lane, k;       // strides
+  int64_t lanes, depth;  // sizes: m or n, and that of k
+  bool right;            // B
+};
+
+// Where block kb of a line is to be packed, and how large it is.
+struct PackTask {
+  const float* from;
+  uint16_t* out;
+  int lanes, depth;
+};
+FD_INLINE PackTask task_of(const Operand& o, int64_t line, int64_t kb, uint16_t* out) {
+  return {o.from + line * kSide * o.lane + kb * kSide * o.k, out, int(min_of(kSide, o.lanes - line * kSide)),
+          int(min_of(kSide, o.depth - kb * kSide))};
 }
 
-// Packs panels [p0, p1) of 32 columns of B for blocks [kb0, kb1) of k: panel p starts at out + (p - p0) * panel_words.
+// Packs a block of any size and strides. Returns the largest magnitudes, those so far included.
 template <int parts>
-inline __m512i pack_b_panels(const Gemm<float>& g, int64_t p0, int64_t p1, int64_t kb0, int64_t kb1, uint16_t* out,
-                             int64_t panel_words, __m512i most) {
+__attribute__((noinline)) __m512i pack_block(const Operand& o, const PackTask& t, __m512i most) {
   alignas(64) float scratch[kSide * kSide];
-  for (int64_t kb = kb0; kb < kb1; kb++) {
-    const int64_t k = kb * kSide;
-    const int rows = int(min_of(kSide, g.k - k));
-    for (int64_t p = p0; p < p1; p++) {
-      const int64_t j = p * kSide;
-      const int cols = int(min_of(kSide, g.n - j));
-      const float* from = g.b + k * g.b_k + j * g.b_col;
-      const Block b = g.b_col == 1 ? Block{from, g.b_k, rows, cols} : turned(from, g.b_k, g.b_col, rows, cols, scratch);
-      uint16_t* to = out + (p - p0) * panel_words + (kb - kb0) * block_words(parts);
-      most = rows == kSide && cols == kSide ? pack_b_rows<parts, true>(b, to, most) : pack_b_rows<parts, false>(b, to, most);
-    }
-  }
-  return most;
+  const int rows = o.right ? t.depth : t.lanes, cols = o.right ? t.lanes : t.depth;
+  const int64_t row = o.right ? o.k : o.lane, col = o.right ? o.lane : o.k;
+  const Block b = col == 1 ? Block{t.from, row, rows, cols} : turned(t.from, row, col, rows, cols, scratch);
+  if (rows == kSide && cols == kSide)
+    return o.right ? pack_b_rows<parts, true>(b, t.out, most) : pack_a_rows<parts, true>(b, t.out, most);
+  return o.right ? pack_b_rows<parts, false>(b, t.out, most) : pack_a_rows<parts, false>(b, t.out, most);
 }
 
 FD_INLINE void prefetch_lines(const void* p) {  // 2 KB into L1
@@ -219,10 +224,9 @@ FD_INLINE void add_product(const LoadA& load_a, const uint16_t* b, const FetchA&
       [&](int part) __attribute__((always_inline)) { prefetch_lines(b + block_words(parts) + part * 1024); });
 }
 
-// out (32 x 32) = the product of `blocks` blocks of A and B, both packed.
+// Adds the product of `blocks` blocks of A and B, both packed.
 template <int parts, int rows, int cols>
-__attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int64_t out_row) {
-  clear_block();
+FD_INLINE void add_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks) {
   for (; blocks > 0; blocks--, a += block_words(parts), b += block_words(parts)) {
     const auto load_a = [&](int part) __attribute__((always_inline)) {
       FD_TILE_LOAD(4, a + part * 1024, 64);
@@ -231,16 +235,51 @@ __attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t
     add_product<parts, rows, cols>(
         load_a, b, [&](int part) __attribute__((always_inline)) { prefetch_lines(a + block_words(parts) + part * 1024); });
   }
+}
+// out (32 x 32) = that product.
+template <int parts, int rows, int cols>
+__attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int64_t out_row) {
+  clear_block();
+  add_blocks<parts, rows, cols>(a, b, blocks);
   store_block<rows, cols>(out, out_row);
 }
 
+// Adds the product of a block of A and of B, 2 x 2 tiles, and meanwhile packs another, whole block: the tile unit needs no other
+// unit, and is busy for longer. turn: the block's lanes are adjacent, not its k.
+template <int parts, bool right, bool turn>
+__attribute__((noinline)) __m512i add_and_pack(const uint16_t* a, const uint16_t* b, const PackTask& task, int64_t stride,
+                                               __m512i most) {
+  alignas(64) float scratch[kSide * kSide];
+  constexpr int steps = 2 * parts, turns = turn ? (steps + 2) / 3 : 0;  // steps, of which the first only turn
+  const Block block = {turn ? scratch : task.from, turn ? kSide : stride, int(kSide), int(kSide)};
+  const auto pack = [&](int step) __attribute__((always_inline)) {
+    if (step < turns)
+      return turn_squares(task.from, stride, scratch, 4 * step / max_of(turns, 1), 4 * (step + 1) / max_of(turns, 1));
+    const int begin = (step - turns) * int(kSide) / (steps - turns), end = (step - turns + 1) * int(kSide) / (steps - turns);
+    most = right ? pack_b_rows<parts, true>(block, task.out, most, begin, end)
+                 : pack_a_rows<parts, true>(block, task.out, most, begin, end);
+  };
+  const auto load_a = [&](int part) __attribute__((always_inline)) {
+    FD_TILE_LOAD(4, a + part * 1024, 64);
+    FD_TILE_LOAD(5, a + part * 1024 + 512, 64);
+  };
+  add_product<parts, 2, 2>(
+      load_a, [&](int part) __attribute__((always_inline)) { load_packed_b<2>(b, part); },
+      [&](int part) __attribute__((always_inline)) {
+        prefetch_lines((right ? a : b) + block_words(parts) + part * 1024);
+        pack(part);
+      },
+      [&](int part) __attribute__((always_inline)) { pack(parts + part); });
+  return most;
+}
+
 template <int parts>
-inline void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int rows, int cols) {
+inline void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int64_t out_row, int rows, int cols) {
   if (rows > 16)
-    return cols > 16 ? multiply_blocks<parts, 2, 2>(a, b, blocks, out, kSide)
-                     : multiply_blocks<parts, 2, 1>(a, b, blocks, out, kSide);
-  return cols > 16 ? multiply_blocks<parts, 1, 2>(a, b, blocks, out, kSide)
-                   : multiply_blocks<parts, 1, 1>(a, b, blocks, out, kSide);
+    return cols > 16 ? multiply_blocks<parts, 2, 2>(a, b, blocks, out, out_row)
+                     : multiply_blocks<parts, 2, 1>(a, b, blocks, out, out_row);
+  return cols > 16 ? multiply_blocks<parts, 1, 2>(a, b, blocks, out, out_row)
+                   : multiply_blocks<parts, 1, 1>(a, b, blocks, out, out_row);
 }
 
 // C block (rows x cols) = or += sums, then bias, relu, other activations. past: whole vectors go past the caches, to aligned lines.
@@ -340,22 +379,6 @@ inline bool wants_tiles(const Gemm<float>& g) {
   return !g.accumulate && !g.mirror && tiles_pay(g.m, g.n, g.k);
 }
 
-// One block of C over `blocks` blocks of k from k on.
-template <int parts>
-FD_INLINE void run_block(const Gemm<float>& g, const TilePlan& plan, int64_t s, int64_t p, int64_t k, int64_t blocks,
-                         const uint16_t* a, const uint16_t* b, float* sums) {
-  const int64_t i = s * kSide, j = p * kSide;
-  const int rows = int(min_of(kSide, g.m - i)), cols = int(min_of(kSide, g.n - j));
-  const bool first = k == 0, last = k + blocks >= plan.k_blocks;
-  if (rows == kSide && cols == kSide) {
-    float* c = g.c + i * g.c_row + j;
-    for (int r = 0; r < kSide; r++) __builtin_prefetch(c + r * g.c_row, 1), __builtin_prefetch(c + r * g.c_row + 31, 1);
-    if (first && !(last && (g.bias || g.relu || g.finish))) return multiply_blocks<parts, 2, 2>(a, b, blocks, c, g.c_row);
-  }
-  multiply_blocks<parts>(a, b, blocks, sums, rows, cols);
-  finish_block(g, i, j, sums, rows, cols, first, last);
-}
-
 // Brings one of `shares` shares of `lanes` rows of A, or columns of B, for `depth` of k, to L2.
 FD_INLINE void fetch_lanes(const float* from, int64_t lane, int64_t k, int64_t lanes, int64_t depth, int64_t share,
                            int64_t shares) {
@@ -367,31 +390,104 @@ FD_INLINE void fetch_lanes(const float* from, int64_t lane, int64_t k, int64_t l
 }
 
 // Blocks of C that lie in one group of panels, in passes over k: some strips of A, or panels of B if those are fewer, are packed
-// and stay in L2; each panel, or strip, is packed just before it is multiplied with all of them. What threads share would have to
-// come from memory or other cores, which costs more than to pack it once more.
+// and stay in L2; each panel, or strip, is packed and multiplied with all of them. What threads share would have to come from
+// memory or other cores, which costs more than to pack it once more. Where a line of blocks is whole, it is packed while it is
+// multiplied for the first time, some blocks ahead.
 template <int parts>
 struct TilePiece {
   const Gemm<float>& g;
   const TilePlan& plan;
-  __m512i most_a, most_b;  // largest magnitudes
+  Operand operands[2];  // A, B
+  __m512i most[2];      // largest magnitudes
 
-  void pack_a(int64_t s0, int64_t s1, int64_t k, int64_t blocks, uint16_t* out) {
-    for (int64_t s = s0; s < s1; s++, out += blocks * block_words(parts))
-      most_a = pack_a_strip<parts>(g, s * kSide, k * kSide, min_of((k + blocks) * kSide, g.k), out, most_a);
+  TilePiece(const Gemm<float>& g, const TilePlan& plan)
+      : g(g),
+        plan(plan),
+        operands{{g.a, g.a_row, g.a_k, g.m, g.k, false}, {g.b, g.b_col, g.b_k, g.n, g.k, true}},
+        most{_mm512_setzero_si512(), _mm512_setzero_si512()} {}
+
+  // Block kb of a line goes to out + (kb - k) * block_words.
+  struct Line {
+    bool right;
+    int64_t at;
+    uint16_t* out;  // null: no line
+  };
+  PackTask task(const Line& line, int64_t k, int64_t kb) const {
+    return task_of(operands[line.right], line.at, kb, line.out + (kb - k) * block_words(parts));
   }
-  void pack_b(int64_t p0, int64_t p1, int64_t k, int64_t blocks, uint16_t* out) {
-    most_b = pack_b_panels<parts>(g, p0, p1, k, k + blocks, out, blocks * block_words(parts), most_b);
-  }
-  void fetch_a(int64_t s, int64_t k, int64_t blocks, int64_t share, int64_t shares) const {
-    fetch_lanes(g.a + s * kSide * g.a_row + k * kSide * g.a_k, g.a_row, g.a_k, min_of(kSide, g.m - s * kSide),
-                min_of(blocks * kSide, g.k - k * kSide), share, shares);
-  }
-  void fetch_b(int64_t p, int64_t k, int64_t blocks, int64_t share, int64_t shares) const {
-    fetch_lanes(g.b + p * kSide * g.b_col + k * kSide * g.b_k, g.b_col, g.b_k, min_of(kSide, g.n - p * kSide),
-                min_of(blocks * kSide, g.k - k * kSide), share, shares);
+  void pack(const Line& line, int64_t k, int64_t begin, int64_t end) {
+    if (!line.out) return;
+    for (int64_t kb = begin; kb < end; kb++)
+      most[line.right] = pack_block<parts>(operands[line.right], task(line, k, kb), most[line.right]);
   }
 
-  // Blocks [begin, begin + count) of the group of panels from p0 on; memory: for width + 1 packed lines of kc blocks.
+  // Adds the product of blocks at a and b, and packs block kb of the line.
+  void add_step(const uint16_t* a, const uint16_t* b, const Line& line, int64_t k, int64_t kb) {
+    const Operand& o = operands[line.right];
+    const PackTask t = task(line, k, kb);
+    __m512i& found = most[line.right];
+    if (line.right)
+      found = o.lane == 1 ? add_and_pack<parts, true, false>(a, b, t, o.k, found)
+                          : add_and_pack<parts, true, true>(a, b, t, o.lane, found);
+    else
+      found = o.k == 1 ? add_and_pack<parts, false, false>(a, b, t, o.lane, found)
+                       : add_and_pack<parts, false, true>(a, b, t, o.k, found);
+  }
+  bool packs_along(const Line& line, int64_t kb) const {
+    const Operand& o = operands[line.right];
+    return line.out && (o.lane == 1 || o.k == 1) && (line.at + 1) * kSide <= o.lanes && (kb + 1) * kSide <= o.depth;
+  }
+
+  // So many blocks ahead: what was stored last step reaches L1 only when that step's products are done.
+  static int64_t ahead_of(int64_t blocks) { return min_of(int64_t(2), blocks); }
+
+  // out (32 x 32) = the product of blocks [k, k + blocks) of a strip and a panel, and meanwhile packs what is left of a line that
+  // takes part, from its second block on, and the first block of the next.
+  void multiply_and_pack(const uint16_t* a, const uint16_t* b, int64_t k, int64_t blocks, const Line& fresh, const Line& next,
+                         float* out, int64_t out_row) {
+    clear_block();
+    for (int64_t kb = 0; kb < blocks; kb++, a += block_words(parts), b += block_words(parts)) {
+      const int64_t ahead = kb + ahead_of(blocks), which = k + (ahead < blocks ? ahead : ahead - blocks);
+      const Line& line = ahead < blocks ? fresh : next;
+      if (packs_along(line, which)) {
+        add_step(a, b, line, k, which);
+        continue;
+      }
+      pack(line, k, which, which + 1);
+      add_blocks<parts, 2, 2>(a, b, 1);
+    }
+    store_block<2, 2>(out, out_row);
+  }
+
+  // Block (s, p) of C over blocks [k, k + blocks) of k.
+  void run_block(int64_t s, int64_t p, int64_t k, int64_t blocks, const uint16_t* a, const uint16_t* b, const Line& fresh,
+                 const Line& next, float* sums) {
+    const int64_t i = s * kSide, j = p * kSide;
+    const int rows = int(min_of(kSide, g.m - i)), cols = int(min_of(kSide, g.n - j));
+    const bool first = k == 0, last = k + blocks >= plan.k_blocks, whole = rows == kSide && cols == kSide;
+    float* const c = g.c + i * g.c_row + j;
+    if (whole)
+      for (int r = 0; r < kSide; r++) __builtin_prefetch(c + r * g.c_row, 1), __builtin_prefetch(c + r * g.c_row + 31, 1);
+    const bool direct = whole && first && !(last && (g.bias || g.relu || g.finish));
+    float* const out = direct ? c : sums;
+    const int64_t out_row = direct ? g.c_row : kSide;
+    if ((fresh.out || next.out) && rows > 16 && cols > 16) {
+      multiply_and_pack(a, b, k, blocks, fresh, next, out, out_row);
+    } else {
+      pack(fresh, k, k + ahead_of(blocks), k + blocks);
+      pack(next, k, k, k + ahead_of(blocks));
+      multiply_blocks<parts>(a, b, blocks, out, out_row, rows, cols);
+    }
+    if (!direct) finish_block(g, i, j, sums, rows, cols, first, last);
+  }
+
+  void fetch(bool right, int64_t line, int64_t k, int64_t blocks, int64_t share, int64_t shares) const {
+    const Operand& o = operands[right];
+    fetch_lanes(o.from + line * kSide * o.lane + k * kSide * o.k, o.lane, o.k, min_of(kSide, o.lanes - line * kSide),
+                min_of(blocks * kSide, o.depth - k * kSide), share, shares);
+  }
+
+  // Blocks [begin, begin + count) of the group of panels from p0 on; memory: for width + 2 packed lines of kc blocks.
   void run(int64_t p0, int64_t begin, int64_t count, uint16_t* memory) {
     alignas(64) float sums[kSide * kSide];
     const int64_t row = min_of(plan.group, plan.panels - p0);  // of the group
@@ -402,20 +498,35 @@ struct TilePiece {
     const bool keep_a = s1 - s0 < p1 - p0;
     const int64_t first_kept = keep_a ? s0 : p0, kept = keep_a ? s1 - s0 : p1 - p0, passes = ceil_div(kept, plan.width);
     const int64_t first = keep_a ? p0 : s0, last = keep_a ? p1 : s1;  // of the others
+    const Line none = {false, 0, nullptr};
+    // rows of memory that belong to all kept lines, and lie in pages of their own: each is read for all lines at once
+    const Operand &of_kept = operands[!keep_a], &of_others = operands[keep_a];
+    const bool together = of_kept.lane == 1 && of_kept.k * int64_t(sizeof(float)) >= kTilePageBytes;
+    const bool fetched = of_others.lanes * of_others.depth * int64_t(sizeof(float)) > kTileFetchBytes;
     for (int64_t pass = 0; pass < passes; pass++) {
       const int64_t from = first_kept + pass * kept / passes, to = first_kept + (pass + 1) * kept / passes;
       for (int64_t k = 0; k < plan.k_blocks; k += plan.kc) {
-        const int64_t blocks = min_of(plan.kc, plan.k_blocks - k), line = blocks * block_words(parts);
-        uint16_t* const packed = memory + (to - from) * line;
-        keep_a ? pack_a(from, to, k, blocks, memory) : pack_b(from, to, k, blocks, memory);
+        const int64_t blocks = min_of(plan.kc, plan.k_blocks - k), words = blocks * block_words(parts);
+        const auto kept_line = [&](int64_t j) { return Line{!keep_a, j, memory + (j - from) * words}; };
+        const auto other_line = [&](int64_t i) { return Line{keep_a, i, memory + (to - from + i % 2) * words}; };
+        for (int64_t kb = k; kb < k + blocks; kb++)
+          for (int64_t j = from; j < (together ? to : from + 1); j++) pack(kept_line(j), k, kb, kb + 1);
+        pack(other_line(first), k, k, k + ahead_of(blocks));
         for (int64_t i = first; i < last; i++) {
-          keep_a ? pack_b(i, i + 1, k, blocks, packed) : pack_a(i, i + 1, k, blocks, packed);
           for (int64_t j = from; j < to; j++) {
+            const Line one = kept_line(j), other = other_line(i);
+            const bool packs_kept = i == first && !together;
+            const Line fresh = j == from ? other : packs_kept ? one : none;
+            const Line next = j + 1 < to ? (packs_kept ? kept_line(j + 1) : none) : i + 1 < last ? other_line(i + 1) : none;
+            if (i + 1 < last && fetched) fetch(keep_a, i + 1, k, blocks, j - from, to - from);
             const int64_t s = keep_a ? j : i, p = keep_a ? i : j;
-            if (i + 1 < last)
-              keep_a ? fetch_b(i + 1, k, blocks, j - from, to - from) : fetch_a(i + 1, k, blocks, j - from, to - from);
-            const uint16_t* const there = memory + (j - from) * line;
-            if (counted(s, p)) run_block<parts>(g, plan, s, p, k, blocks, keep_a ? there : packed, keep_a ? packed : there, sums);
+            const uint16_t *a = keep_a ? one.out : other.out, *b = keep_a ? other.out : one.out;
+            if (counted(s, p)) {
+              run_block(s, p, k, blocks, a, b, fresh, next, sums);
+            } else {
+              pack(fresh, k, k + ahead_of(blocks), k + blocks);
+              pack(next, k, k, k + ahead_of(blocks));
+            }
           }
         }
       }
@@ -435,16 +546,16 @@ inline uint64_t gemm_tiles_parts(const Gemm<float>& all, const GemmBatch& batch,
     const int64_t end = (piece + 1) * count * one / plan.pieces;
     int64_t at = piece * count * one / plan.pieces;
     piece_work((end - at) * plan.k_blocks * kBlockMacs, 2 * kTileChunkMacs);
-    uint16_t* const memory = static_cast<uint16_t*>(thread_scratch(2 * (plan.width + 1) * plan.kc * block_words(parts)));
+    uint16_t* const memory = static_cast<uint16_t*>(thread_scratch(2 * (plan.width + 2) * plan.kc * block_words(parts)));
     const TileRegisters tiles;
     while (at < end) {
       const int64_t item = at / one, begin = at % one % group, blocks = min_of(min_of(end - at, group - begin), one - at % one);
       if (memory) {
         const Gemm<float> g = batch_item(all, batch, first + item);
-        TilePiece<parts> part = {g, plan, _mm512_setzero_si512(), _mm512_setzero_si512()};
+        TilePiece<parts> part(g, plan);
         part.run(at % one / group * plan.group, begin, blocks, memory);
-        found[item].note_a(part.most_a);
-        found[item].note_b(part.most_b);
+        found[item].note_a(part.most[0]);
+        found[item].note_b(part.most[1]);
       } else {
         found[item].fail();
       }
