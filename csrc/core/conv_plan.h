@@ -57,6 +57,15 @@ struct ConvShape {
     for (int axis = 0; axis < 2; axis++) all = all && kernel[axis] == 3 && stride[axis] == 1 && dilation[axis] == 1;
     return all;
   }
+  // Step 1, and planes of moderate size for a row of the result.
+  bool fits_planes() const {
+    int64_t plane = 1;
+    for (int axis = 0; axis < 2; axis++) {
+      if (stride[axis] != 1) return false;
+      plane = saturating_mul(plane, span(axis));
+    }
+    return !depthwise() && taps() <= 49 && saturating_mul(plane, group_in() + group_out()) <= int64_t(1) << 24;
+  }
   // Few input channels: the taps of a kernel row and their channels are one contiguous run in a zero-padded copy of x.
   bool merges_row() const { return groups == 1 && in_channels <= 4 && dilation[1] == 1 && kernel[1] > 1 && thin_border(); }
   bool pads_input() const {
@@ -97,6 +106,32 @@ struct ConvScratch {
 
 // Columns rounded up to the widest vector of any instruction set.
 inline int64_t whole_vectors(int64_t n, int64_t item) { return (n + 64 / item - 1) / (64 / item) * (64 / item); }
+
+// Few columns leave lanes of their vectors unused; on planes (isa/conv_planes.h) lanes are pixels. Lanes that a product of one
+// pixel, tap and channel takes either way, measured on Emerald Rapids: for y and dx a vector of columns that is alone costs as much
+// as one and a half, and vectors for dw that are not full a fifth more; planes have positions between rows, and for dw between
+// images, and turning a number to planes or back costs as many lanes as here.
+constexpr int64_t kPlaneColumns = 48;
+constexpr double kLoneVector = 1.5, kPartVectors = 1.2, kPlaneGather = 1.05, kPlaneWeights = 1.19;
+inline double plane_turn(const ConvShape& s, int64_t source, int64_t columns, int64_t width) {
+  return (width >= 16 ? 16.0 : 20.0) * double(source + columns) / double(s.taps() * source);
+}
+inline bool plane_gather_pays(const ConvShape& s, bool forward) {
+  const int64_t *count = forward ? s.out : s.in, columns = forward ? s.group_out() : s.group_in();
+  const int64_t source = forward ? s.group_in() : s.group_out(), vectors = (columns + 15) / 16;
+  if (columns > kPlaneColumns || source == 0 || !s.fits_planes()) return false;
+  const int64_t pitch = count[1] + (s.kernel[1] - 1) * s.dilation[1], run = ((count[0] - 1) * pitch + count[1] + 15) / 16 * 16;
+  const double lanes = double((columns + 3) / 4 * 4) * double(run) / double(count[0] * count[1]) * kPlaneGather;
+  return lanes + plane_turn(s, source, columns, count[1]) < 16 * (double(vectors) + (vectors % 2 ? kLoneVector - 1 : 0));
+}
+inline bool plane_weights_pay(const ConvShape& s) {
+  const int64_t columns = s.group_out();
+  if (columns > kPlaneColumns || s.group_in() == 0 || !s.fits_planes()) return false;
+  double wide = 1;
+  for (int axis = 0; axis < 2; axis++) wide *= double(s.out[axis] + (s.kernel[axis] - 1) * s.dilation[axis]) / double(s.out[axis]);
+  return double((columns + 3) / 4 * 4) * wide * kPlaneWeights + plane_turn(s, s.group_in(), columns, s.out[1]) <
+         double((columns + 15) / 16 * 16) * (columns % 16 ? kPartVectors : 1);
+}
 
 // Winograd's algorithm for 3x3 kernels in float32: `chunks` parts with scratch of their own, for blocks of up to kWinogradTiles
 // tiles of 4x4 output pixels. chunks == 0: not worth it, or not possible.
@@ -238,7 +273,7 @@ inline bool weight_tiles_pay(const ConvShape& s, int64_t item) {
 // y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group.
 struct ConvGatherPlan {
   int64_t zeros, positions, padded_input, weights, tile_weights, tile_source, winograd_weights, winograd_scratch, wide_out, bytes;
-  bool tiles, images;  // on AMX tiles: pixels of a row, or images, side by side
+  bool planes, tiles, images;  // tiles, images: on AMX tiles, pixels of a row, or images, side by side
   WinogradPlan winograd;
 };
 inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t item, bool narrow_out, bool allow_winograd) {
@@ -261,6 +296,7 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   p.images = image_tiles_pay(s, forward, gather_tiles_pay(s, forward, item), p.winograd.chunks > 0 && !narrow_out, item);
   p.tiles = p.tiles && !p.images;
   if (p.tiles || p.images) p.winograd = {0, 0, 0};
+  p.planes = !p.tiles && !p.images && p.winograd.chunks == 0 && !(forward && s.merges_row()) && plane_gather_pays(s, forward);
   const int64_t tile_blocks = saturating_mul((source + 31) / 32, (columns + 31) / 32);  // six bytes for each weight
   p.tile_weights = scratch.add(p.tiles || p.images ? saturating_mul(s.groups, s.taps(), tile_blocks, 32 * 32 * 6) : 0);
   p.tile_source = scratch.add(p.images ? saturating_mul(image_tile_groups(s, forward), image_tile_bytes(s, forward)) : 0);
@@ -278,7 +314,7 @@ constexpr int64_t kDirectTaps = 25;
 struct ConvWeightPlan {
   int64_t splits, rows_per_split;  // rows of y, counted over the batch
   int64_t padded_input, padded_grad, sums, wide_out, bytes;
-  bool pad_input, pad_grad, direct, tiles;
+  bool pad_input, pad_grad, direct, tiles, planes;
   WeightBlocks blocks;  // on AMX tiles
 };
 constexpr int64_t kWeightFewSums = 256 << 10;    // numbers
@@ -324,11 +360,12 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
       tile_sums = saturating_mul(
           b.splits, saturating_mul(all, s.taps(), 1024, item) + saturating_mul(s.groups, (s.group_out() + 31) / 32, 32, item));
   }
+  p.planes = !p.tiles && !conv_weight_spreads(s, item) && plane_weights_pay(s);
   p.pad_input = s.pads_input() && (s.padding[0] || s.padding[1]);
   p.pad_grad = !s.depthwise() && s.out_channels < lanes;
   const bool reads_little = s.taps() >= 4 || saturating_mul(s.in_pixels(), s.in_channels, item) <= 1 << 20;
-  p.direct =
-      !p.tiles && p.splits == 1 && !s.depthwise() && s.group_in() > 0 && !s.pads_input() && s.taps() <= kDirectTaps && reads_little;
+  p.direct = !p.tiles && !p.planes && p.splits == 1 && !s.depthwise() && s.group_in() > 0 && !s.pads_input() &&
+             s.taps() <= kDirectTaps && reads_little;
   p.padded_input = scratch.add(p.pad_input ? saturating_mul(s.batch, s.padded(0), s.padded(1), s.in_channels, item) : 0);
   p.padded_grad = scratch.add(p.pad_grad ? saturating_mul(s.out_pixels(), lanes, item) : 0);
   if (s.depthwise())

@@ -3,10 +3,12 @@
 //   conv_gather.h  y, and dx: sums over taps                              conv_weight.h  dw and db: sums over pixels
 //   conv_winograd.h  3x3 kernels                                     conv_tiles*.h  the same on AMX tiles
 //   conv_first.h   y for images with few channels                 conv_depthwise.h  one filter per channel
+//   conv_planes.h  few channels per group: lanes are pixels
 // Here the three ops are put into these forms. Sums are cut by sizes only: results are bitwise equal for any number of threads.
 #include "cpu/isa/conv_depthwise.h"
 #include "cpu/isa/conv_first.h"
 #include "cpu/isa/conv_gather.h"
+#include "cpu/isa/conv_planes.h"
 #include "cpu/isa/conv_weight.h"
 #include "cpu/isa/conv_winograd.h"
 #if defined(__AMX_BF16__)
@@ -76,6 +78,7 @@ bool by_images(const Args& a, const ConvShape& s, bool forward, const ConvGather
 
 template <class T>
 void products(const Args& a, const ConvGatherPlan& plan, const Gather<T>& g, const ConvPack<T>* pack) {
+  if (plan.planes && gather_planes(g, *pack)) return;
   if constexpr (sizeof(T) == 4) {
 #if defined(__AMX_BF16__)
     if (plan.tiles && gather_on_tiles(g, *pack, scratch<uint16_t>(a, plan.tile_weights))) return;
@@ -310,7 +313,7 @@ void conv2d_backward_weight_kernel(const Args& a) {
     set_zeros(g.db, db.numel());
   } else if (s.depthwise()) {
     depthwise_weight_grad(g);
-  } else {
+  } else if (!plan.planes || !weight_planes(g)) {
     if (plan.pad_input) {
       T* padded = scratch<T>(a, plan.padded_input);
       pad_input(s, g.x, padded);
