@@ -1,9 +1,9 @@
 // argmax, argmin: the position of the first winner along an axis, or in row-major order of the whole tensor. NaN beats every
 // number.
 //
-// Rows: the winner's value is found block by block with the vector maximum of reduce.h; only the block that holds it is searched
-// for its position. Columns: vectors of winners and of their row numbers. Long axes are cut in pieces (core/infer/pieces.h), whose
-// winners are compared in order, so ties go to the first for any number of threads.
+// Rows: each lane keeps its winner of groups of four vectors and which group that was, so that memory is read once, without pauses;
+// only one group is searched for the position. Columns: vectors of winners and of their row numbers. Long axes are cut in pieces
+// (core/infer/pieces.h), whose winners are compared in order, so ties go to the first for any number of threads.
 #include "cpu/isa/reduce.h"
 #include "core/infer/pieces.h"
 
@@ -24,30 +24,56 @@ struct ArgWalk {
   Fill<L> fill;
   bool direct;
 
-  static int64_t find(const L* p, int64_t n, L value) {
-    int64_t i = 0;
-    const V v(value);
-    for (; i + V::size <= n; i += V::size) {
-      const V x = load(p + i);
-      if (any((x == v) | (is_nan(x) & is_nan(v)))) break;
+  static MaskOf<L> same(V x, V y) { return (x == y) | (is_nan(x) & is_nan(y)); }
+
+  // Where value first is among n <= 4 vectors.
+  static int64_t find(const L* p, int n, L value) {
+    constexpr int S = V::size;
+    Vec<I> at(highest<I>());
+    for (int k = (n - 1) / S * S; k >= 0; k -= S) {
+      const V x = k + S <= n ? load(p + k) : load_partial(p + k, n - k);
+      const Vec<I> places = iota<I>() + Vec<I>(I(k));
+      at = select(same(x, V(value)) & (places < Vec<I>(I(n))), places, at);
     }
-    while (i < n && !(p[i] == value || (p[i] != p[i] && value != value))) i++;
-    return i;
+    return first_of(at);
+  }
+  static int64_t first_of(Vec<I> at) {
+    return join_lanes(at, [](Vec<I> x, Vec<I> y) { return min(x, y); });
   }
 
-  // Winner among elements [a, b) of the output at base.
+  // Winner among elements [a, b) of the output at base. Each lane notes the first group of vectors that holds its winner; of the
+  // lanes that have the overall winner, the first group is searched.
   void row(const char* base, int64_t a, int64_t b, L& best, int64_t& at) const {
+    constexpr int S = V::size;
+    constexpr int64_t G = 4 * S;
+    const int64_t ahead = fold_ahead<Op>(b - a);
+    const V one(Op::identity);
     alignas(64) L buf[kBlock];
-    int64_t block = a;
+    V won = one;
+    Vec<I> group = Vec<I>(I(0)), of = group;
+    const auto note = [&](V x) {
+      const Vec<I> wins = Op::beats(x, won);
+      won = select(wins, x, won), of = select(wins, group, of), group += Vec<I>(I(1));
+    };
     for (int64_t i = a; i < b; i += kBlock) {
       const int64_t n = min_of(kBlock, b - i);
-      const L value = fold_run<Op>(plan.block(base, i, n, fill, direct, buf), n);
-      if (i > a && !Op::beats(value, best)) continue;
-      best = value, block = i;
-      if (value != value) break;
+      const L* p = plan.block(base, i, n, fill, direct, buf);
+      int64_t j = 0;
+      for (; j + G <= n; j += G) {
+        for (int k = 0; k < 4 * S; k += kLine<L>) __builtin_prefetch(p + j + k + ahead);
+        note(Op::f(Op::f(load(p + j), load(p + j + S)), Op::f(load(p + j + 2 * S), load(p + j + 3 * S))));
+      }
+      if (j == n) continue;
+      V x = one;
+      for (; j + S <= n; j += S) x = Op::f(x, load(p + j));
+      if (j < n) x = Op::f(x, load_lanes_or(p + j, int(n - j), one));
+      note(x);
     }
-    const int64_t n = min_of(kBlock, b - block);
-    at = block + find(plan.block(base, block, n, fill, direct, buf), n, best);
+    best = join_lanes(won, [](V x, V y) { return Op::f(x, y); });
+    const Vec<I> have = select(same(won, V(best)), of, Vec<I>(highest<I>()));
+    const int64_t first = a + first_of(have) * G;
+    const int n = int(min_of(G, b - first));
+    at = first + find(plan.block(base, first, n, fill, direct, buf), n, best);
   }
 
   // Winners among elements [a, b) of w outputs, `step` apart.
@@ -104,6 +130,13 @@ struct ArgWalk {
     parallel_for(tasks, max_of<int64_t>(1, kReduceGrain / work), [&](int64_t begin, int64_t end) {
       alignas(64) L win[kColumns];
       int64_t where[kColumns], done = 0;
+      if (rows && pieces == 1) {  // short rows would wait for the divisions below
+        for (int64_t o = begin; o < end; o++) {
+          row(plan.in + plan.kept_offset(o) * plan.item, 0, n, win[0], where[0]);
+          emit(o, where[0]);
+        }
+        return piece_work((end - begin) * n, kReduceLeast);
+      }
       for (int64_t t = begin; t < end; t++) {
         const int64_t piece = t % pieces, block = t / pieces % blocks.count, j = blocks.begin(block);
         const int64_t o = t / pieces / blocks.count * inner + j;

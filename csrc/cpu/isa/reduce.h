@@ -148,6 +148,7 @@ template <class T>
 struct Sum {
   using L = T;
   static constexpr int64_t kLeaf = 512;  // elements in a row, whose partial sums are then added pairwise
+  static constexpr int64_t kAhead = 0;   // bytes: the processor's own prefetching does
   static constexpr T identity = 0;
   static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) { return a + b; }
   static FD_INLINE T f(T a, T b) {
@@ -161,6 +162,7 @@ template <class T>
 struct Prod {
   using L = T;
   static constexpr int64_t kLeaf = 512;
+  static constexpr int64_t kAhead = 0;
   static constexpr T identity = 1;
   static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) { return a * b; }
   static FD_INLINE T f(T a, T b) {
@@ -174,6 +176,7 @@ template <class T>
 struct Max {  // NaN on either side wins; beats(a, b): a replaces b as the winner, NaN replaces any number
   using L = T;
   static constexpr int64_t kLeaf = 2048;
+  static constexpr int64_t kAhead = 8192;  // more instructions for each element than a sum has: fewer loads wait at a time
   static constexpr T identity = lowest<T>();
   static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) {  // a, what is found so far, waits for one instruction only
     if constexpr (kIsInt<T>)
@@ -194,6 +197,7 @@ template <class T>
 struct Min {
   using L = T;
   static constexpr int64_t kLeaf = 2048;
+  static constexpr int64_t kAhead = 8192;
   static constexpr T identity = highest<T>();
   static FD_INLINE Vec<T> f(Vec<T> a, Vec<T> b) {
     if constexpr (kIsInt<T>)
@@ -211,27 +215,43 @@ struct Min {
   static FD_INLINE bool beats(T a, T b) { return a < b || (a != a && b == b); }
 };
 
+// n < Vec<L>::size elements, then lanes of `rest`.
+template <class L>
+FD_INLINE Vec<L> load_lanes_or(const L* p, int n, Vec<L> rest) {
+  using I = typename Lane<L>::Int;
+  return select(iota<I>() < Vec<I>(I(n)), load_partial(p, n), rest);
+}
+
+template <class L>
+constexpr int kLine = 64 / int(sizeof(L));  // elements of a cache line
+
+// How far ahead of elements that are read memory is asked for, in runs of n: none where that may be all there is.
+template <class Op>
+FD_INLINE int64_t fold_ahead(int64_t n) {
+  return n >= Op::kLeaf ? Op::kAhead / int64_t(sizeof(typename Op::L)) : 0;
+}
+
 // op over n contiguous elements.
 template <class Op, class L>
 L fold_run(const L* p, int64_t n) {
   using V = Vec<L>;
   constexpr int S = V::size;
   const V one(Op::identity);
+  const int64_t ahead = fold_ahead<Op>(n);
   V a = one;
   int64_t i = 0;
   if (n >= 4 * S) {
     V b = one, c = one, d = one;
     for (; i + 4 * S <= n; i += 4 * S) {
+      if constexpr (Op::kAhead > 0)
+        for (int k = 0; k < 4 * S; k += kLine<L>) __builtin_prefetch(p + i + k + ahead);
       a = Op::f(a, load(p + i)), b = Op::f(b, load(p + i + S));
       c = Op::f(c, load(p + i + 2 * S)), d = Op::f(d, load(p + i + 3 * S));
     }
     a = Op::f(Op::f(a, b), Op::f(c, d));
   }
   for (; i + S <= n; i += S) a = Op::f(a, load(p + i));
-  if (i < n) {
-    using I = typename Lane<L>::Int;
-    a = Op::f(a, select(iota<I>() < Vec<I>(I(n - i)), load_partial(p + i, int(n - i)), one));
-  }
+  if (i < n) a = Op::f(a, load_lanes_or(p + i, int(n - i), one));
   return join_lanes(a, [](V x, V y) { return Op::f(x, y); });
 }
 
