@@ -24,6 +24,7 @@ SHAPES = [
     (1, 32, 90, 260, 64, 7, 1, 3, 1, 1),  # 49 taps, bands of rows
     (4, 64, 31, 33, 96, 2, 2, 1, 3, 1),  # even kernel, step and dilation
     (6, 64, 40, 40, 64, 3, 2, 4, 4, 1),  # step and dilation with a common divisor: every other source pixel is left out
+    (2, 64, 15, 12, 96, 3, 1, 1, 1, 1),  # few pixels, in rows that end within a tile
 ]
 
 
@@ -62,7 +63,7 @@ def at_precision(precision, arrays, shape):
 PLANS = [
     ("rows", "rows"), ("rows", "rows"), ("images", "images"), ("images", "images"), ("rows", "images"), ("images", "images"), ("images", "images"),
     ("rows", "rows"), ("rows", "rows"), ("rows", "rows"), ("images", "images"), ("rows", "rows"), ("rows", "rows"), ("rows", "multiply-adds"),
-    ("rows", "multiply-adds"),
+    ("rows", "multiply-adds"), ("rows", "rows"),
 ]  # fmt: skip
 
 

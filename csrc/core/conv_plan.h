@@ -180,7 +180,7 @@ inline bool gather_tiles_pay(const ConvShape& s, bool forward, int64_t item) {
   }
   if (2 * positions > saturating_mul(pixels, s.taps(), (columns + 31) / 32)) return false;
   const int64_t all = saturating_mul(s.batch, pixels);
-  return all >= 512 || (all >= 128 && saturating_mul(s.group_in(), s.group_out()) >= 256 * 256);
+  return all >= 256 || (all >= 128 && saturating_mul(s.group_in(), s.group_out()) >= 256 * 256);
 }
 // Images side by side (isa/conv_tiles_images.h): all source pixels of some groups of sixteen images are packed at a time, in up to
 // kImageTileBytes. 0: one group is too much.
