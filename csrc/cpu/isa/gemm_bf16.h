@@ -5,33 +5,36 @@
 // tiles of sums become a row of bfloat16 in the same way. An operand whose other axis is contiguous is turned in squares of 16 x 16
 // pairs.
 //
-// C is computed in blocks of 48 x 32, 3 x 2 tiles, so that five tiles are loaded from L2 for six products: that, not the tile unit,
-// is the limit (with 2 x 2 tiles it is four for four). Each piece of work packs a block of B that stays in L2, then strip by strip
-// of A. How sums are cut follows from k alone, how C is cut from the threads as well. The tile unit flushes denormal numbers.
+// C is computed in blocks of 32 x 32, 2 x 2 tiles. Each piece of work packs a block of B that stays in L2, then strip by strip of A
+// chunks of k that stay in L1 while all panels of B stream past it, by loads that leave L1 alone: a tile comes from L2 for two
+// products, which L2 delivers in their time. Sums wait in L2, as float32, for the next chunk. Blocks of 48 x 32 with sums in tiles
+// for all of k need fewer loads, but most of them from L2. How sums are cut follows from k alone, how C is cut from the threads as
+// well. The tile unit flushes denormal numbers.
 #pragma once
 #include "cpu/isa/gemm_amx.h"
 
 namespace fastdl {
 namespace {
 
-constexpr int64_t kHalf = 16;                       // rows of a tile
-constexpr int64_t kTileWords = 512;                 // 16 rows of 32
-constexpr int64_t kPanelWords = 2 * kTileWords;     // of a panel of B, for 32 of k
-constexpr int64_t kNarrowSums = 3 * kHalf * kSide;  // of a block of C
+constexpr int64_t kHalf = 16;                    // rows of a tile
+constexpr int64_t kTileWords = 512;              // 16 rows of 32
+constexpr int64_t kPanelWords = 2 * kTileWords;  // of a panel of B, for 32 of k
+constexpr int64_t kNarrowSums = kSide * kSide;   // of a block of C
 
 struct NarrowPlan {
-  int64_t tiles, strips;           // rows in tiles, in strips of up to three tiles
+  int64_t tiles, strips;           // rows in tiles, in strips of up to two tiles
   int64_t panels, k_blocks;        // of 32
-  int64_t kc;                      // blocks of k in one pass
+  int64_t kc, chunk;               // blocks of k in one pass, of which so many of a strip stay in L1
   int64_t row_blocks, col_blocks;  // pieces of work
 
   FD_INLINE int64_t tile(int64_t strip) const { return strip * tiles / strips; }  // its first
 };
 inline NarrowPlan plan_narrow(int64_t m, int64_t n, int64_t k, int64_t batch) {
   NarrowPlan p;
-  p.tiles = ceil_div(m, kHalf), p.strips = ceil_div(p.tiles, int64_t(3));
+  p.tiles = ceil_div(m, kHalf), p.strips = ceil_div(p.tiles, int64_t(2));
   p.panels = ceil_div(n, kSide), p.k_blocks = ceil_div(k, kSide);
   p.kc = ceil_div(p.k_blocks, ceil_div(p.k_blocks, kNarrowKc / kSide));
+  p.chunk = ceil_div(p.kc, ceil_div(p.kc, kNarrowChunk));
   p.row_blocks = ceil_div(p.strips, kNarrowStrips), p.col_blocks = ceil_div(p.panels, kNarrowBlocks / p.kc);
   for (;;) {  // finer until there is enough to share
     const int64_t pieces = p.row_blocks * p.col_blocks, rows = p.strips / p.row_blocks, cols = p.panels / p.col_blocks;
@@ -48,7 +51,8 @@ inline NarrowPlan plan_narrow(int64_t m, int64_t n, int64_t k, int64_t batch) {
 // Words that a piece needs: a strip of A, panels of B, sums of blocks of C.
 inline int64_t narrow_scratch_words(const NarrowPlan& plan) {
   const int64_t strips = ceil_div(plan.strips, plan.row_blocks), panels = ceil_div(plan.panels, plan.col_blocks);
-  return plan.kc * (3 * kTileWords + panels * kPanelWords) + (plan.kc < plan.k_blocks ? strips * panels : 1) * kNarrowSums * 2;
+  const int64_t sums = plan.kc < plan.k_blocks ? strips * panels : plan.chunk < plan.kc ? panels : 1;
+  return plan.chunk * 2 * kTileWords + panels * plan.kc * kPanelWords + sums * kNarrowSums * 2;
 }
 
 // The first `left` of 32 words.
@@ -192,62 +196,42 @@ inline void finish_narrow(const Gemm<bf16>& g, int64_t i0, int64_t j0, float* su
   }
 }
 
-// out (16 tiles x 32 floats, even columns first) = start (null: zero) + the product of `blocks` blocks of A and B.
+// out (16 tiles x 32 floats, even columns first) = start (null: zero) + the product of `blocks` blocks of A and B. A stays in L1,
+// as tiles of B go past it.
 template <int tiles>
 __attribute__((noinline)) void multiply_narrow(const uint16_t* a, const uint16_t* b, int64_t blocks, const float* start,
                                                float* out) {
   constexpr int64_t row = kSide * 4, half = kHalf * kSide;
   if (start) {
-    FD_TILE_LOAD(0, start, row);
-    FD_TILE_LOAD(3, start + 16, row);
+    FD_TILE_LOAD_PAST(0, start, row);
+    FD_TILE_LOAD_PAST(2, start + 16, row);
     if (tiles > 1) {
-      FD_TILE_LOAD(1, start + half, row);
-      FD_TILE_LOAD(4, start + half + 16, row);
-    }
-    if (tiles > 2) {
-      FD_TILE_LOAD(2, start + 2 * half, row);
-      FD_TILE_LOAD(5, start + 2 * half + 16, row);
+      FD_TILE_LOAD_PAST(1, start + half, row);
+      FD_TILE_LOAD_PAST(3, start + half + 16, row);
     }
   } else {
     FD_TILE_ZERO(0);
     FD_TILE_ZERO(1);
     FD_TILE_ZERO(2);
     FD_TILE_ZERO(3);
-    FD_TILE_ZERO(4);
-    FD_TILE_ZERO(5);
   }
   for (; blocks > 0; blocks--, a += tiles * kTileWords, b += kPanelWords) {
-    FD_TILE_LOAD(6, b, 64);
-    FD_TILE_LOAD(7, a, 64);
-    FD_TILE_MULTIPLY(0, 7, 6);
+    FD_TILE_LOAD_PAST(6, b, 64);
+    FD_TILE_LOAD(4, a, 64);
+    FD_TILE_MULTIPLY(0, 4, 6);
     if (tiles > 1) {
-      FD_TILE_LOAD(7, a + kTileWords, 64);
-      FD_TILE_MULTIPLY(1, 7, 6);
+      FD_TILE_LOAD(5, a + kTileWords, 64);
+      FD_TILE_MULTIPLY(1, 5, 6);
     }
-    if (tiles > 2) {
-      FD_TILE_LOAD(7, a + 2 * kTileWords, 64);
-      FD_TILE_MULTIPLY(2, 7, 6);
-    }
-    FD_TILE_LOAD(6, b + kTileWords, 64);
-    if (tiles > 2) {
-      FD_TILE_MULTIPLY(5, 7, 6);
-      FD_TILE_LOAD(7, a + kTileWords, 64);
-    }
-    if (tiles > 1) {
-      FD_TILE_MULTIPLY(4, 7, 6);
-      FD_TILE_LOAD(7, a, 64);
-    }
-    FD_TILE_MULTIPLY(3, 7, 6);
+    FD_TILE_LOAD_PAST(7, b + kTileWords, 64);
+    FD_TILE_MULTIPLY(2, 4, 7);
+    if (tiles > 1) FD_TILE_MULTIPLY(3, 5, 7);
   }
   FD_TILE_STORE(0, out, row);
-  FD_TILE_STORE(3, out + 16, row);
+  FD_TILE_STORE(2, out + 16, row);
   if (tiles > 1) {
     FD_TILE_STORE(1, out + half, row);
-    FD_TILE_STORE(4, out + half + 16, row);
-  }
-  if (tiles > 2) {
-    FD_TILE_STORE(2, out + 2 * half, row);
-    FD_TILE_STORE(5, out + 2 * half + 16, row);
+    FD_TILE_STORE(3, out + half + 16, row);
   }
 }
 
@@ -257,22 +241,28 @@ inline void narrow_piece(const Gemm<bf16>& g, const NarrowPlan& plan, int64_t s0
   const Lines a = {g.a, g.a_row, g.a_k, g.m, g.k}, b = {g.b, g.b_col, g.b_k, g.n, g.k};
   const int64_t panels = p1 - p0;
   uint16_t* const strip = scratch;
-  uint16_t* const packed_b = strip + plan.kc * 3 * kTileWords;
+  uint16_t* const packed_b = strip + plan.chunk * 2 * kTileWords;
   float* const sums = reinterpret_cast<float*>(packed_b + panels * plan.kc * kPanelWords);
+  const int64_t of_panel = plan.chunk < plan.k_blocks ? kNarrowSums : 0,
+                of_strip = plan.kc < plan.k_blocks ? panels * kNarrowSums : 0;
   const TileRegisters registers;
   for (int64_t k = 0; k < plan.k_blocks; k += plan.kc) {
-    const int64_t blocks = min_of(plan.kc, plan.k_blocks - k);
-    const bool last = k + blocks == plan.k_blocks;
-    pack_right(b, p0 * kSide, panels, k, blocks, packed_b);
+    const int64_t end = min_of(k + plan.kc, plan.k_blocks);
+    for (int64_t q = k; q < end; q += plan.chunk)
+      pack_right(b, p0 * kSide, panels, q, min_of(plan.chunk, end - q), packed_b + (q - k) * panels * kPanelWords);
     for (int64_t s = s0; s < s1; s++) {
-      const int64_t i = plan.tile(s) * kHalf, next = plan.tile(s + 1) * kHalf;
+      const int64_t i = plan.tile(s) * kHalf, next = plan.tile(s + 1) * kHalf, rows = min_of(next, g.m) - i;
       const int tiles = int((next - i) / kHalf);
-      pack_left(a, i, tiles, k, blocks, strip);
-      const auto multiply = tiles == 3 ? multiply_narrow<3> : tiles == 2 ? multiply_narrow<2> : multiply_narrow<1>;
-      for (int64_t p = 0; p < panels; p++) {
-        float* const kept = plan.kc < plan.k_blocks ? sums + ((s - s0) * panels + p) * kNarrowSums : sums;
-        multiply(strip, packed_b + p * blocks * kPanelWords, blocks, k > 0 ? kept : nullptr, kept);
-        if (last) finish_narrow(g, i, (p0 + p) * kSide, kept, min_of(next, g.m) - i);
+      const auto multiply = tiles == 2 ? multiply_narrow<2> : multiply_narrow<1>;
+      for (int64_t q = k; q < end; q += plan.chunk) {
+        const int64_t blocks = min_of(plan.chunk, end - q);
+        pack_left(a, i, tiles, q, blocks, strip);
+        const uint16_t* panel = packed_b + (q - k) * panels * kPanelWords;
+        for (int64_t p = 0; p < panels; p++, panel += blocks * kPanelWords) {
+          float* const kept = sums + (s - s0) * of_strip + p * of_panel;
+          multiply(strip, panel, blocks, q > 0 ? kept : nullptr, kept);
+          if (q + blocks == plan.k_blocks) finish_narrow(g, i, (p0 + p) * kSide, kept, rows);
+        }
       }
     }
   }

@@ -25,6 +25,9 @@ class TileRegisters {
 #define FD_TILE_ZERO(t) __asm__ volatile("tilezero %%tmm" #t::)
 #define FD_TILE_LOAD(t, from, row_bytes) \
   __asm__ volatile("tileloadd (%0,%1,1), %%tmm" #t::"r"(from), "r"(int64_t(row_bytes)) : "memory")
+// The same for lines that are not needed soon again: they do not displace what is in L1.
+#define FD_TILE_LOAD_PAST(t, from, row_bytes) \
+  __asm__ volatile("tileloaddt1 (%0,%1,1), %%tmm" #t::"r"(from), "r"(int64_t(row_bytes)) : "memory")
 #define FD_TILE_STORE(t, to, row_bytes) \
   __asm__ volatile("tilestored %%tmm" #t ", (%0,%1,1)" ::"r"(to), "r"(int64_t(row_bytes)) : "memory")
 // c (16 x 16 floats) += a (16 x 32 bfloat16) b (16 pairs x 16 columns): pair p of row i of a meets pair p of column j of b
