@@ -116,6 +116,19 @@ def test_batch_norm_finishes_whole_channels_with_the_same_bits(shape, dtype, tra
     assert calls[64] == ((3, 3) if training else (2, 3))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("m, k, n", [(64, 128, 10), (20, 33, 37), (50, 5, 18), (40, 500, 100), (1100, 40, 90)])
+def test_products_have_the_same_bits_in_every_layout(m, k, n, dtype):
+    """Whatever is copied or turned, or not: transposed squares of few columns, strips of rows whose steps lie far apart."""
+    rng = np.random.default_rng(m + n)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    left, right = (fd.array(a), fd.array(a.T.copy()).T), (fd.array(b), fd.array(b.T.copy()).T)
+    found = [np.asarray(x @ y) for x in left for y in right]
+    np.testing.assert_allclose(found[0], a.astype("f8") @ b, rtol=1e-4 if dtype == "float32" else 1e-12, atol=1e-4 if dtype == "float32" else 1e-12)
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
+
+
 def test_long_sums_beside_a_large_second_operand():
     """Packed whole, the second operand would take more than the workspace holds: it is packed in slabs, k is not cut in parts."""
     m, k, n = 16, 1 << 19, 20

@@ -56,8 +56,10 @@ inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
   p.k_blocks = max_of(ceil_div(g.k, max_of(p.kc, int64_t(1))), int64_t(1));
   p.packed = g.k > 0 && (g.b_col != 1 || (p.tiles > kGemmDirectTiles && g.n * g.k * int64_t(sizeof(T)) > kGemmDirectBytes));
   const int64_t panels = panels_of<T>(p);
-  p.row_blocks = ceil_div(p.tiles, kGemmBlockTiles);
+  p.row_blocks = 1;
   p.col_blocks = ceil_div(p.vectors * lanes, kGemmBlockCols);
+  if (num_threads() == 1) return p;  // a block of B is packed once and stays in L2 for all rows
+  p.row_blocks = ceil_div(p.tiles, kGemmBlockTiles);
   for (;;) {  // finer until there is enough to share
     const int64_t pieces = p.row_blocks * p.col_blocks;
     if (batch * pieces >= kGemmChunks || g.m * g.n / pieces * max_of(g.k, int64_t(1)) < 2 * kGemmChunkMacs) break;
@@ -106,10 +108,9 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
   const int64_t v1 = min_of((cb + 1) * panels / plan.col_blocks * plan.nv, plan.vectors);
   const int64_t tile0 = rb * plan.tiles / plan.row_blocks, tile1 = (rb + 1) * plan.tiles / plan.row_blocks;
   const bool cut = g.n % lanes != 0 && v1 == plan.vectors;
-  // Copying a strip pays when A is not contiguous along k, or its rows fall on few L1 sets, and several panels pass over it.
-  const bool crowded = g.a_row * int64_t(sizeof(T)) % 2048 == 0;
+  // Copying a strip pays where several panels pass over it and each step of k is on another page of A, or nearly so.
+  const bool copy_strip = v1 - v0 > plan.nv && g.a_k != 1 && g.a_k * int64_t(sizeof(T)) >= kGemmCopyBytes && g.k >= lanes;
   const bool prefetch = !plan.packed && g.k * g.n * int64_t(sizeof(T)) > kGemmPrefetchBytes;
-  const bool copy_strip = v1 - v0 > plan.nv && (g.a_k != 1 || crowded || v1 - v0 >= 8 * plan.nv) && g.k >= lanes;
 
   for (int64_t kb = 0; kb < plan.k_blocks; kb++) {
     const int64_t k0 = kb * plan.kc, kc = min_of(plan.kc, g.k - k0);

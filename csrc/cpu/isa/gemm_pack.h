@@ -61,6 +61,18 @@ inline void pack_panel(const T* b, int64_t b_k, int64_t b_col, int64_t kc, int c
   int j = 0;
   if (b_k == 1) {
     for (; j + lanes <= cols; j += lanes) transpose(b + j * b_col, b_col, out + j, width, lanes, kc);
+    if (j < cols && kc >= lanes) {  // fewer columns than lanes: a square of them and of zeros is turned
+      alignas(64) T square[lanes * lanes] = {};
+      int64_t k = 0;
+      for (; k + lanes <= kc; k += lanes) {
+        for (int i = 0; i < cols - j; i++) store(square + i * lanes, load(b + (j + i) * b_col + k));
+        transpose_square(square, lanes, out + k * width + j, width);
+      }
+      for (; k < kc; k++) {
+        for (int i = 0; i < lanes; i++) out[k * width + j + i] = j + i < cols ? b[k + (j + i) * b_col] : T(0);
+      }
+      j += lanes;
+    }
   }
   for (; j < cols; j++) {
     for (int64_t k = 0; k < kc; k++) out[k * width + j] = b[k * b_k + j * b_col];
