@@ -31,3 +31,11 @@ def test_unknown_isa_is_refused_with_the_names():
     run = subprocess.run([sys.executable, "-c", "import fastdl"], env={**os.environ, "FASTDL_ISA": "mmx"}, capture_output=True, text=True, cwd=HERE)
     assert run.returncode != 0
     assert "mmx" in run.stderr and "avx2" in run.stderr
+
+
+@pytest.mark.parametrize("isa", ["baseline", "avx512"])
+def test_peaks_of_lower_instruction_sets(isa):
+    """Tile registers belong to processes that ask for them; one that is capped below does not, and measures none."""
+    code = "from fastdl import _C; print(_C.measure_peak('fp32', 1) > 0, _C.measure_peak('amx_bf16', 1))"
+    run = subprocess.run([sys.executable, "-c", code], env={**os.environ, "FASTDL_ISA": isa}, capture_output=True, text=True)
+    assert run.returncode == 0 and run.stdout.split() == ["True", "0.0"], run.stderr
