@@ -104,6 +104,8 @@ struct ConvScratch {
   }
 };
 
+inline int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
+
 // Columns rounded up to the widest vector of any instruction set.
 inline int64_t whole_vectors(int64_t n, int64_t item) { return (n + 64 / item - 1) / (64 / item) * (64 / item); }
 
@@ -272,7 +274,7 @@ inline bool weight_tiles_pay(const ConvShape& s, int64_t item) {
 
 // y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group.
 struct ConvGatherPlan {
-  int64_t zeros, positions, padded_input, weights, tile_weights, tile_source, winograd_weights, winograd_scratch, wide_out, bytes;
+  int64_t zeros, positions, padded_input, weights, tile_source, winograd_weights, winograd_scratch, wide_out, bytes;
   bool planes, tiles, images;  // tiles, images: on AMX tiles, pixels of a row, or images, side by side
   WinogradPlan winograd;
 };
@@ -284,10 +286,6 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   p.zeros = scratch.add(saturating_mul(source + 1, item));
   p.positions = scratch.add(saturating_mul(s.taps(), 8));
   p.padded_input = scratch.add(pad ? saturating_mul(s.batch, s.padded(0), s.padded(1), s.in_channels, item) : 0);
-  if (s.depthwise())
-    p.weights = scratch.add(saturating_mul(s.taps(), s.in_channels, item));
-  else
-    p.weights = scratch.add(saturating_mul(s.groups, saturating_mul(s.taps(), source, whole_vectors(columns, item)), item));
   p.winograd = allow_winograd ? winograd_plan(s, forward, item) : WinogradPlan{0, 0, 0};
   // Tiles take sixteen pixels of a row. Where rows end elsewhere, Winograd's algorithm is faster, if it applies; not for
   // 16-bit numbers, as bfloat16 needs one product of tiles instead of six.
@@ -297,10 +295,14 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   p.tiles = p.tiles && !p.images;
   if (p.tiles || p.images) p.winograd = {0, 0, 0};
   p.planes = !p.tiles && !p.images && p.winograd.chunks == 0 && !(forward && s.merges_row()) && plane_gather_pays(s, forward);
+  // Weights as tiles or as multiply-adds want them: where tiles give up, multiply-adds come next, and pack them anew.
   const int64_t tile_blocks = saturating_mul((source + 31) / 32, (columns + 31) / 32);  // six bytes for each weight
-  p.tile_weights = scratch.add(p.tiles || p.images ? saturating_mul(s.groups, s.taps(), tile_blocks, 32 * 32 * 6) : 0);
-  p.tile_source = scratch.add(p.images ? saturating_mul(image_tile_groups(s, forward), image_tile_bytes(s, forward)) : 0);
+  int64_t weights = s.depthwise() ? saturating_mul(s.taps(), s.in_channels, item)
+                                  : saturating_mul(s.groups, saturating_mul(s.taps(), source, whole_vectors(columns, item)), item);
+  if (p.tiles || p.images) weights = larger(weights, saturating_mul(s.groups, s.taps(), tile_blocks, 32 * 32 * 6));
   const bool winograd = p.winograd.chunks > 0;
+  p.weights = scratch.add(weights);
+  p.tile_source = scratch.add(p.images ? saturating_mul(image_tile_groups(s, forward), image_tile_bytes(s, forward)) : 0);
   p.winograd_weights = scratch.add(winograd ? saturating_mul(36, source, whole_vectors(columns, item), item) : 0);
   p.winograd_scratch = scratch.add(winograd ? saturating_mul(p.winograd.chunks, p.winograd.chunk_floats, item) : 0);
   p.wide_out = scratch.add(narrow_out ? saturating_mul(forward ? s.out_pixels() : s.in_pixels(), columns, s.groups, item) : 0);

@@ -71,7 +71,7 @@ bool by_images(const Args& a, const ConvShape& s, bool forward, const ConvGather
 #if defined(__AMX_BF16__)
   if constexpr (sizeof(T) == 4)
     return plan.images &&
-           images_on_tiles(s, forward, g, pack, scratch<uint16_t>(a, plan.tile_weights), scratch<uint16_t>(a, plan.tile_source));
+           images_on_tiles(s, forward, g, pack, scratch<uint16_t>(a, plan.weights), scratch<uint16_t>(a, plan.tile_source));
 #endif
   return (void)a, (void)s, (void)forward, (void)plan, (void)g, (void)pack, false;
 }
@@ -81,7 +81,7 @@ void products(const Args& a, const ConvGatherPlan& plan, const Gather<T>& g, con
   if (plan.planes && gather_planes(g, *pack)) return;
   if constexpr (sizeof(T) == 4) {
 #if defined(__AMX_BF16__)
-    if (plan.tiles && gather_on_tiles(g, *pack, scratch<uint16_t>(a, plan.tile_weights))) return;
+    if (plan.tiles && gather_on_tiles(g, *pack, scratch<uint16_t>(a, plan.weights))) return;
 #endif
     if (plan.winograd.chunks)
       return winograd(g, *pack, plan.winograd, scratch<T>(a, plan.winograd_weights), scratch<T>(a, plan.winograd_scratch));
