@@ -120,7 +120,7 @@ def pool(kind: str, batch: int, channels: int, size: int, kernel: int, stride: i
         f"{kind}-pool {kernel}x{kernel} s{stride} of {batch}x{channels}x{size}x{size}", "ops", "pool",
         {"x": ("normal", (batch, channels, size, size))},
         {**same(f"F.{kind}_pool2d(x, {kernel}, {stride}, {padding})", FD, TORCH), JAX: jax}, ("x",),
-        bytes=4.0 * batch * channels * (2 * size * size + 2 * out * out), depth=kernel * kernel,
+        bytes=4.0 * batch * channels * (2 * size * size + 2 * out * out), depth=kernel * kernel, inner=("x",),
     )  # fmt: skip
 
 

@@ -132,7 +132,7 @@ class Engine:
             return lambda: step(wanted, rest, g)
         leaves = [arrays[n].requires_grad_() for n in names]
         g = self.random(tuple(f(*values).shape), 77)
-        if case.family == "conv":
+        if case.inner or case.family == "conv":  # to a first layer, too, it comes from the next one
             g = self.handed_on(g)
 
         def run() -> tuple:

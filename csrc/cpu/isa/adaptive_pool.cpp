@@ -37,18 +37,20 @@ void adaptive_avg_pool2d_backward_kernel(const Args& a) {
   using W = WideOf<T>;
   const AdaptivePool p(a.out[0], a.in[0]);
   const T* g = a.in[0].ptr<T>();
-  T* dx = a.out[0].ptr<T>();
+  const Result<T> result(a.out[0].ptr<T>(), a.out[0].numel(), p.c);
   parallel_for(p.n * p.h.in, row_grain(p.w.in * p.c), [&](int64_t begin, int64_t end) {
+    const Result<T> dx = result;
     for (int64_t r = begin; r < end; r++) {
       const int64_t h = r % p.h.in, oh0 = p.h.first_window(h), oh1 = p.h.end_window(h);
       const T* image = g + r / p.h.in * p.h.out * p.w.out * p.c;
       for (int64_t w = 0; w < p.w.in; w++)
         spread_windows(
-            image, dx + (r * p.w.in + w) * p.c, p.c, p.w.out, oh0, oh1, p.w.first_window(w), p.w.end_window(w),
+            image, dx, (r * p.w.in + w) * p.c, p.c, p.w.out, oh0, oh1, p.w.first_window(w), p.w.end_window(w),
             [&](int64_t oh, int64_t ow) {
               return Vec<W>(W(1) / (W(p.h.end_input(oh) - p.h.first_input(oh)) * W(p.w.end_input(ow) - p.w.first_input(ow))));
             });
     }
+    dx.finish();
   });
 }
 

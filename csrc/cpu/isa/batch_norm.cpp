@@ -30,6 +30,10 @@ struct Batch {
     return planes && rows * bytes <= kChannelBytes && (num_threads() == 1 || channels >= 8 * num_threads());
   }
   static constexpr int64_t kChannelBytes = 1 << 20;
+  template <class T>
+  Result<T> result(T* to) const {
+    return {to, rows * channels, planes ? plane : channels};
+  }
 };
 
 constexpr int64_t kChannelGroup = 512;  // channels per task of the statistics pass
@@ -63,13 +67,14 @@ void for_pieces(const Batch& s, F&& f) {
 
 // Channels that stay in the cache, some at a time: first(plane) for all their planes, combine(first channel, n), last(plane).
 template <class First, class Combine, class Last>
-void for_whole_channels(const Batch& s, const First& first, const Combine& combine, const Last& last) {
+void for_whole_channels(const Batch& s, bool past, const First& first, const Combine& combine, const Last& last) {
   parallel_for(s.channels, row_grain(s.rows), [&](int64_t begin, int64_t end) {
     for (int64_t b = 0; b < s.blocks; b++)
       for (int64_t c = begin; c < end; c++) first(b * s.channels + c);
     for (int64_t c = begin; c < end; c += kPiece) combine(c, int(min_of<int64_t>(kPiece, end - c)));
     for (int64_t b = 0; b < s.blocks; b++)
       for (int64_t c = begin; c < end; c++) last(b * s.channels + c);
+    if (past) stream_fence();
   });
 }
 
@@ -129,12 +134,13 @@ FD_INLINE void run_plane(const Batch& s, int64_t r, const Plane& plane) {
   });
 }
 template <class T, class Row, class Plane>
-void for_elements(const Batch& s, const Row& shared_row, const Plane& plane) {
+void for_elements(const Batch& s, bool past, const Row& shared_row, const Plane& plane) {
   constexpr int size = Vec<WideOf<T>>::size;
   if constexpr (sizeof(T) > 2)
     if (s.planes)
       return for_planes(s, [&](int64_t begin, int64_t end) {
         for (int64_t r = begin; r < end; r++) run_plane<T>(s, r, plane);
+        if (past) stream_fence();
       });
   parallel_for(s.rows, row_grain(s.channels), [&](int64_t begin, int64_t end) {
     const Row row = shared_row;
@@ -143,22 +149,58 @@ void for_elements(const Batch& s, const Row& shared_row, const Plane& plane) {
       for_channels<size>(channels, [&](int64_t c, int lanes, auto count) {
         for (int k = 0; k < decltype(count)::value; k++) row(r * channels + c + k * size, lanes, c + k * size);
       });
+    if (past) stream_fence();
   });
+}
+
+// y = (x - center) * scale + offset; center is the mean rounded, offset holds the rest. And what a program has put into this pass
+// (plan_norms.cpp): relu, or the addition of an array and relu. run(row, plane) goes over the elements.
+template <class T, class Run>
+FD_INLINE void normalise(const T* x, const Result<T>& result, const WideOf<T>* center, int64_t channels, bool relu, const T* more,
+                         const Run& run) {
+  using V = Vec<WideOf<T>>;
+  const WideOf<T>*scale = center + channels, *offset = scale + channels;
+  const auto apply = [&](auto finish) {
+    run(
+        [=, y = result](int64_t at, int lanes, int64_t c) {
+          const V v = load_n(x + at, lanes) - load_n(center + c, lanes);
+          y.store(at, finish(fma(v, load_n(scale + c, lanes), load_n(offset + c, lanes)), at, lanes), lanes);
+        },
+        [&](int64_t c) {
+          return [=, y = result, m = V(center[c]), k = V(scale[c]), o = V(offset[c])](int64_t at, int lanes) {
+            y.store(at, finish(fma(load_n(x + at, lanes) - m, k, o), at, lanes), lanes);
+          };
+        });
+  };
+  if (more)
+    apply([=](V v, int64_t at, int lanes) { return max(V(0), v + load_n(more + at, lanes)); });
+  else if (relu)
+    apply([](V v, int64_t, int) { return max(V(0), v); });
+  else
+    apply([](V v, int64_t, int) { return v; });
+}
+
+// The result once more, from x, center, scale and offset, and what is added (plan_recompute.cpp).
+template <class T>
+void normalise_again(const Args& a) {
+  const Batch s(a.in[0], *a.attrs);
+  const Result<T> y = s.result(a.out[0].ptr<T>());
+  normalise(a.in[0].ptr<T>(), y, a.in[1].ptr<WideOf<T>>(), s.channels, a.attrs->i[3], a.nin > 2 ? a.in[2].ptr<T>() : nullptr,
+            [&](const auto& row, const auto& plane) { for_elements<T>(s, y.past, row, plane); });
 }
 
 template <class T>
 void batch_norm_kernel(const Args& a) {
+  if (a.attrs->i[4]) return normalise_again<T>(a);
   using W = WideOf<T>;
-  using V = Vec<W>;
   const View &weight = a.in[1], &bias = a.in[2], &running_mean = a.in[3], &running_var = a.in[4];
   const Batch s(a.in[0], *a.attrs);
   const bool training = a.attrs->i[0];
   const double momentum = a.attrs->f[0], eps = a.attrs->f[1];
   const T* x = a.in[0].ptr<T>();
-  T* y = a.out[0].ptr<T>();
+  const Result<T> y = s.result(a.out[0].ptr<T>());
   W *mean_out = a.out[1].ptr<W>(), *rstd_out = a.out[2].ptr<W>();
   double* stats = static_cast<double*>(a.workspace);
-  // y = (x - center) * scale + offset; center is the mean rounded, offset holds the rest.
   W* center = reinterpret_cast<W*>(stats + (training ? s.blocks * 2 * s.channels : 0));
   if (a.nout > 3) center = a.out[3].ptr<W>();  // the gradient wants them, see Kept
   W *scale = center + s.channels, *offset = scale + s.channels;
@@ -204,30 +246,14 @@ void batch_norm_kernel(const Args& a) {
     if (training) block_moments(s, x, stats);
     for_pieces(s, combine);
   }
-  // finish(v, at, lanes): what a program has put into this pass, relu or the addition of an array and relu (plan_norms.cpp)
-  const auto apply = [&](auto finish) {
-    const auto row = [=](int64_t at, int lanes, int64_t c) {
-      const V v = load_n(x + at, lanes) - load_n(center + c, lanes);
-      store_n(y + at, finish(fma(v, load_n(scale + c, lanes), load_n(offset + c, lanes)), at, lanes), lanes);
-    };
-    const auto plane = [&](int64_t c) {
-      return [=, m = V(center[c]), k = V(scale[c]), o = V(offset[c])](int64_t at, int lanes) {
-        store_n(y + at, finish(fma(load_n(x + at, lanes) - m, k, o), at, lanes), lanes);
-      };
-    };
+  const auto run = [&](const auto& row, const auto& plane) {
     if constexpr (sizeof(T) > 2)
       if (at_once)
         return for_whole_channels(
-            s, [&](int64_t r) { plane_moments(s, x, stats, r); }, combine, [&](int64_t r) { run_plane<T>(s, r, plane); });
-    for_elements<T>(s, row, plane);
+            s, y.past, [&](int64_t r) { plane_moments(s, x, stats, r); }, combine, [&](int64_t r) { run_plane<T>(s, r, plane); });
+    for_elements<T>(s, y.past, row, plane);
   };
-  const bool relu = a.attrs->i[3];
-  if (relu && a.nin > 5)
-    apply([more = a.in[5].ptr<T>()](V v, int64_t at, int lanes) { return max(V(0), v + load_n(more + at, lanes)); });
-  else if (relu)
-    apply([](V v, int64_t, int) { return max(V(0), v); });
-  else
-    apply([](V v, int64_t, int) { return v; });
+  normalise(x, y, center, s.channels, a.attrs->i[3], a.nin > 5 ? a.in[5].ptr<T>() : nullptr, run);
 }
 
 // The gradient as it is; and, in a program that has put relu into batch_norm, only where y > 0. y is computed again, from x and the
@@ -318,7 +344,7 @@ void batch_norm_gradient(const Args& a, const Batch& s, const Mask& shared) {
   const bool training = a.attrs->i[0];
   const T *g = a.in[0].ptr<T>(), *x = a.in[1].ptr<T>();
   const W *mean = a.in[2].ptr<W>(), *rstd = a.in[3].ptr<W>();
-  T* dx = a.out[0].ptr<T>();
+  const Result<T> dx = s.result(a.out[0].ptr<T>());
   W* sums = static_cast<W*>(a.workspace);
   // dx = g * scale + (x - mean) * slope + offset
   W *scale = sums + s.blocks * 2 * s.channels, *slope = scale + s.channels, *offset = slope + s.channels;
@@ -342,21 +368,21 @@ void batch_norm_gradient(const Args& a, const Batch& s, const Mask& shared) {
     if constexpr (sizeof(T) > 2)
       if (s.channel_stays(2 * sizeof(T)))
         return for_whole_channels(
-            s, [&](int64_t r) { plane_gradients(s, g, x, mean, sums, mask, r); }, combine,
+            s, dx.past, [&](int64_t r) { plane_gradients(s, g, x, mean, sums, mask, r); }, combine,
             [&](int64_t r) { run_plane<T>(s, r, plane); });
     block_gradients(s, g, x, mean, sums, mask);
     for_pieces(s, combine);
-    for_elements<T>(s, row, plane);
+    for_elements<T>(s, dx.past, row, plane);
   };
   if (!training)  // must not touch x: 0 * inf is NaN
     return apply(
         [=](int64_t at, int lanes, int64_t c) {
           const V gv = mask.rows(load_n(g + at, lanes), [&] { return load_n(x + at, lanes); }, c, lanes);
-          store_n(dx + at, gv * load_n(scale + c, lanes), lanes);
+          dx.store(at, gv * load_n(scale + c, lanes), lanes);
         },
         [&](int64_t c) {
           return [=, k = V(scale[c]), keep = mask.plane(c)](int64_t at, int lanes) {
-            store_n(dx + at, keep(load_n(g + at, lanes), [&] { return load_n(x + at, lanes); }) * k, lanes);
+            dx.store(at, keep(load_n(g + at, lanes), [&] { return load_n(x + at, lanes); }) * k, lanes);
           };
         });
   apply(
@@ -364,13 +390,13 @@ void batch_norm_gradient(const Args& a, const Batch& s, const Mask& shared) {
         const V xv = load_n(x + at, lanes);
         const V rest = fma(xv - load_n(mean + c, lanes), load_n(slope + c, lanes), load_n(offset + c, lanes));
         const V gv = mask.rows(load_n(g + at, lanes), [&] { return xv; }, c, lanes);
-        store_n(dx + at, fma(gv, load_n(scale + c, lanes), rest), lanes);
+        dx.store(at, fma(gv, load_n(scale + c, lanes), rest), lanes);
       },
       [&](int64_t c) {
         return
             [=, m = V(mean[c]), k = V(scale[c]), p = V(slope[c]), o = V(offset[c]), keep = mask.plane(c)](int64_t at, int lanes) {
               const V xv = load_n(x + at, lanes);
-              store_n(dx + at, fma(keep(load_n(g + at, lanes), [&] { return xv; }), k, fma(xv - m, p, o)), lanes);
+              dx.store(at, fma(keep(load_n(g + at, lanes), [&] { return xv; }), k, fma(xv - m, p, o)), lanes);
             };
       });
 }

@@ -1,7 +1,6 @@
 // Loops over the channels of channels-last memory, in vectors; shared by pooling and normalisation.
 #pragma once
-#include "cpu/isa/kernel.h"
-#include "cpu/vec/convert.h"
+#include "cpu/isa/past_caches.h"
 
 namespace fastdl {
 namespace {

@@ -9,7 +9,7 @@
 #include "core/partition.h"
 #include "cpu/isa/activate.h"
 #include "cpu/isa/conv_pack.h"
-#include "cpu/isa/tiles.h"
+#include "cpu/isa/past_caches.h"
 
 namespace fastdl {
 namespace {

@@ -23,11 +23,12 @@ constexpr int64_t group_rows(int64_t d) { return max_of<int64_t>(4, min_of<int64
 
 // Rows of length d > 0; mean and rstd are outputs. (Plain arguments: what a lambda captures is read again after every store.)
 template <class T, class W = WideOf<T>>
-void normalise_rows(const T* x, T* y, W* mean, W* rstd, const W* weight, const W* bias, int64_t rows, int64_t d, double eps) {
+void normalise_rows(const T* x, Result<T> y, W* mean, W* rstd, const W* weight, const W* bias, int64_t rows, int64_t d,
+                    double eps) {
   using V = Vec<W>;
   const int64_t group = group_rows(d);
   W center[kGroup], scale[kGroup], offset[kGroup];  // y = ((x - center) * scale + offset) * weight + bias
-  for (int64_t r = 0; r < rows; r += group, x += group * d, y += group * d) {
+  for (int64_t r = 0; r < rows; r += group, x += group * d, y.to += group * d) {
     const int n = int(min_of(group, rows - r));
     for (int k = 0; k < n; k++) {
       const auto m = moments(x + k * d, d);
@@ -43,11 +44,12 @@ void normalise_rows(const T* x, T* y, W* mean, W* rstd, const W* weight, const W
         const V from(center[k]), s(scale[k]), o(offset[k]);
         for (int j = 0; j < m; j++) {
           const int64_t i = k * d + c + j * V::size;
-          store_n(y + i, fma(fma(load_n(x + i, lanes) - from, s, o), w[j], b[j]), lanes);
+          y.store(i, fma(fma(load_n(x + i, lanes) - from, s, o), w[j], b[j]), lanes);
         }
       }
     });
   }
+  y.finish();
 }
 
 template <class T>
@@ -56,11 +58,11 @@ void layer_norm_kernel(const Args& a) {
   const int64_t rows = a.out[1].numel(), d = a.attrs->i[1];
   const double eps = a.attrs->f[0];
   const T* x = a.in[0].ptr<T>();
-  T* y = a.out[0].ptr<T>();
+  const Result<T> y(a.out[0].ptr<T>(), rows * d, d);
   W *mean = a.out[1].ptr<W>(), *rstd = a.out[2].ptr<W>(), *space = static_cast<W*>(a.workspace);
   const W *weight = param_array(a.in[1], space, d, W(1)), *bias = param_array(a.in[2], space + d, d, W(0));
   parallel_for(rows, row_grain(d), [&](int64_t begin, int64_t end) {
-    if (d) return normalise_rows(x + begin * d, y + begin * d, mean + begin, rstd + begin, weight, bias, end - begin, d, eps);
+    if (d) return normalise_rows(x + begin * d, y.from(begin * d), mean + begin, rstd + begin, weight, bias, end - begin, d, eps);
     for (int64_t r = begin; r < end; r++) mean[r] = rstd[r] = W(__builtin_nanf(""));
   });
 }
@@ -96,7 +98,7 @@ FD_INLINE RowGradient<W> row_gradient(const T* g, const T* x, const W* weight, W
 // dx of `rows` rows; adds their share to dw and db. A few rows at a time go over the columns together, so that dw and db are read
 // and written once per group.
 template <class T, class W = WideOf<T>>
-void backward_rows(const T* g, const T* x, const W* mean, const W* rstd, const W* weight, T* dx, W* dw, W* db, int64_t rows,
+void backward_rows(const T* g, const T* x, const W* mean, const W* rstd, const W* weight, Result<T> dx, W* dw, W* db, int64_t rows,
                    int64_t d) {
   using V = Vec<W>;
   const int64_t group = group_rows(d);
@@ -104,7 +106,7 @@ void backward_rows(const T* g, const T* x, const W* mean, const W* rstd, const W
   for (int64_t r = 0; r < rows; r += group) {
     const int n = int(min_of(group, rows - r));
     const T *gr = g + r * d, *xr = x + r * d;
-    T* to = dx + r * d;
+    const Result<T> to = dx.from(r * d);
     for (int k = 0; k < n; k++) row[k] = row_gradient(gr + k * d, xr + k * d, weight, mean[r + k], rstd[r + k], d);
     for_channels<V::size>(d, [&](int64_t c, int lanes, auto count) {
       constexpr int m = decltype(count)::value;
@@ -118,13 +120,14 @@ void backward_rows(const T* g, const T* x, const W* mean, const W* rstd, const W
         for (int j = 0; j < m; j++) {
           const int64_t i = k * d + c + j * V::size;
           const V gv = load_n(gr + i, lanes), centered = load_n(xr + i, lanes) - center, scaled = gv * scale;
-          store_n(to + i, fma(scaled, w[j], fma(centered, slope, offset)), lanes);
+          to.store(i, fma(scaled, w[j], fma(centered, slope, offset)), lanes);
           sum_w[j] = fma(scaled, centered, sum_w[j]), sum_b[j] += gv;
         }
       }
       for (int j = 0; j < m; j++) store_n(dw + c + j * V::size, sum_w[j], lanes), store_n(db + c + j * V::size, sum_b[j], lanes);
     });
   }
+  dx.finish();
 }
 
 template <class T>
@@ -134,7 +137,7 @@ void layer_norm_backward_kernel(const Args& a) {
   const int64_t blocks = ceil_div(rows, block_rows);
   const T *g = a.in[0].ptr<T>(), *x = a.in[1].ptr<T>();
   const W *mean = a.in[2].ptr<W>(), *rstd = a.in[3].ptr<W>();
-  T* dx = a.out[0].ptr<T>();
+  const Result<T> dx(a.out[0].ptr<T>(), rows * d, d);
   W* partial = static_cast<W*>(a.workspace);  // per block: dweight (D), dbias (D)
   const W* weight = param_array(a.in[4], partial + blocks * 2 * d, d, W(1));
   parallel_chunks(blocks, [&](int64_t b) {
@@ -142,7 +145,7 @@ void layer_norm_backward_kernel(const Args& a) {
     piece_work(min_of(block_rows, rows - b * block_rows) * d, 0);
     for (int64_t i = 0; i < 2 * d; i++) dw[i] = 0;
     const int64_t r = b * block_rows, at = r * d;
-    if (d) backward_rows(g + at, x + at, mean + r, rstd + r, weight, dx + at, dw, dw + d, min_of(block_rows, rows - r), d);
+    if (d) backward_rows(g + at, x + at, mean + r, rstd + r, weight, dx.from(at), dw, dw + d, min_of(block_rows, rows - r), d);
   });
   const bool direct = a.out[1].dtype == dtype_of<W>();
   parallel_for(2 * d, row_grain(blocks), [&](int64_t begin, int64_t end) {

@@ -111,24 +111,27 @@ void max_pool2d_kernel(const Args& a) {
   });
 }
 
-// Gradients of windows that tile the input (kernel == stride, no padding): put(dx of the window's first column, index of the
-// window, row inside the window, columns) writes one row of one window. Rows and columns that no window covers become 0.
+// Gradients of windows that tile the input (kernel == stride, no padding): put(dx, index in it of the window's first column, index
+// of the window, row inside the window, columns) writes one row of one window. Rows and columns that no window covers become 0.
 bool tiles(const Axis& a) { return a.kernel == a.stride && a.pad == 0 && a.dilation == 1; }
 bool tiles(const Pool& p) { return tiles(p.h) && tiles(p.w); }
 template <class T, class Put>
-void spread_tiles(const Pool& p, T* dx, Put&& put) {
+void spread_tiles(const Pool& p, const Result<T>& shared, Put&& put) {
   const int64_t covered = min_of(p.w.in, p.w.out * p.w.stride);
   parallel_for(p.n * p.h.in, row_grain(p.w.in * p.c), [&](int64_t begin, int64_t end) {
+    const Result<T> dx = shared;  // a copy that stores cannot change
     for (int64_t r = begin; r < end; r++) {
-      T *to = dx + r * p.w.in * p.c, *rest = to + covered * p.c;
+      const int64_t row = r * p.w.in * p.c;
+      int64_t rest = row + covered * p.c;
       const int64_t h = r % p.h.in, oh = h / p.h.stride, from = (r / p.h.in * p.h.out + oh) * p.w.out;
       if (oh >= p.h.out)
-        rest = to;
+        rest = row;
       else
         for (int64_t ow = 0; ow < p.w.out; ow++)
-          put(to + ow * p.w.stride * p.c, (from + ow) * p.c, h % p.h.stride, min_of(p.w.kernel, p.w.in - ow * p.w.stride));
-      __builtin_memset(rest, 0, size_t(dx + (r + 1) * p.w.in * p.c - rest) * sizeof(T));
+          put(dx, row + ow * p.w.stride * p.c, (from + ow) * p.c, h % p.h.stride, min_of(p.w.kernel, p.w.in - ow * p.w.stride));
+      __builtin_memset(dx.to + rest, 0, size_t(row + p.w.in * p.c - rest) * sizeof(T));
     }
+    dx.finish();
   });
 }
 
@@ -139,21 +142,22 @@ void max_pool2d_backward_kernel(const Args& a) {
   const Pool p(a.out[0], a.in[0], *a.attrs);
   const T* g = a.in[0].ptr<T>();
   const uint8_t* taps = a.in[1].ptr<uint8_t>();
-  T* dx = a.out[0].ptr<T>();
   if constexpr (sizeof(T) > 2)
-    if (p.planes) return max_pool_planes_backward(g, taps, dx, p.n * p.c, p.h, p.w);
+    if (p.planes) return max_pool_planes_backward(g, taps, a.out[0].ptr<T>(), p.n * p.c, p.h, p.w);
+  const Result<T> result(a.out[0].ptr<T>(), a.out[0].numel(), p.c);
   if (tiles(p))
-    return spread_tiles(p, dx, [&](T* to, int64_t at, int64_t row, int64_t columns) {
+    return spread_tiles(p, result, [&](const Result<T>& dx, int64_t to, int64_t at, int64_t row, int64_t columns) {
       for_channels<V::size>(p.c, [&](int64_t c, int lanes, auto count) {
         for (int k = 0; k < decltype(count)::value; k++, c += V::size) {
           const V v = load_n(g + at + c, lanes);
           const Vec<I> tap = load_bytes_n<I>(taps + at + c, lanes);
           for (int64_t j = 0; j < columns; j++)
-            store_n(to + j * p.c + c, select(tap == Vec<I>(I(row * p.w.kernel + j)), v, V(0)), lanes);
+            dx.store(to + j * p.c + c, select(tap == Vec<I>(I(row * p.w.kernel + j)), v, V(0)), lanes);
         }
       });
     });
   parallel_for(p.n * p.h.in, row_grain(p.w.in * p.c), [&](int64_t begin, int64_t end) {
+    const Result<T> dx = result;
     for (int64_t r = begin; r < end; r++) {
       const int64_t h = r % p.h.in, image = r / p.h.in * p.h.out;
       Covering rows(p.h), columns(p.w);
@@ -174,10 +178,11 @@ void max_pool2d_backward_kernel(const Args& a) {
                 sum[k] += select(tap == number, load_n(g + at + k * V::size, lanes), V(0));
               }
             }
-          for (int k = 0; k < n; k++) store_n(dx + (r * p.w.in + w) * p.c + c + k * V::size, sum[k], lanes);
+          for (int k = 0; k < n; k++) dx.store((r * p.w.in + w) * p.c + c + k * V::size, sum[k], lanes);
         });
       }
     }
+    dx.finish();
   });
 }
 
@@ -208,20 +213,21 @@ void avg_pool2d_backward_kernel(const Args& a) {
   using V = Vec<W>;
   const Pool p(a.out[0], a.in[0], *a.attrs);
   const T* g = a.in[0].ptr<T>();
-  T* dx = a.out[0].ptr<T>();
   if constexpr (sizeof(T) > 2)
-    if (p.planes) return avg_pool_planes_backward(g, dx, p.n * p.c, p.h, p.w, p.with_pad);
+    if (p.planes) return avg_pool_planes_backward(g, a.out[0].ptr<T>(), p.n * p.c, p.h, p.w, p.with_pad);
+  const Result<T> result(a.out[0].ptr<T>(), a.out[0].numel(), p.c);
   if (tiles(p) && p.h.in % p.h.stride == 0 && p.w.in % p.w.stride == 0)  // so that all divisors are equal
-    return spread_tiles(p, dx, [&](T* to, int64_t at, int64_t, int64_t columns) {
+    return spread_tiles(p, result, [&](const Result<T>& dx, int64_t to, int64_t at, int64_t, int64_t columns) {
       const V scale(W(1) / (W(p.h.kernel) * W(p.w.kernel)));
       for_channels<V::size>(p.c, [&](int64_t c, int lanes, auto count) {
         for (int k = 0; k < decltype(count)::value; k++, c += V::size) {
           const V v = load_n(g + at + c, lanes) * scale;
-          for (int64_t j = 0; j < columns; j++) store_n(to + j * p.c + c, v, lanes);
+          for (int64_t j = 0; j < columns; j++) dx.store(to + j * p.c + c, v, lanes);
         }
       });
     });
   parallel_for(p.n * p.h.in, row_grain(p.w.in * p.c), [&](int64_t begin, int64_t end) {
+    const Result<T> dx = result;
     for (int64_t r = begin; r < end; r++) {
       const T* image = g + r / p.h.in * p.h.out * p.w.out * p.c;
       Covering rows(p.h), columns(p.w);
@@ -229,10 +235,11 @@ void avg_pool2d_backward_kernel(const Args& a) {
       for (int64_t w = 0; w < p.w.in; w++) {
         columns.move_to(w);
         spread_windows(
-            image, dx + (r * p.w.in + w) * p.c, p.c, p.w.out, rows.first, rows.end, columns.first, columns.end,
+            image, dx, (r * p.w.in + w) * p.c, p.c, p.w.out, rows.first, rows.end, columns.first, columns.end,
             [&](int64_t oh, int64_t ow) { return V(W(1) / (W(p.h.divisor(oh, p.with_pad)) * W(p.w.divisor(ow, p.with_pad)))); });
       }
     }
+    dx.finish();
   });
 }
 

@@ -46,10 +46,10 @@ FD_INLINE void mean_window(const T* x, T* y, int64_t channels, int64_t width, in
   });
 }
 
-// dx[c] = sum of scale(h, w) * g[h, w, c] over windows [h0, h1) x [w0, w1) of a channels-last image g of `width` columns.
+// dx[at + c] = sum of scale(h, w) * g[h, w, c] over windows [h0, h1) x [w0, w1) of a channels-last image g of `width` columns.
 template <class T, class Scale>
-FD_INLINE void spread_windows(const T* g, T* dx, int64_t channels, int64_t width, int64_t h0, int64_t h1, int64_t w0, int64_t w1,
-                              Scale&& scale) {
+FD_INLINE void spread_windows(const T* g, const Result<T>& dx, int64_t at, int64_t channels, int64_t width, int64_t h0, int64_t h1,
+                              int64_t w0, int64_t w1, Scale&& scale) {
   using V = Vec<WideOf<T>>;
   for_channels<V::size>(channels, [&](int64_t c, int lanes, auto count) {
     constexpr int n = decltype(count)::value;
@@ -60,7 +60,7 @@ FD_INLINE void spread_windows(const T* g, T* dx, int64_t channels, int64_t width
         const V s = scale(h, w);
         for (int k = 0; k < n; k++) sum[k] = fma(s, load_n(g + (h * width + w) * channels + c + k * V::size, lanes), sum[k]);
       }
-    for (int k = 0; k < n; k++) store_n(dx + c + k * V::size, sum[k], lanes);
+    for (int k = 0; k < n; k++) dx.store(at + c + k * V::size, sum[k], lanes);
   });
 }
 

@@ -1,7 +1,7 @@
 // Strided memory in tiles: how elementwise kernels and copies order, merge and cut the dims of their operands, and how a tile moves
 // between strided and dense memory, by item size.
 #pragma once
-#include "cpu/isa/kernel.h"
+#include "cpu/isa/past_caches.h"
 
 namespace fastdl {
 namespace {
@@ -13,49 +13,6 @@ constexpr int64_t kAcross = 16;       // rows of a 2-d tile: a cache line of the
 struct Item16 {
   uint64_t a, b;
 };
-
-// ---- past the caches -----------------------------------------------------------------------------------------------------
-// A result of this size leaves the caches before anyone reads it. Stores that bypass them save reading the old lines: a third of
-// the traffic of a unary op, a quarter of a binary one's.
-constexpr int64_t kStreamBytes = 32 << 20;
-
-// memcpy by such stores where `to` is aligned to cache lines. Call stream_fence() once afterwards.
-inline void stream_copy(char* to, const char* from, int64_t bytes) {
-  int64_t i = 0;
-#if defined(__x86_64__)
-  if (reinterpret_cast<uintptr_t>(to) % 64 == 0)
-    for (; i + 64 <= bytes; i += 64) {
-#if defined(__AVX512F__)
-      _mm512_stream_si512(reinterpret_cast<__m512i*>(to + i), _mm512_loadu_si512(from + i));
-#else
-      for (int k = 0; k < 64; k += 16)
-        _mm_stream_si128(reinterpret_cast<__m128i*>(to + i + k), _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i + k)));
-#endif
-    }
-#endif
-  __builtin_memcpy(to + i, from + i, bytes - i);
-}
-// The same from a register, to aligned memory.
-template <class T>
-FD_INLINE void stream_store(T* to, Vec<T> v) {
-#if defined(__AVX512F__)
-  __m512i whole;
-  __builtin_memcpy(&whole, &v, sizeof v);
-  _mm512_stream_si512(reinterpret_cast<__m512i*>(to), whole);
-#elif defined(__x86_64__)
-  __m128i part[sizeof v / 16];
-  __builtin_memcpy(part, &v, sizeof v);
-#pragma GCC unroll 4
-  for (int i = 0; i < int(sizeof v / 16); i++) _mm_stream_si128(reinterpret_cast<__m128i*>(to) + i, part[i]);
-#else
-  store(to, v);
-#endif
-}
-inline void stream_fence() {
-#if defined(__x86_64__)
-  _mm_sfence();
-#endif
-}
 
 // ---- moving 2-d pieces ---------------------------------------------------------------------------------------------------
 // kW x kW items in registers, by log2(kW) rounds: each exchanges blocks of s lanes between rows s apart.
