@@ -32,6 +32,9 @@ inline void find_lifetimes(Program& p) {
   }
 }
 
+// The same, where the blocks of a group live as long as the group runs. plan_memory.cpp.
+void find_group_lifetimes(Program& p);
+
 inline std::vector<int> count_writes(const Program& p) {
   std::vector<int> count(p.blocks.size(), 0);
   for (const Step& s : p.steps)
@@ -70,6 +73,13 @@ inline const View& view_at(const Program& p, const Step& s, int k) { return p.vi
 inline bool made_once(const Program& p, const std::vector<int>& written, int b) {
   return b >= 0 && p.blocks[b].kind == Block::Internal && written[b] == 1;
 }
+
+// Adds a view to the outputs of s, to its inputs, or to both (null: none): behind those that it has. plan_norms.cpp.
+void extend(Program& p, Step& s, const View* out, Place out_place, const View* in, Place in_place);
+
+// Lets a batch_norm keep center, scale and offset of each channel, from which its result can be had again without sums over x.
+// Returns the number of their view. plan_norms.cpp.
+uint32_t keep_factors(Program& p, Step& norm);
 
 // All strides 0: the same number for every element.
 inline bool is_number(const View& v) {

@@ -59,11 +59,9 @@ void place_workspaces(Program& p) {
   }
 }
 
-// Greedy by size: large blocks first, each at the lowest place that is free for its whole life. Large blocks start at varying
-// offsets within a page, so that arrays of equal power-of-two sizes do not meet in the same cache sets.
-int64_t plan_arena(Program& p, Device device, bool reuse) {
+void find_group_lifetimes(Program& p) {
   find_lifetimes(p);
-  for (size_t k = 0; k < p.steps.size(); k++)  // a group's blocks live as long as the group runs
+  for (size_t k = 0; k < p.steps.size(); k++)
     if (p.steps[k].group >= 0) {
       size_t first = k, last = k;
       while (first > 0 && p.steps[first - 1].group == p.steps[k].group) first--;
@@ -75,6 +73,12 @@ int64_t plan_arena(Program& p, Device device, bool reuse) {
           p.blocks[b].last = std::max(p.blocks[b].last, int32_t(last));
         }
     }
+}
+
+// Greedy by size: large blocks first, each at the lowest place that is free for its whole life. Large blocks start at varying
+// offsets within a page, so that arrays of equal power-of-two sizes do not meet in the same cache sets.
+int64_t plan_arena(Program& p, Device device, bool reuse) {
+  find_group_lifetimes(p);
   std::vector<int> order;
   int64_t total = 0;
   const auto padded = [](int64_t bytes) { return (bytes + 63) / 64 * 64 + 64; };  // kernels may prefetch beyond the end

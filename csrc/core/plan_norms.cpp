@@ -7,9 +7,6 @@
 
 namespace fastdl {
 
-namespace {
-
-// Views of step s behind all others, so that some can be added: the outputs, the inputs, each list followed by what is given.
 void extend(Program& p, Step& s, const View* out, Place out_place, const View* in, Place in_place) {
   std::vector<View> views;
   std::vector<Place> places;
@@ -25,6 +22,21 @@ void extend(Program& p, Step& s, const View* out, Place out_place, const View* i
   p.views.insert(p.views.end(), views.begin(), views.end());
   p.places.insert(p.places.end(), places.begin(), places.end());
 }
+
+uint32_t keep_factors(Program& p, Step& norm) {
+  if (norm.nout == 3) {
+    const View& x = view_at(p, norm, norm.nout);
+    View factors{};
+    factors.ndim = 1, factors.dtype = norm.compute, factors.shape[0] = 3 * x.shape[1], factors.strides[0] = 1;
+    Block block;
+    block.bytes = factors.shape[0] * itemsize(factors.dtype);
+    p.blocks.push_back(block);
+    extend(p, norm, &factors, {int32_t(p.blocks.size() - 1), 0}, nullptr, {});
+  }
+  return norm.first_view + 3;
+}
+
+namespace {
 
 bool same_place(Place a, Place b) { return a.block == b.block && a.offset == b.offset; }
 
@@ -100,15 +112,8 @@ void fuse_norms(Program& p) {
           !untouched(p.places[x].block, fused[block_at(p, mask, 2)]) || !same_view(view_at(p, s, s.nout), view_at(p, mask, 0)) ||
           s.attrs.i[1] != norm.attrs.i[1])
         continue;
-      View factors{};
-      factors.ndim = 1, factors.dtype = s.compute, factors.shape[0] = 3 * p.views[x].shape[1], factors.strides[0] = 1;
-      if (norm.nout == 3) {
-        Block block;
-        block.bytes = factors.shape[0] * itemsize(factors.dtype);
-        p.blocks.push_back(block);
-        extend(p, norm, &factors, {int32_t(p.blocks.size() - 1), 0}, nullptr, {});
-      }
-      extend(p, s, nullptr, {}, &factors, p.places[norm.first_view + 3]);
+      const uint32_t factors = keep_factors(p, norm);
+      extend(p, s, nullptr, {}, &p.views[factors], p.places[factors]);
       p.views[s.first_view + s.nout] = view_at(p, mask, 1);
       p.places[s.first_view + s.nout] = p.places[mask.first_view + 1];
       dead[it->second] = true;

@@ -1,0 +1,143 @@
+"""Captured steps drop what batch norm made and make it again for the gradients: less memory, the same bits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from common import bits_of_training
+
+import fastdl as fd
+from fastdl import nn, optim
+from fastdl.nn import functional as F
+
+C = 16
+
+
+class Block(nn.Module):
+    """relu(norm(conv(relu(norm(conv(x))))) + x): the sum is made again from that of the block before. `project`: + norm(conv(x))."""
+
+    def __init__(self, project: bool = False) -> None:
+        super().__init__()
+        self.c1, self.b1 = nn.Conv2d(C, C, 3, padding=1, bias=False), nn.BatchNorm2d(C)
+        self.c2, self.b2 = nn.Conv2d(C, C, 3, padding=1, bias=False), nn.BatchNorm2d(C)
+        self.project = nn.Sequential(nn.Conv2d(C, C, 1, bias=False), nn.BatchNorm2d(C)) if project else None
+
+    def forward(self, x: Any) -> Any:
+        y = self.b2(self.c2(F.relu(self.b1(self.c1(x)))))
+        return F.relu(y + (self.project(x) if self.project else x))
+
+
+class Changed(nn.Module):
+    """What the norm read is changed in place afterwards: its result cannot be made again from it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.last = nn.Conv2d(C, C, 3, padding=1, bias=False), nn.BatchNorm2d(C), nn.Conv2d(C, C, 3, padding=1)
+
+    def forward(self, x: Any) -> Any:
+        with fd.no_grad():
+            y = self.conv(x)
+            z = self.norm(y)
+            y *= 2.0
+        return self.last(z) + x + y
+
+
+def first() -> list[Any]:
+    return [nn.Conv2d(1, C, 3, padding=1, bias=False), nn.BatchNorm2d(C), nn.ReLU()]
+
+
+def norms(n: int, *between: Callable[[], Any]) -> list[Any]:
+    return [m for _ in range(n) for m in (nn.Conv2d(C, C, 3, padding=1, bias=False), nn.BatchNorm2d(C), *(b() for b in between))]
+
+
+NETS: dict[str, tuple[Callable[[], list[Any]], int]] = {  # layers, and how many norms are made again
+    "norm, relu": (lambda: [*first(), *norms(6, nn.ReLU)], 6),
+    "norm, gelu": (lambda: [*first(), *norms(5, nn.GELU)], 5),
+    "skip connections": (lambda: [*first(), Block(), Block(), Block()], 6),
+    "projections": (lambda: [*first(), Block(True), Block(), Block(True)], 7),
+    "changed": (lambda: [*first(), *(Changed() for _ in range(14))], 0),
+}
+
+
+def train(name: str, passes: dict[str, bool] | None, dtype: str = "float32", training: bool = True) -> tuple[list[bytes], Any]:
+    fd.manual_seed(3)
+    net = nn.Sequential(*NETS[name][0]()).to(dtype).train(training)
+    optimizer = optim.SGD(net.parameters(), lr=0.05)
+
+    def step(x: Any) -> Any:
+        optimizer.zero_grad()
+        loss = net(x).square().mean()
+        loss.backward()
+        optimizer.step()
+        return loss.detach()
+
+    rng = np.random.default_rng(5)
+    size = 48 if dtype == "float64" else 64
+    batches = [[rng.normal(size=(8, 1, size, size)).astype(dtype)] for _ in range(3)]
+    return bits_of_training(step, passes, batches, net)
+
+
+def count(step: Any, op: str) -> int:
+    return sum(line.split()[1] == op for line in step.dump().splitlines()[2:])
+
+
+@pytest.mark.parametrize("name", NETS)
+def test_same_bits_with_less_memory(name):
+    want, _ = train(name, None)
+    kept, without = train(name, {"recompute": False})
+    made, step = train(name, {})
+    assert made == want
+    assert kept == want
+    again = count(step, "batch_norm") - count(without, "batch_norm")
+    assert again == NETS[name][1]
+    assert without.stats()["arena_bytes"] > 30e6
+    if again:
+        assert step.stats()["arena_bytes"] < 0.9 * without.stats()["arena_bytes"]
+
+
+def test_float64_and_evaluation():
+    name = "projections"
+    want, _ = train(name, None, "float64")
+    made, step = train(name, {}, "float64")
+    assert made == want
+    assert count(step, "batch_norm") > 7
+    want, _ = train(name, None, training=False)
+    made, step = train(name, {}, training=False)
+    assert made == want
+
+
+def test_small_programs_keep_what_they_made():
+    def arena(passes: dict[str, bool]) -> Any:
+        net = nn.Sequential(*first(), Block(), Block())
+
+        def step(x: Any) -> Any:
+            net.zero_grad()
+            loss = net(x).square().mean()
+            loss.backward()
+            return loss.detach()
+
+        run = fd.compile(step, passes=passes)
+        for _ in range(3):
+            run(fd.ones((2, 1, 16, 16)))
+        return count(run, "batch_norm"), run.stats()["arena_bytes"]
+
+    assert arena({}) == arena({"recompute": False})
+
+
+def test_peak_of_the_step_is_what_the_allocator_sees():
+    """Not only the plan is smaller: bytes held at the highest point of a replay, arena and results together."""
+    peaks = {}
+    for recompute in (True, False):
+        _, step = train("skip connections", {"recompute": recompute})
+        x = fd.random.normal((8, 1, 64, 64))
+        step(x)
+        fd.memory.reset_peak()
+        before = fd.memory.stats()["peak"]
+        step(x)
+        peaks[recompute] = fd.memory.stats()["peak"]
+        assert peaks[recompute] >= before
+        step.clear()
+    assert peaks[True] < peaks[False] - 4 * 8 * C * 64 * 64 * 4
