@@ -31,18 +31,20 @@ class Block(nn.Module):
 
 
 class Changed(nn.Module):
-    """What the norm read is changed in place afterwards: its result cannot be made again from it."""
+    """What the norm read is changed in place afterwards, and stays for another gradient: the norm's result cannot be made again from it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv, self.norm, self.last = nn.Conv2d(C, C, 3, padding=1, bias=False), nn.BatchNorm2d(C), nn.Conv2d(C, C, 3, padding=1)
+        self.conv, self.norm = nn.Conv2d(C, C, 3, padding=1, bias=False), nn.BatchNorm2d(C)
+        self.pre, self.last = nn.Conv2d(C, C, 1), nn.Conv2d(C, C, 3, padding=1)
 
     def forward(self, x: Any) -> Any:
         with fd.no_grad():
             y = self.conv(x)
             z = self.norm(y)
             y *= 2.0
-        return self.last(z) + x + y
+        more = self.pre(x) * y  # its gradient reads y after that of `last` has read z
+        return self.last(z) + more
 
 
 def first() -> list[Any]:
@@ -58,7 +60,7 @@ NETS: dict[str, tuple[Callable[[], list[Any]], int]] = {  # layers, and how many
     "norm, gelu": (lambda: [*first(), *norms(5, nn.GELU)], 5),
     "skip connections": (lambda: [*first(), Block(), Block(), Block()], 6),
     "projections": (lambda: [*first(), Block(True), Block(), Block(True)], 7),
-    "changed": (lambda: [*first(), *(Changed() for _ in range(14))], 0),
+    "changed": (lambda: [*first(), *(Changed() for _ in range(12))], 0),
 }
 
 
@@ -107,6 +109,7 @@ def test_float64_and_evaluation():
     want, _ = train(name, None, training=False)
     made, step = train(name, {}, training=False)
     assert made == want
+    assert count(step, "batch_norm") == count(train(name, {"recompute": False}, training=False)[1], "batch_norm")
 
 
 def test_small_programs_keep_what_they_made():
@@ -135,9 +138,7 @@ def test_peak_of_the_step_is_what_the_allocator_sees():
         x = fd.random.normal((8, 1, 64, 64))
         step(x)
         fd.memory.reset_peak()
-        before = fd.memory.stats()["peak"]
         step(x)
         peaks[recompute] = fd.memory.stats()["peak"]
-        assert peaks[recompute] >= before
         step.clear()
     assert peaks[True] < peaks[False] - 4 * 8 * C * 64 * 64 * 4

@@ -117,7 +117,7 @@ def test_batch_norm_finishes_whole_channels_with_the_same_bits(shape, dtype, tra
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("m, k, n", [(64, 128, 10), (20, 33, 37), (50, 5, 18), (40, 500, 100), (1100, 40, 90)])
+@pytest.mark.parametrize("m, k, n", [(64, 128, 10), (20, 33, 37), (50, 5, 18), (40, 500, 100), (1100, 20, 90), (1100, 40, 90)])
 def test_products_have_the_same_bits_in_every_layout(m, k, n, dtype):
     """Whatever is copied or turned, or not: transposed squares of few columns, strips of rows whose steps lie far apart."""
     rng = np.random.default_rng(m + n)
@@ -127,6 +127,21 @@ def test_products_have_the_same_bits_in_every_layout(m, k, n, dtype):
     np.testing.assert_allclose(found[0], a.astype("f8") @ b, rtol=1e-4 if dtype == "float32" else 1e-12, atol=1e-4 if dtype == "float32" else 1e-12)
     for other in found[1:]:
         np.testing.assert_array_equal(other, found[0])
+
+
+def test_blocks_of_columns_packed_apart_have_memory_of_their_own():
+    """Long k: the last of its blocks is shorter, and one thread may be in it while its neighbour is in another."""
+    rng = np.random.default_rng(5)
+    a, b = fd.array(rng.standard_normal((200, 1000))), fd.array(rng.standard_normal((1000, 8192)))
+    before = fd.get_num_threads()
+    try:
+        fd.set_num_threads(1)
+        want = np.asarray(a @ b)
+        fd.set_num_threads(2)
+        for _ in range(12):
+            np.testing.assert_array_equal(np.asarray(a @ b), want)
+    finally:
+        fd.set_num_threads(before)
 
 
 def test_long_sums_beside_a_large_second_operand():

@@ -225,7 +225,7 @@ def test_the_count_sees_an_unfair_partition():
 # batch, channels, size, filters, stride, groups
 SMALL_CONVOLUTIONS = [
     (4, 64, 28, 64, 1, 1), (16, 128, 7, 96, 1, 1), (16, 64, 12, 64, 2, 1), (16, 256, 4, 256, 1, 1), (8, 3, 32, 32, 1, 1),
-    (2, 48, 12, 40, 1, 1), (4, 48, 12, 48, 1, 48),
+    (2, 48, 12, 40, 1, 1), (4, 48, 12, 48, 1, 48), (8, 32, 14, 32, 1, 4),
 ]  # fmt: skip
 
 

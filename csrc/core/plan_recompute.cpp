@@ -1,7 +1,8 @@
 // Memory for a little time: what batch_norm made for the layers behind it is dropped after its last use in the forward direction,
 // and made again when a gradient asks for it (rematerialisation; Chen et al. 2016, "Training Deep Nets with Sublinear Memory
-// Cost"). The convolution's result, from which it comes, must stay anyway for the gradient of batch_norm; a pass over memory is all
-// that it takes, since center, scale and offset of each channel are kept (keep_factors). So are the bits.
+// Cost"). The convolution's result, from which it comes, mostly stays for the gradient of batch_norm, and no more is taken where it
+// does not; a pass over memory is all that it takes, since center, scale and offset of each channel are kept (keep_factors). So are
+// the bits.
 #include <algorithm>
 
 #include "plan.h"

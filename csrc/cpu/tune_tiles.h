@@ -8,7 +8,7 @@ namespace {
 
 constexpr int64_t kTileKc = 768;                // k up to which sums stay in the tiles, ...
 constexpr int64_t kTilePassKc = 512;            // ... else of each pass: C is read and written once more for each
-constexpr int64_t kTilePassBlocks = 192;        // packed blocks, 6 KB each, that stay in L2 beside a strip or panel
+constexpr int64_t kTilePassBlocks = 192;        // packed blocks, 6 KB each, that stay in L2 beside two strips or panels
 constexpr double kTilePackCost = 1.1;           // packing a block, in products of blocks
 constexpr double kTileCutLoss = 1.03;           // so much more work is done for more pieces
 constexpr int64_t kTilePageBytes = 2 << 10;     // rows that are at least so far apart are packed for all lines at once

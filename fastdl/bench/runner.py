@@ -94,11 +94,11 @@ class Worker:
     def ask(self, timeout: float, **request: Any) -> dict[str, Any]:
         try:
             assert self.process.stdin
-            self._signal("SIGCONT")
+            self._signal(signal.SIGCONT)
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
             line = self.replies.get(timeout=timeout)
-            self._signal("SIGSTOP")
+            self._signal(signal.SIGSTOP)
         except (BrokenPipeError, OSError):
             line = ""
         except queue.Empty:
@@ -110,9 +110,9 @@ class Worker:
         code = self.process.returncode
         return {"error": f"the process ended ({'signal' if code < 0 else 'code'} {abs(code)}){self._last_words()}"}
 
-    def _signal(self, name: str) -> None:  # Windows has neither of the two: threads spin on there
-        if hasattr(signal, name) and self.alive:
-            self.process.send_signal(getattr(signal, name))
+    def _signal(self, number: int) -> None:
+        if self.alive:
+            self.process.send_signal(number)
 
     def _last_words(self) -> str:
         self.log.seek(0)
@@ -124,10 +124,10 @@ class Worker:
         return self.process.poll() is None
 
     def close(self) -> None:
+        self._signal(signal.SIGCONT)
         with contextlib.suppress(OSError):
             assert self.process.stdin
             self.process.stdin.close()
-            self._signal("SIGCONT")
         try:
             self.process.wait(2)
         except subprocess.TimeoutExpired:
@@ -135,8 +135,8 @@ class Worker:
             self.process.wait()
 
 
-# Affinity before any import: libraries size their thread pools by it. The parent's path, so that the same packages are found. On Linux
-# the process ends with its parent (PR_SET_PDEATHSIG), which may die while it is stopped.
+# Affinity before any library is imported: they size their thread pools by it. The parent's path, so that the same packages are
+# found. On Linux the process ends with the thread that started it (PR_SET_PDEATHSIG), which may die while it is stopped.
 START = """\
 import ctypes, json, os, signal, sys
 if sys.platform == "linux": ctypes.CDLL(None).prctl(1, signal.SIGKILL)

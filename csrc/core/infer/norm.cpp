@@ -72,6 +72,7 @@ RowShape row_shape(Call& c, const View& x) {
 }
 
 // ---- batch_norm: i1 (row-major planes) and i2 (rows per block of statistics) are filled in for the kernels -------------------
+// i3 (relu) and i4 (only from kept factors) are set by the passes of captured programs (plan_norms.cpp, plan_recompute.cpp).
 struct ChannelShape {
   int64_t channels, count, blocks;  // count: elements per channel
 };

@@ -46,7 +46,7 @@ struct ArgWalk {
   void row(const char* base, int64_t a, int64_t b, L& best, int64_t& at) const {
     constexpr int S = V::size;
     constexpr int64_t G = 4 * S;
-    const int64_t ahead = fold_ahead<Op>(b - a);
+    const int64_t ahead = direct ? fold_ahead<Op>(b - a) : 0;
     const V one(Op::identity);
     alignas(64) L buf[kBlock];
     V won = one;
@@ -60,7 +60,7 @@ struct ArgWalk {
       const L* p = plan.block(base, i, n, fill, direct, buf);
       int64_t j = 0;
       for (; j + G <= n; j += G) {
-        for (int k = 0; k < 4 * S; k += kLine<L>) __builtin_prefetch(p + j + k + ahead);
+        for (int k = 0; ahead && k < 4 * S; k += kLine<L>) __builtin_prefetch(p + j + k + ahead);
         note(Op::f(Op::f(load(p + j), load(p + j + S)), Op::f(load(p + j + 2 * S), load(p + j + 3 * S))));
       }
       if (j == n) continue;

@@ -202,7 +202,7 @@ void batch_norm_kernel(const Args& a) {
   W *mean_out = a.out[1].ptr<W>(), *rstd_out = a.out[2].ptr<W>();
   double* stats = static_cast<double*>(a.workspace);
   W* center = reinterpret_cast<W*>(stats + (training ? s.blocks * 2 * s.channels : 0));
-  if (a.nout > 3) center = a.out[3].ptr<W>();  // the gradient wants them, see Kept
+  if (a.nout > 3) center = a.out[3].ptr<W>();  // for the gradient, see Kept, and plan_recompute.cpp
   W *scale = center + s.channels, *offset = scale + s.channels;
 
   const auto combine = [&](int64_t c, int n) {

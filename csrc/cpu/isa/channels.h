@@ -20,17 +20,10 @@ FD_INLINE void for_channels(int64_t c, F&& f) {
   if (i < c) f(i, int(c - i), Count<1>());
 }
 
-// Full vectors take the plain instruction; `n` is a constant there after inlining.
+// Likewise for loads, see store_n.
 template <class T>
 FD_INLINE Vec<WideOf<T>> load_n(const T* p, int n) {
   return n == Vec<WideOf<T>>::size ? load_wide(p) : load_wide_partial(p, n);
-}
-template <class T>
-FD_INLINE void store_n(T* p, Vec<WideOf<T>> a, int n) {
-  if (n == Vec<WideOf<T>>::size)
-    store_narrow(p, a);
-  else
-    store_narrow_partial(p, a, n);
 }
 
 template <class I>

@@ -4,6 +4,7 @@
 // dx), or is a product with zero (dw).
 #pragma once
 #include "cpu/isa/conv_weight.h"
+#include "cpu/vec/interleave.h"
 #include "cpu/vec/transpose.h"
 
 namespace fastdl {
@@ -237,9 +238,9 @@ bool gather_planes(const Gather<T>& g, const ConvPack<T>& pack) {
   return !failed;
 }
 
-// ---- dw and db
-// ------------------------------------------------------------------------------------------------------------------- sums[f][h] =
-// or += the sum over `length` pixels i of dy[f][i] * x[h * step + i], of `filters` planes of dy and `taps` taps of a row.
+// ---- dw and db -----------------------------------------------------------------------------------------------------------
+// sums[f][h] = or += the sum over `length` pixels i of dy[f][i] * x[h * step + i], of `filters` planes of dy and `taps` taps of a
+// row.
 template <class T, int filters, int taps>
 __attribute__((noinline)) void plane_products(const T* dy, int64_t dy_plane, const T* x, int64_t step, int64_t length, bool fresh,
                                               T* sums) {
@@ -369,7 +370,9 @@ template <class T>
 bool weight_planes(const WeightGrad<T>& w) {
   const PlaneWeights<T> all(w);
   const ConvShape& s = w.s;
-  const int64_t cuts = ceil_div(s.groups, all.groups()), part = s.out_channels * all.values;
+  const int64_t part = s.out_channels * all.values, work = w.rows_per_split * s.out[1] * s.group_out() * all.values;  // of a group
+  const int64_t least = ceil_div(kConvPieceMacs, max_of<int64_t>(1, work));
+  const int64_t cuts = fair_cut(w.splits, 1, s.groups, {1, ceil_div(s.groups, all.groups())}, least, num_threads()).cols;
   int failed = 0;
   parallel_chunks(w.splits * cuts, [&](int64_t piece) {
     const int64_t split = piece / cuts, first = piece % cuts * s.groups / cuts,
@@ -382,12 +385,14 @@ bool weight_planes(const WeightGrad<T>& w) {
       __atomic_store_n(&failed, 1, __ATOMIC_RELAXED);
   });
   if (failed) return false;
-  for (int64_t o = 0; o < s.out_channels; o++)
-    for (int64_t v = 0; v < all.values; v++) {
-      T total = T(0);
-      for (int64_t split = 0; split < w.splits; split++) total += w.sums[split * part + o * all.values + v];
-      (v + 1 < all.values ? w.dw[o * (all.values - 1) + v] : w.db[o]) = total;
-    }
+  parallel_for(s.out_channels, max_of<int64_t>(1, kConvPieceMacs / (w.splits * all.values)), [&](int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; o++)
+      for (int64_t v = 0; v < all.values; v++) {
+        T total = T(0);
+        for (int64_t split = 0; split < w.splits; split++) total += w.sums[split * part + o * all.values + v];
+        (v + 1 < all.values ? w.dw[o * (all.values - 1) + v] : w.db[o]) = total;
+      }
+  });
   return true;
 }
 

@@ -115,8 +115,9 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
   for (int64_t kb = 0; kb < plan.k_blocks; kb++) {
     const int64_t k0 = kb * plan.kc, kc = min_of(plan.kc, g.k - k0);
     const bool last = kb == plan.k_blocks - 1;
-    // A private block is packed to the same place for every k0, so that it stays in L2.
-    T* const block = pack_here ? packed : packed + k0 * plan.vectors * lanes;
+    // A private block is packed to the same place for every k0, so that it stays in L2; where the last kc is shorter, too, its
+    // vectors lie within those of v0 and after, as the blocks beside it may be at another k0.
+    T* const block = pack_here ? packed + v0 * (plan.kc - kc) * lanes : packed + k0 * plan.vectors * lanes;
     if (pack_here) pack_vectors(g, plan, k0, kc, v0, v1, block);
     if (!plan.packed && cut) {
       const int64_t j = (plan.vectors - 1) * lanes;

@@ -442,7 +442,7 @@ struct TilePiece {
   static int64_t ahead_of(int64_t blocks) { return min_of(int64_t(2), blocks); }
 
   // out (32 x 32) = the product of blocks [k, k + blocks) of a strip and a panel, and meanwhile packs what is left of a line that
-  // takes part, from its second block on, and the first block of the next.
+  // takes part, from its third block on, and the first two of the next.
   void multiply_and_pack(const uint16_t* a, const uint16_t* b, int64_t k, int64_t blocks, const Line& fresh, const Line& next,
                          float* out, int64_t out_row) {
     clear_block();
@@ -499,7 +499,7 @@ struct TilePiece {
     const int64_t first_kept = keep_a ? s0 : p0, kept = keep_a ? s1 - s0 : p1 - p0, passes = ceil_div(kept, plan.width);
     const int64_t first = keep_a ? p0 : s0, last = keep_a ? p1 : s1;  // of the others
     const Line none = {false, 0, nullptr};
-    // rows of memory that belong to all kept lines, and lie in pages of their own: each is read for all lines at once
+    // rows of memory that belong to all kept lines, and lie in pages of their own, or nearly so: each is read for all lines at once
     const Operand &of_kept = operands[!keep_a], &of_others = operands[keep_a];
     const bool together = of_kept.lane == 1 && of_kept.k * int64_t(sizeof(float)) >= kTilePageBytes;
     const bool fetched = of_others.lanes * of_others.depth * int64_t(sizeof(float)) > kTileFetchBytes;

@@ -36,11 +36,7 @@ inline Strip<T> pack_strip(const T* a, int64_t a_row, int64_t a_k, int rows, int
   for (int i = 0; i < rows; i++) {
     const T* from = a + i * a_row;
     T* to = buf + i * kStripRow;
-    int64_t k = 0;
-    if (a_k == 1) {
-      for (; k + lanes <= kc; k += lanes) store(to + k, load(from + k));
-    }
-    for (; k < kc; k++) to[k] = from[k * a_k];
+    for (int64_t k = 0; k < kc; k++) to[k] = from[k * a_k];
   }
   return {buf, kStripRow, 1};
 }

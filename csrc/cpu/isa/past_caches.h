@@ -49,6 +49,15 @@ inline void stream_fence() {
 #endif
 }
 
+// Full vectors take the plain instruction; `n` is a constant there after inlining.
+template <class T>
+FD_INLINE void store_n(T* p, Vec<WideOf<T>> a, int n) {
+  if (n == Vec<WideOf<T>>::size)
+    store_narrow(p, a);
+  else
+    store_narrow_partial(p, a, n);
+}
+
 // The result of a kernel that stores it in vectors, row by row of `row` elements. It goes past the caches if it is too large for
 // them and every whole vector is, or is a part of, a line of its own.
 template <class T>
@@ -67,10 +76,7 @@ struct Result {
   FD_INLINE void store(int64_t at, Vec<WideOf<T>> v, int lanes) const {
     if constexpr (sizeof(T) > 2)
       if (past) return stream_store(to + at, v);  // lanes: all of them, as rows are whole lines
-    if (lanes == Vec<WideOf<T>>::size)
-      store_narrow(to + at, v);
-    else
-      store_narrow_partial(to + at, v, lanes);
+    store_n(to + at, v, lanes);
   }
   FD_INLINE void finish() const {
     if (past) stream_fence();
