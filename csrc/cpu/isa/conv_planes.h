@@ -15,30 +15,6 @@ constexpr int kPlaneChannels = FD_VEC_BYTES == 64 ? 8 : 4, kPlaneVectors = 3;
 constexpr int64_t kPlaneBytes = int64_t(256) << 10;       // of the planes of a band for y or dx, which stay in the L2 cache
 constexpr int64_t kPlaneFilterBytes = int64_t(32) << 10;  // of those planes of dy that are read together
 
-// dst[j * dst_row + i] = src[i * src_row + j] for i < rows, j < cols: in squares, the last of which may do some once more.
-template <class T>
-inline void turn(const T* src, int64_t src_row, int64_t rows, int64_t cols, T* dst, int64_t dst_row) {
-  constexpr int64_t lanes = Vec<T>::size;
-  const int64_t high = min_of(lanes, rows), wide = min_of(lanes, cols);
-  for (int64_t r = 0; r < rows; r += lanes)
-    for (int64_t c = 0; c < cols; c += lanes) {
-      const int64_t i = min_of(r, rows - high), j = min_of(c, cols - wide);
-      const T* from = src + i * src_row + j;
-      T* to = dst + j * dst_row + i;
-      if (high == lanes && wide == lanes) {
-        transpose_square(from, src_row, to, dst_row);
-        continue;
-      }
-      Vec<T> square[lanes];
-#pragma GCC unroll 16
-      for (int64_t k = 0; k < lanes; k++) square[k] = k < high ? load_partial(from + k * src_row, int(wide)) : Vec<T>(T(0));
-      transpose_rows(square);
-#pragma GCC unroll 16
-      for (int64_t k = 0; k < lanes; k++)
-        if (k < wide) store_partial(to + k * dst_row, square[k], int(high));
-    }
-}
-
 // Lane i of the result is the sum of the lanes of v[i].
 template <int n = 1, class T>
 FD_INLINE Vec<T> sum_lanes(Vec<T> (&v)[Vec<T>::size]) {
@@ -74,7 +50,7 @@ struct Planes {
         continue;
       }
       clear(out, 0, inner);
-      turn(image + ((top + r) * width + left + inner) * step, step, inner_end - inner, channels, out + inner, size);
+      transpose(image + ((top + r) * width + left + inner) * step, step, out + inner, size, inner_end - inner, channels);
       clear(out, inner_end, pitch);
     }
     clear(out, 0, 1);
@@ -204,10 +180,10 @@ struct PlaneGather {
     for (int64_t r = 0; r < rows; r++) {
       T* out = g.out + ((n * g.out_size[0] + y0 + r) * g.out_size[1]) * g.out_pitch + first * g.columns;
       if (filters == g.columns)
-        turn(y + r * in.pitch, to.size, groups * g.columns, g.count[1], out, g.out_pitch);
+        transpose(y + r * in.pitch, to.size, out, g.out_pitch, groups * g.columns, g.count[1]);
       else
         for (int64_t i = 0; i < groups; i++)
-          turn(y + i * filters * to.size + r * in.pitch, to.size, g.columns, g.count[1], out + i * g.columns, g.out_pitch);
+          transpose(y + i * filters * to.size + r * in.pitch, to.size, out + i * g.columns, g.out_pitch, g.columns, g.count[1]);
       for (int64_t i = 0; g.activate && i < g.count[1]; i++) g.activate(out + i * g.out_pitch, groups * g.columns);
     }
   }

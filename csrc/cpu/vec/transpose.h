@@ -3,7 +3,7 @@
 // A vector is filled 16 bytes at a time from rows 4 (2 for double) apart, which costs load slots but no shuffles; what is left are
 // 4x4 (2x2) transposes inside each 16-byte lane. That halves the shuffles of the plain butterfly, and shuffles are the bottleneck.
 #pragma once
-#include "cpu/vec/vec.h"
+#include "cpu/vec/interleave.h"
 
 namespace fastdl {
 namespace {
@@ -81,21 +81,28 @@ FD_INLINE void transpose_whole(const T* src, int64_t src_row, T* dst, int64_t ds
     for (int j = 0; j < side; j += lanes) transpose_square(src + i * src_row + j, src_row, dst + j * dst_row + i, dst_row);
 }
 
-// The same for i < rows, j < cols.
+// The same for i < rows, j < cols: in squares, the last of which along a side may do some elements once more.
 template <class T>
 inline void transpose(const T* src, int64_t src_row, T* dst, int64_t dst_row, int64_t rows, int64_t cols) {
-  constexpr int lanes = Vec<T>::size;
-  int64_t i = 0;
-  for (; i + lanes <= rows; i += lanes) {
-    int64_t j = 0;
-    for (; j + lanes <= cols; j += lanes) transpose_square(src + i * src_row + j, src_row, dst + j * dst_row + i, dst_row);
-    for (; j < cols; j++) {
-      for (int64_t q = i; q < i + lanes; q++) dst[j * dst_row + q] = src[q * src_row + j];
+  constexpr int64_t lanes = Vec<T>::size;
+  const int64_t high = rows < lanes ? rows : lanes, wide = cols < lanes ? cols : lanes;
+  for (int64_t r = 0; r < rows; r += lanes)
+    for (int64_t c = 0; c < cols; c += lanes) {
+      const int64_t i = r < rows - high ? r : rows - high, j = c < cols - wide ? c : cols - wide;
+      const T* from = src + i * src_row + j;
+      T* to = dst + j * dst_row + i;
+      if (high == lanes && wide == lanes) {
+        transpose_square(from, src_row, to, dst_row);
+        continue;
+      }
+      Vec<T> square[lanes];
+#pragma GCC unroll 16
+      for (int64_t k = 0; k < lanes; k++) square[k] = k < high ? load_partial(from + k * src_row, int(wide)) : Vec<T>(T(0));
+      transpose_rows(square);
+#pragma GCC unroll 16
+      for (int64_t k = 0; k < lanes; k++)
+        if (k < wide) store_partial(to + k * dst_row, square[k], int(high));
     }
-  }
-  for (; i < rows; i++) {
-    for (int64_t j = 0; j < cols; j++) dst[j * dst_row + i] = src[i * src_row + j];
-  }
 }
 
 }  // namespace
