@@ -232,7 +232,7 @@ inline bool prefers_swap(const Gemm<T>& g, int64_t slot) {
 template <class T>
 inline Gemm<T> swap_operands(const Gemm<T>& g) {
   Gemm<T> s = {g.n, g.m,     g.k,   g.b,   g.b_col,  g.b_k, g.a,     g.a_k,  g.a_row, nullptr,
-               g.m, nullptr, false, false, g.finish, g.c,   g.c_row, g.bias, g.relu};
+               g.m, nullptr, false, false, g.finish, g.c,   g.c_row, g.bias, g.relu,  nullptr};
   return s;
 }
 
@@ -321,6 +321,18 @@ inline void gemm_split(const Gemm<T>& g, T* workspace, int64_t splits) {
     }
   });
 }
+
+// Whether gemm() gives the sums of A's rows, too: as they are packed for tiles.
+template <class T>
+inline bool sums_rows(const Gemm<T>&) {
+  return false;
+}
+#if defined(__AMX_BF16__)
+template <>
+inline bool sums_rows(const Gemm<float>& g) {
+  return wants_tiles(g) && g.a_row == 1 && g.m > 1 && g.n > 1 && !wants_dots(g);
+}
+#endif
 
 // The entry: C = A B for every matrix of the batch. workspace: gemm_workspace_elements(batch.count, m, n, k).
 template <class T>

@@ -1,164 +1,14 @@
-// Products of float32 matrices on AMX's bfloat16 tiles, as accurate as float32 multiply-adds.
+// Products of float32 matrices on AMX's bfloat16 tiles, as accurate as float32 multiply-adds: operands are split in three parts,
+// see gemm_amx_pack.h. Sums over blocks of k are added in float32 outside the tiles.
 //
-// Method: each operand is split in three bfloat16 parts, x = x1 + x2 + x3, whose 8 bits each hold float32's 24. Six of the nine
-// products of parts, accumulated in float32 by the tile unit, reach float32 accuracy; the other three are below 2^-24 of the result
-// (Henry, Tang and Heinecke 2019, arXiv 1904.06376). Sums over blocks of k are added in float32 outside the tiles.
-//
-// The tile unit flushes denormal numbers, and infinities do not split. So the largest magnitude of each packed block is noted:
-// where it is not finite, or so small that parts of typical elements would vanish, gemm_tiles() gives up and the caller multiplies
-// again in float32. Elements below 2^-110 beside large ones lose relative accuracy, not absolute.
+// Where the largest magnitude of an operand is not finite, or so small that parts of typical elements would vanish, gemm_tiles()
+// gives up and the caller multiplies again in float32. Elements below 2^-110 beside large ones lose relative accuracy, not
+// absolute.
 #pragma once
-#include "cpu/isa/gemv.h"
-#include "cpu/isa/tiles_amx.h"
-#include "cpu/tune_tiles.h"
-#include "cpu/vec/transpose.h"
+#include "cpu/isa/gemm_amx_pack.h"
 
 namespace fastdl {
 namespace {
-
-constexpr int64_t kSide = 32;  // C is computed in blocks of 32 x 32: 2 x 2 tiles
-// Words of a packed 32 x 32 block of A or B: for each part two tiles of 512.
-constexpr int64_t block_words(int parts) { return parts * kSide * kSide; }
-constexpr uint32_t kMostBits = 0x7f000000;   // 2^127: rounding to bfloat16 stays finite below
-constexpr int kLeastProduct = -70;           // exponent of the largest product: parts that count stay far above 2^-126
-constexpr uint32_t kLeastBits = 0x12800000;  // 2^-90
-
-// The first `left` of sixteen lanes.
-FD_INLINE __mmask16 first_lanes(int64_t left) {
-  return left >= 16 ? __mmask16(0xffff) : left <= 0 ? __mmask16(0) : __mmask16((1u << left) - 1);
-}
-
-// Packs two vectors of floats as words, for each part; parts are part_words apart. join(a, b): the upper halves of their lanes as
-// one vector of words. The first part is rounded to nearest, what is left is cut: 24 bits make three parts either way, and as what
-// is left has either sign, the products left out do not add up. The last part of one or two is rounded as well. In integers, as
-// that is fewer instructions than converting and interleaving; numbers that are not finite come out wrong and are noticed by their
-// magnitude.
-template <int parts, class Join>
-FD_INLINE void split(__m512 x, __m512 y, uint16_t* out, int64_t part_words, const Join& join) {
-  const __m512i high = _mm512_set1_epi32(int(0xffff0000)), half = _mm512_set1_epi32(0x8000);
-#pragma GCC unroll 3
-  for (int part = 0; part < parts; part++) {
-    const bool round = part == 0 || (parts == 2 && part == 1);
-    __m512i a = _mm512_castps_si512(x), b = _mm512_castps_si512(y);
-    if (round) a = _mm512_add_epi32(a, half), b = _mm512_add_epi32(b, half);
-    _mm512_store_si512(out + part * part_words, join(a, b));
-    if (part + 1 == parts) break;
-    x = _mm512_sub_ps(x, _mm512_castsi512_ps(_mm512_and_si512(a, high)));
-    y = _mm512_sub_ps(y, _mm512_castsi512_ps(_mm512_and_si512(b, high)));
-  }
-}
-// As pairs: out[2 l] = x[l], out[2 l + 1] = y[l].
-template <int parts>
-FD_INLINE void split_pair(__m512 x, __m512 y, uint16_t* out, int64_t part_words = kSide * kSide) {
-  const __m512i high = _mm512_set1_epi32(int(0xffff0000));
-  split<parts>(x, y, out, part_words, [&](__m512i a, __m512i b) __attribute__((always_inline)) {
-    return _mm512_ternarylogic_epi32(_mm512_srli_epi32(a, 16), b, high, 0xf8);
-  });
-}
-// In order: x, then y.
-template <int parts>
-FD_INLINE void split_row(__m512 x, __m512 y, uint16_t* out, int64_t part_words) {
-  const __m512i odd = _mm512_set_epi16(63, 61, 59, 57, 55, 53, 51, 49, 47, 45, 43, 41, 39, 37, 35, 33, 31, 29, 27, 25, 23, 21, 19,
-                                       17, 15, 13, 11, 9, 7, 5, 3, 1);
-  split<parts>(x, y, out, part_words,
-               [&](__m512i a, __m512i b) __attribute__((always_inline)) { return _mm512_permutex2var_epi16(a, odd, b); });
-}
-
-// A 32 x 32 block whose rows are read as vectors: element (r, c) at from[r * row + c], rows x cols of them exist, others count as
-// zero. Within k, pair p holds k = p and k = p + 16, for A and B alike.
-struct Block {
-  const float* from;
-  int64_t row;
-  int rows, cols;
-};
-
-FD_INLINE __m512 block_row(const Block& b, int r, int half) {
-  if (r >= b.rows) return _mm512_setzero_ps();
-  return _mm512_maskz_loadu_ps(first_lanes(b.cols - half * 16), b.from + r * b.row + half * 16);
-}
-
-FD_INLINE __m512i magnitude(__m512 x) { return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)); }
-
-// Rows [begin, end) of a packed block, of 32.
-template <int parts, bool whole>
-FD_INLINE __m512i pack_a_rows(const Block& b, uint16_t* out, __m512i most, int begin = 0, int end = kSide) {  // rows: i, columns: k
-  for (int i = begin; i < end; i++) {
-    const __m512 x = whole ? _mm512_loadu_ps(b.from + i * b.row) : block_row(b, i, 0);
-    const __m512 y = whole ? _mm512_loadu_ps(b.from + i * b.row + 16) : block_row(b, i, 1);
-    most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(x), magnitude(y)));
-    split_pair<parts>(x, y, out + i * kSide);  // rows of 32 words; 16 of them are one tile
-  }
-  return most;
-}
-template <int parts, bool whole>
-FD_INLINE __m512i pack_b_rows(const Block& b, uint16_t* out, __m512i most, int begin = 0, int end = kSide) {  // rows: k, columns: j
-  for (int i = begin; i < end; i++) {  // pairs of the left sixteen columns, then of the right ones
-    const int half = i / 16, p = i % 16;
-    const __m512 x = whole ? _mm512_loadu_ps(b.from + p * b.row + half * 16) : block_row(b, p, half);
-    const __m512 y = whole ? _mm512_loadu_ps(b.from + (p + 16) * b.row + half * 16) : block_row(b, p + 16, half);
-    most = _mm512_max_epu32(most, _mm512_max_epu32(magnitude(x), magnitude(y)));
-    split_pair<parts>(x, y, out + i * kSide);
-  }
-  return most;
-}
-
-// Squares [begin, end) of 16 x 16, of four, of a block whose rows are its columns in memory, `column` elements apart.
-FD_INLINE void turn_squares(const float* from, int64_t column, float* scratch, int begin, int end) {
-  for (int square = begin; square < end; square++) {
-    const int r = square % 2 * 16, c = square / 2 * 16;
-    transpose_whole<16>(from + c * column + r, column, scratch + r * kSide + c, kSide);
-  }
-}
-
-// The block with rows along the other axis, in scratch of 32 x 32.
-inline Block turned(const float* from, int64_t row, int64_t column, int rows, int cols, float* scratch) {
-  if (row == 1) {
-    for (int c = 0; c < cols; c += 16)  // whole vectors of rows where they exist
-      for (int r = 0; r < rows; r += 16) {
-        if (cols - c >= 16 && rows - r >= 16) {
-          transpose_whole<16>(from + c * column + r, column, scratch + r * kSide + c, kSide);
-          continue;
-        }
-        for (int i = r; i < rows && i < r + 16; i++)
-          for (int j = c; j < cols && j < c + 16; j++) scratch[i * kSide + j] = from[j * column + i];
-      }
-  } else {
-    for (int i = 0; i < rows; i++)
-      for (int j = 0; j < cols; j++) scratch[i * kSide + j] = from[i * row + j * column];
-  }
-  return {scratch, kSide, rows, cols};
-}
-
-// An operand as lines of blocks: strips of 32 rows of A, or panels of 32 columns of B. Blocks of a line lie along k.
-struct Operand {
-  const float* from;
-  int64_t lane, k;       // strides
-  int64_t lanes, depth;  // sizes: m or n, and that of k
-  bool right;            // B
-};
-
-// Where block kb of a line is to be packed, and how large it is.
-struct PackTask {
-  const float* from;
-  uint16_t* out;
-  int lanes, depth;
-};
-FD_INLINE PackTask task_of(const Operand& o, int64_t line, int64_t kb, uint16_t* out) {
-  return {o.from + line * kSide * o.lane + kb * kSide * o.k, out, int(min_of(kSide, o.lanes - line * kSide)),
-          int(min_of(kSide, o.depth - kb * kSide))};
-}
-
-// Packs a block of any size and strides. Returns the largest magnitudes, those so far included.
-template <int parts>
-__attribute__((noinline)) __m512i pack_block(const Operand& o, const PackTask& t, __m512i most) {
-  alignas(64) float scratch[kSide * kSide];
-  const int rows = o.right ? t.depth : t.lanes, cols = o.right ? t.lanes : t.depth;
-  const int64_t row = o.right ? o.k : o.lane, col = o.right ? o.lane : o.k;
-  const Block b = col == 1 ? Block{t.from, row, rows, cols} : turned(t.from, row, col, rows, cols, scratch);
-  if (rows == kSide && cols == kSide)
-    return o.right ? pack_b_rows<parts, true>(b, t.out, most) : pack_a_rows<parts, true>(b, t.out, most);
-  return o.right ? pack_b_rows<parts, false>(b, t.out, most) : pack_a_rows<parts, false>(b, t.out, most);
-}
 
 FD_INLINE void prefetch_lines(const void* p) {  // 2 KB into L1
 #pragma GCC unroll 32
@@ -168,7 +18,15 @@ FD_INLINE void prefetch_lines(const void* p) {  // 2 KB into L1
 // The accumulators of a block of C, 2 x 2 tiles of which rows x cols are wanted: of rows the upper tile, both, or the lower one.
 // Rows of out are out_row floats apart.
 constexpr int kUpperRows = 1, kBothRows = 2, kLowerRows = 3;
-FD_INLINE void clear_block() {
+// Sums begin at 0, or, with a bias, at 32 numbers, one for each column: they are rows 0 bytes apart.
+FD_INLINE void clear_block(const float* bias = nullptr) {
+  if (bias) {
+    FD_TILE_LOAD(0, bias, 0);
+    FD_TILE_LOAD(1, bias + 16, 0);
+    FD_TILE_LOAD(2, bias, 0);
+    FD_TILE_LOAD(3, bias + 16, 0);
+    return;
+  }
   FD_TILE_ZERO(0);
   FD_TILE_ZERO(1);
   FD_TILE_ZERO(2);
@@ -224,23 +82,70 @@ FD_INLINE void add_product(const LoadA& load_a, const uint16_t* b, const FetchA&
       [&](int part) __attribute__((always_inline)) { prefetch_lines(b + block_words(parts) + part * 1024); });
 }
 
+// What else is done during the products of a block of C, a little with each product of tiles, as the tile unit needs no other unit.
+// Strides in floats.
+struct Meanwhile {
+  // an operand that is packed next: rows [begin, end) of each block of k, `width` floats of each, are fetched to L2
+  const float* from;
+  int64_t block, row;
+  int begin, end, width;
+  // if c is given, the rows of C are fetched to L1, some during each of the products of `blocks` blocks
+  float* c;
+  int64_t c_row, blocks;
+  // if sums is given, it collects the sums of 32 lanes of `depth` rows: masks say which lanes exist
+  const float* summed;
+  int64_t sum_row, depth;
+  __mmask16 left, right;
+  float* sums;
+
+  // Step `part` of `parts` of the product of block kb.
+  FD_INLINE void operator()(int64_t kb, int part, int parts) const {
+    const float* const p = from + kb * block;
+    for (int r = begin + part; r < end; r += parts)
+      for (int i = 0; i < width; i += 16) __builtin_prefetch(p + r * row + i, 0, 2);
+    if (c) {
+      for (int64_t r = kSide * kb / blocks + part, last = kSide * (kb + 1) / blocks; r < last; r += parts)
+        __builtin_prefetch(c + r * c_row, 1), __builtin_prefetch(c + r * c_row + kSide - 1, 1);
+    }
+    if (sums) {
+      __m512 x = _mm512_setzero_ps(), y = x;
+      for (int64_t r = kSide * kb + part, last = min_of(kSide * (kb + 1), depth); r < last; r += parts) {
+        x = _mm512_add_ps(x, _mm512_maskz_loadu_ps(left, summed + r * sum_row));
+        y = _mm512_add_ps(y, _mm512_maskz_loadu_ps(right, summed + r * sum_row + 16));
+      }
+      _mm512_store_ps(sums, _mm512_add_ps(x, _mm512_load_ps(sums)));
+      _mm512_store_ps(sums + 16, _mm512_add_ps(y, _mm512_load_ps(sums + 16)));
+    }
+  }
+};
+constexpr Meanwhile kNothing = {};
+
 // Adds the product of `blocks` blocks of A and B, both packed.
 template <int parts, int rows, int cols>
-FD_INLINE void add_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks) {
-  for (; blocks > 0; blocks--, a += block_words(parts), b += block_words(parts)) {
+FD_INLINE void add_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, const Meanwhile& meanwhile, int64_t kb) {
+  for (; blocks > 0; blocks--, kb++, a += block_words(parts), b += block_words(parts)) {
     const auto load_a = [&](int part) __attribute__((always_inline)) {
       FD_TILE_LOAD(4, a + part * 1024, 64);
       if (rows == 2) FD_TILE_LOAD(5, a + part * 1024 + 512, 64);
     };
     add_product<parts, rows, cols>(
-        load_a, b, [&](int part) __attribute__((always_inline)) { prefetch_lines(a + block_words(parts) + part * 1024); });
+        load_a, [&](int part) __attribute__((always_inline)) { load_packed_b<cols>(b, part); },
+        [&](int part) __attribute__((always_inline)) {
+          prefetch_lines(a + block_words(parts) + part * 1024);
+          meanwhile(kb, part, 2 * parts);
+        },
+        [&](int part) __attribute__((always_inline)) {
+          prefetch_lines(b + block_words(parts) + part * 1024);
+          meanwhile(kb, parts + part, 2 * parts);
+        });
   }
 }
-// out (32 x 32) = that product.
+// out (32 x 32) = that product, and the bias.
 template <int parts, int rows, int cols>
-__attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int64_t out_row) {
-  clear_block();
-  add_blocks<parts, rows, cols>(a, b, blocks);
+__attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int64_t out_row,
+                                               const float* bias = nullptr, const Meanwhile& meanwhile = kNothing) {
+  clear_block(bias);
+  add_blocks<parts, rows, cols>(a, b, blocks, meanwhile, 0);
   store_block<rows, cols>(out, out_row);
 }
 
@@ -248,7 +153,7 @@ __attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t
 // unit, and is busy for longer. turn: the block's lanes are adjacent, not its k.
 template <int parts, bool right, bool turn>
 __attribute__((noinline)) __m512i add_and_pack(const uint16_t* a, const uint16_t* b, const PackTask& task, int64_t stride,
-                                               __m512i most) {
+                                               __m512i most, const Meanwhile& meanwhile, int64_t kb) {
   alignas(64) float scratch[kSide * kSide];
   constexpr int steps = 2 * parts, turns = turn ? (steps + 2) / 3 : 0;  // steps, of which the first only turn
   const Block block = {turn ? scratch : task.from, turn ? kSide : stride, int(kSide), int(kSide)};
@@ -268,18 +173,23 @@ __attribute__((noinline)) __m512i add_and_pack(const uint16_t* a, const uint16_t
       [&](int part) __attribute__((always_inline)) {
         prefetch_lines((right ? a : b) + block_words(parts) + part * 1024);
         pack(part);
+        meanwhile(kb, part, 2 * parts);
       },
-      [&](int part) __attribute__((always_inline)) { pack(parts + part); });
+      [&](int part) __attribute__((always_inline)) {
+        pack(parts + part);
+        meanwhile(kb, parts + part, 2 * parts);
+      });
   return most;
 }
 
 template <int parts>
-inline void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int64_t out_row, int rows, int cols) {
+inline void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int64_t out_row, int rows, int cols,
+                            const float* bias, const Meanwhile& meanwhile) {
   if (rows > 16)
-    return cols > 16 ? multiply_blocks<parts, 2, 2>(a, b, blocks, out, out_row)
-                     : multiply_blocks<parts, 2, 1>(a, b, blocks, out, out_row);
-  return cols > 16 ? multiply_blocks<parts, 1, 2>(a, b, blocks, out, out_row)
-                   : multiply_blocks<parts, 1, 1>(a, b, blocks, out, out_row);
+    return cols > 16 ? multiply_blocks<parts, 2, 2>(a, b, blocks, out, out_row, bias, meanwhile)
+                     : multiply_blocks<parts, 2, 1>(a, b, blocks, out, out_row, bias, meanwhile);
+  return cols > 16 ? multiply_blocks<parts, 1, 2>(a, b, blocks, out, out_row, bias, meanwhile)
+                   : multiply_blocks<parts, 1, 1>(a, b, blocks, out, out_row, bias, meanwhile);
 }
 
 // C block (rows x cols) = or += sums, then bias, relu, other activations. past: whole vectors go past the caches, to aligned lines.
@@ -344,16 +254,6 @@ inline TilePlan plan_tiles(const Gemm<float>& g, int64_t batch, int threads) {
   return p;
 }
 
-FD_INLINE uint32_t largest(__m512i v) { return _mm512_reduce_max_epu32(v); }
-// Whether operands with these largest magnitudes split: no part overflows or is flushed where it counts, nor do sums of k products.
-FD_INLINE bool splits_well(uint32_t a, uint32_t b, int64_t k) {
-  if (a >= kMostBits || b >= kMostBits) return false;
-  if (a == 0 || b == 0) return true;
-  if (a < kLeastBits || b < kLeastBits) return false;
-  const int product = int(a >> 23) + int(b >> 23) - 2 * 127;  // its exponent, or one less
-  return product >= kLeastProduct && product + 2 + (64 - __builtin_clzll(uint64_t(k))) <= 126;
-}
-
 // The largest magnitudes of both operands, noted by all pieces of work.
 class Magnitudes {
  public:
@@ -379,32 +279,26 @@ inline bool wants_tiles(const Gemm<float>& g) {
   return !g.accumulate && !g.mirror && tiles_pay(g.m, g.n, g.k);
 }
 
-// Brings one of `shares` shares of `lanes` rows of A, or columns of B, for `depth` of k, to L2.
-FD_INLINE void fetch_lanes(const float* from, int64_t lane, int64_t k, int64_t lanes, int64_t depth, int64_t share,
-                           int64_t shares) {
-  const bool along_k = k == 1;
-  if (!along_k && lane != 1) return;
-  const int64_t lines = along_k ? lanes : depth, length = along_k ? depth : lanes;
-  for (int64_t l = share * lines / shares; l < (share + 1) * lines / shares; l++)
-    for (int64_t j = 0; j < length; j += 16) __builtin_prefetch(from + l * (along_k ? lane : k) + j, 0, 2);
-}
-
 // Blocks of C that lie in one group of panels, in passes over k: some strips of A, or panels of B if those are fewer, are packed
 // and stay in L2; each panel, or strip, is packed and multiplied with all of them. What threads share would have to come from
 // memory or other cores, which costs more than to pack it once more. Where a line of blocks is whole, it is packed while it is
 // multiplied for the first time, some blocks ahead.
 template <int parts>
 struct TilePiece {
-  const Gemm<float>& g;
+  Gemm<float> g;  // without bias, which the sums begin with
+  const float* bias;
   const TilePlan& plan;
   Operand operands[2];  // A, B
   __m512i most[2];      // largest magnitudes
 
   TilePiece(const Gemm<float>& g, const TilePlan& plan)
       : g(g),
+        bias(g.bias),
         plan(plan),
         operands{{g.a, g.a_row, g.a_k, g.m, g.k, false}, {g.b, g.b_col, g.b_k, g.n, g.k, true}},
-        most{_mm512_setzero_si512(), _mm512_setzero_si512()} {}
+        most{_mm512_setzero_si512(), _mm512_setzero_si512()} {
+    this->g.bias = nullptr;
+  }
 
   // Block kb of a line goes to out + (kb - k) * block_words.
   struct Line {
@@ -422,16 +316,17 @@ struct TilePiece {
   }
 
   // Adds the product of blocks at a and b, and packs block kb of the line.
-  void add_step(const uint16_t* a, const uint16_t* b, const Line& line, int64_t k, int64_t kb) {
+  void add_step(const uint16_t* a, const uint16_t* b, const Line& line, int64_t k, int64_t kb, const Meanwhile& meanwhile,
+                int64_t step) {
     const Operand& o = operands[line.right];
     const PackTask t = task(line, k, kb);
     __m512i& found = most[line.right];
     if (line.right)
-      found = o.lane == 1 ? add_and_pack<parts, true, false>(a, b, t, o.k, found)
-                          : add_and_pack<parts, true, true>(a, b, t, o.lane, found);
+      found = o.lane == 1 ? add_and_pack<parts, true, false>(a, b, t, o.k, found, meanwhile, step)
+                          : add_and_pack<parts, true, true>(a, b, t, o.lane, found, meanwhile, step);
     else
-      found = o.k == 1 ? add_and_pack<parts, false, false>(a, b, t, o.lane, found)
-                       : add_and_pack<parts, false, true>(a, b, t, o.k, found);
+      found = o.k == 1 ? add_and_pack<parts, false, false>(a, b, t, o.lane, found, meanwhile, step)
+                       : add_and_pack<parts, false, true>(a, b, t, o.k, found, meanwhile, step);
   }
   bool packs_along(const Line& line, int64_t kb) const {
     const Operand& o = operands[line.right];
@@ -444,47 +339,67 @@ struct TilePiece {
   // out (32 x 32) = the product of blocks [k, k + blocks) of a strip and a panel, and meanwhile packs what is left of a line that
   // takes part, from its third block on, and the first two of the next.
   void multiply_and_pack(const uint16_t* a, const uint16_t* b, int64_t k, int64_t blocks, const Line& fresh, const Line& next,
-                         float* out, int64_t out_row) {
-    clear_block();
+                         float* out, int64_t out_row, const float* bias, const Meanwhile& meanwhile) {
+    clear_block(bias);
     for (int64_t kb = 0; kb < blocks; kb++, a += block_words(parts), b += block_words(parts)) {
       const int64_t ahead = kb + ahead_of(blocks), which = k + (ahead < blocks ? ahead : ahead - blocks);
       const Line& line = ahead < blocks ? fresh : next;
       if (packs_along(line, which)) {
-        add_step(a, b, line, k, which);
+        add_step(a, b, line, k, which, meanwhile, kb);
         continue;
       }
       pack(line, k, which, which + 1);
-      add_blocks<parts, 2, 2>(a, b, 1);
+      add_blocks<parts, 2, 2>(a, b, 1, meanwhile, kb);
     }
     store_block<2, 2>(out, out_row);
   }
 
   // Block (s, p) of C over blocks [k, k + blocks) of k.
   void run_block(int64_t s, int64_t p, int64_t k, int64_t blocks, const uint16_t* a, const uint16_t* b, const Line& fresh,
-                 const Line& next, float* sums) {
+                 const Line& next, float* sums, Meanwhile meanwhile) {
     const int64_t i = s * kSide, j = p * kSide;
     const int rows = int(min_of(kSide, g.m - i)), cols = int(min_of(kSide, g.n - j));
     const bool first = k == 0, last = k + blocks >= plan.k_blocks, whole = rows == kSide && cols == kSide;
     float* const c = g.c + i * g.c_row + j;
-    if (whole)
-      for (int r = 0; r < kSide; r++) __builtin_prefetch(c + r * g.c_row, 1), __builtin_prefetch(c + r * g.c_row + 31, 1);
-    const bool direct = whole && first && !(last && (g.bias || g.relu || g.finish));
+    if (whole) meanwhile.c = c, meanwhile.c_row = g.c_row, meanwhile.blocks = blocks;
+    alignas(64) float padded[kSide], row_sums[kSide];
+    const float* begin = first && bias ? bias + j : nullptr;
+    if (begin && cols < kSide) {
+      for (int x = 0; x < kSide; x++) padded[x] = x < cols ? bias[j + x] : 0;
+      begin = padded;
+    }
+    const bool summed = g.row_sums && p == 0;
+    if (summed) {
+      for (float& sum : row_sums) sum = 0;
+      meanwhile.summed = g.a + i + k * kSide * g.a_k, meanwhile.sum_row = g.a_k, meanwhile.depth = g.k - k * kSide;
+      meanwhile.left = first_lanes(rows), meanwhile.right = first_lanes(rows - 16), meanwhile.sums = row_sums;
+    }
+    const bool direct = whole && first && !(last && (g.relu || g.finish));
     float* const out = direct ? c : sums;
     const int64_t out_row = direct ? g.c_row : kSide;
     if ((fresh.out || next.out) && rows > 16 && cols > 16) {
-      multiply_and_pack(a, b, k, blocks, fresh, next, out, out_row);
+      multiply_and_pack(a, b, k, blocks, fresh, next, out, out_row, begin, meanwhile);
     } else {
       pack(fresh, k, k + ahead_of(blocks), k + blocks);
       pack(next, k, k, k + ahead_of(blocks));
-      multiply_blocks<parts>(a, b, blocks, out, out_row, rows, cols);
+      multiply_blocks<parts>(a, b, blocks, out, out_row, rows, cols, begin, meanwhile);
     }
     if (!direct) finish_block(g, i, j, sums, rows, cols, first, last);
+    if (summed)
+      for (int x = 0; x < rows; x++) g.row_sums[i + x] = first ? row_sums[x] : g.row_sums[i + x] + row_sums[x];
   }
 
-  void fetch(bool right, int64_t line, int64_t k, int64_t blocks, int64_t share, int64_t shares) const {
+  // Share `share` of `shares` of a line's rows, of each of its blocks from k on.
+  Meanwhile fetching(bool right, int64_t line, int64_t k, int64_t share, int64_t shares) const {
     const Operand& o = operands[right];
-    fetch_lanes(o.from + line * kSide * o.lane + k * kSide * o.k, o.lane, o.k, min_of(kSide, o.lanes - line * kSide),
-                min_of(blocks * kSide, o.depth - k * kSide), share, shares);
+    Meanwhile ahead = kNothing;
+    if (o.lane != 1 && o.k != 1) return ahead;
+    ahead.from = o.from + line * kSide * o.lane + k * kSide * o.k;
+    ahead.block = kSide * o.k, ahead.row = o.k == 1 ? o.lane : o.k;
+    ahead.width = ((reinterpret_cast<uintptr_t>(ahead.from) / sizeof(float)) | uintptr_t(ahead.row)) % 16 ? 48 : 32;
+    const int64_t rows = o.k == 1 ? min_of(kSide, o.lanes - line * kSide) : kSide;
+    ahead.begin = int(rows * share / shares), ahead.end = int(rows * (share + 1) / shares);
+    return ahead;
   }
 
   // Blocks [begin, begin + count) of the group of panels from p0 on; memory: for width + 2 packed lines of kc blocks.
@@ -518,11 +433,15 @@ struct TilePiece {
             const bool packs_kept = i == first && !together;
             const Line fresh = j == from ? other : packs_kept ? one : none;
             const Line next = j + 1 < to ? (packs_kept ? kept_line(j + 1) : none) : i + 1 < last ? other_line(i + 1) : none;
-            if (i + 1 < last && fetched) fetch(keep_a, i + 1, k, blocks, j - from, to - from);
+            Meanwhile meanwhile = kNothing;
+            if (packs_kept && j + 1 < to)
+              meanwhile = fetching(!keep_a, j + 1, k, 0, 1);
+            else if (i + 1 < last && fetched)
+              meanwhile = packs_kept ? fetching(keep_a, i + 1, k, 0, 1) : fetching(keep_a, i + 1, k, j - from, to - from);
             const int64_t s = keep_a ? j : i, p = keep_a ? i : j;
             const uint16_t *a = keep_a ? one.out : other.out, *b = keep_a ? other.out : one.out;
             if (counted(s, p)) {
-              run_block(s, p, k, blocks, a, b, fresh, next, sums);
+              run_block(s, p, k, blocks, a, b, fresh, next, sums, meanwhile);
             } else {
               pack(fresh, k, k + ahead_of(blocks), k + blocks);
               pack(next, k, k, k + ahead_of(blocks));

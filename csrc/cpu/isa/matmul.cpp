@@ -99,13 +99,18 @@ void run_linear_backward_weight(const Args& args) {
   const View gt = transposed(g);
   GemmBatch one = {};
   one.count = 1;
-  multiply(product_of<T>(args.out[0], gt, x), one, args.workspace);
-  T ones;
-  store_narrow_one(&ones, WideOf<T>(1));
-  Gemm<T> sums = product_of<T>(args.out[1], gt, g);
-  sums.m = 1, sums.n = g.shape[1];
-  sums.a = &ones, sums.a_row = sums.a_k = 0;
-  multiply(sums, one, args.workspace);
+  Gemm<T> products = product_of<T>(args.out[0], gt, x);
+  if (sums_rows(products)) {
+    products.row_sums = args.out[1].ptr<T>();
+  } else {
+    T ones;
+    store_narrow_one(&ones, WideOf<T>(1));
+    Gemm<T> sums = product_of<T>(args.out[1], gt, g);
+    sums.m = 1, sums.n = g.shape[1];
+    sums.a = &ones, sums.a_row = sums.a_k = 0;
+    multiply(sums, one, args.workspace);
+  }
+  multiply(products, one, args.workspace);
 }
 
 // Runs the float kernel on float copies of 16-bit inputs, which are row-major, and rounds its outputs. Workspace: the copies, each
