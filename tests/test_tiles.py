@@ -190,6 +190,50 @@ def test_epilogues_and_gradients():
     np.testing.assert_allclose(np.asarray(tb.grad), gp.sum(0), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("m, k, n", [(64, 192, 128), (200, 96, 170), (128, 784, 100), (96, 1100, 96)])
+@pytest.mark.parametrize("scale", [1, 1e6, 1e-33])
+def test_bias_is_added_with_one_rounding(m, k, n, scale):
+    """The bits of the float32 sum of product and bias, although tiles add it; numbers that do not split, too."""
+    rng = np.random.default_rng(m + k)
+    x, w, bias = (rng.standard_normal(s).astype("f4") for s in ((m, k), (n, k), (n,)))
+    bias *= np.float32(scale)
+    bias[3], bias[40], bias[n - 1] = 0, -0.0, 1e-40
+    for special in (0, np.inf, np.nan, 3.4e38):
+        bias[5] = special
+        x, w, b = fd.array(x), fd.array(w), fd.array(bias)
+        product = np.asarray(fd.nn.functional.linear(x, w))
+        with np.errstate(all="ignore"):
+            np.testing.assert_array_equal(np.asarray(fd.nn.functional.linear(x, w, b)), product + bias)
+
+
+@pytest.mark.parametrize("tokens, width, outputs", [(64, 128, 96), (100, 160, 70), (1024, 192, 100), (1111, 64, 161), (33, 300, 500)])
+def test_gradient_of_the_bias(tokens, width, outputs):
+    """Summed while its operand is multiplied: the same bits for any thread count and as part of a larger batch's memory."""
+    rng = np.random.default_rng(tokens)
+    x, w, g = (rng.standard_normal(s).astype("f4") for s in ((tokens, width), (outputs, width), (tokens, outputs)))
+    g[-1, 3] = np.inf  # products of it are made again, without tiles
+    threads = fd.get_num_threads()
+
+    def gradient(g):
+        b = fd.zeros(outputs).requires_grad_()
+        fd.nn.functional.linear(fd.array(x), fd.array(w).requires_grad_(), b).backward(g)
+        return np.asarray(b.grad)
+
+    try:
+        results = []
+        for count in (1, 2, 5):
+            fd.set_num_threads(count)
+            results += [gradient(fd.array(g)), gradient(fd.array(np.repeat(g, 2, axis=1))[:, ::2])]
+    finally:
+        fd.set_num_threads(threads)
+    want, bound = g.astype("f8").sum(0), np.abs(g).astype("f8").sum(0)
+    fine = np.isfinite(want)
+    assert fine.sum() == outputs - 1 and np.isinf(results[0][3])
+    for i, got in enumerate(results):
+        assert (np.abs(got[fine] - want[fine]) <= 8 * EPS * bound[fine]).all()
+        np.testing.assert_array_equal(got, results[i % 2])
+
+
 def test_precision():
     """highest, high and medium: three, two and one part; gradients of the error as documented."""
     rng = np.random.default_rng(3)

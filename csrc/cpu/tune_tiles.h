@@ -6,7 +6,7 @@
 namespace fastdl {
 namespace {
 
-constexpr int64_t kTileKc = 768;                // k up to which sums stay in the tiles, ...
+constexpr int64_t kTileKc = 800;                // k up to which sums stay in the tiles, ...
 constexpr int64_t kTilePassKc = 512;            // ... else of each pass: C is read and written once more for each
 constexpr int64_t kTilePassBlocks = 192;        // packed blocks, 6 KB each, that stay in L2 beside two strips or panels
 constexpr double kTilePackCost = 1.1;           // packing a block, in products of blocks

@@ -18,15 +18,7 @@ FD_INLINE void prefetch_lines(const void* p) {  // 2 KB into L1
 // The accumulators of a block of C, 2 x 2 tiles of which rows x cols are wanted: of rows the upper tile, both, or the lower one.
 // Rows of out are out_row floats apart.
 constexpr int kUpperRows = 1, kBothRows = 2, kLowerRows = 3;
-// Sums begin at 0, or, with a bias, at 32 numbers, one for each column: they are rows 0 bytes apart.
-FD_INLINE void clear_block(const float* bias = nullptr) {
-  if (bias) {
-    FD_TILE_LOAD(0, bias, 0);
-    FD_TILE_LOAD(1, bias + 16, 0);
-    FD_TILE_LOAD(2, bias, 0);
-    FD_TILE_LOAD(3, bias + 16, 0);
-    return;
-  }
+FD_INLINE void clear_block() {
   FD_TILE_ZERO(0);
   FD_TILE_ZERO(1);
   FD_TILE_ZERO(2);
@@ -39,6 +31,45 @@ FD_INLINE void store_block(float* out, int64_t out_row) {
   if (rows == 2) FD_TILE_STORE(2, out + 16 * out_row, out_row * 4);
   if (rows == 2 && cols == 2) FD_TILE_STORE(3, out + 16 * out_row + 16, out_row * 4);
 }
+
+// A bias for 32 columns as a product of tiles, of ones and of its three parts: their sum is exact, so it is added with one
+// rounding.
+struct BiasTiles {
+  alignas(64) uint16_t ones[512], left[512], right[512];  // rows of pairs: (1, 1), (1, 0), 0...; (b1, b2), (b3, 0), 0...
+
+  BiasTiles() {
+    for (int i = 0; i < 512; i++) ones[i] = i % kSide < 3 ? 0x3f80 : 0, left[i] = right[i] = 0;
+  }
+  // Whether it splits exactly: every number is 0 or of a size that products of parts may have.
+  bool set(const float* bias) {
+    const __m512 x = _mm512_loadu_ps(bias), y = _mm512_loadu_ps(bias + 16);
+    for (const __m512 v : {x, y}) {
+      const __m512i size = magnitude(v);
+      const __mmask16 fine =
+          _mm512_cmplt_epu32_mask(_mm512_sub_epi32(size, _mm512_set1_epi32(kLeastBits)), _mm512_set1_epi32(kMostBits - kLeastBits));
+      if (__mmask16(fine | _mm512_testn_epi32_mask(size, size)) != 0xffff) return false;
+    }
+    const __m512i high = _mm512_set1_epi32(int(0xffff0000));
+    const auto place = [&](__m512 v, uint16_t* to) {
+      const __m512 first = _mm512_castsi512_ps(_mm512_and_si512(_mm512_castps_si512(v), high)), rest = _mm512_sub_ps(v, first);
+      const __m512i second = _mm512_and_si512(_mm512_castps_si512(rest), high);
+      const __m512i third = _mm512_castps_si512(_mm512_sub_ps(rest, _mm512_castsi512_ps(second)));
+      _mm512_store_si512(to, _mm512_or_si512(_mm512_srli_epi32(_mm512_castps_si512(first), 16), second));
+      _mm512_store_si512(to + kSide, _mm512_srli_epi32(third, 16));
+    };
+    place(x, left), place(y, right);
+    return true;
+  }
+  FD_INLINE void add() const {
+    FD_TILE_LOAD(4, ones, 64);
+    FD_TILE_LOAD(6, left, 64);
+    FD_TILE_LOAD(7, right, 64);
+    FD_TILE_MULTIPLY(0, 4, 6);
+    FD_TILE_MULTIPLY(1, 4, 7);
+    FD_TILE_MULTIPLY(2, 4, 6);
+    FD_TILE_MULTIPLY(3, 4, 7);
+  }
+};
 
 // Brings a part of a packed block of B to tiles 6 and 7.
 template <int cols>
@@ -140,12 +171,13 @@ FD_INLINE void add_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, 
         });
   }
 }
-// out (32 x 32) = that product, and the bias.
+// out (32 x 32) = that product, and the bias if there is one.
 template <int parts, int rows, int cols>
 __attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int64_t out_row,
-                                               const float* bias = nullptr, const Meanwhile& meanwhile = kNothing) {
-  clear_block(bias);
+                                               const BiasTiles* bias = nullptr, const Meanwhile& meanwhile = kNothing) {
+  clear_block();
   add_blocks<parts, rows, cols>(a, b, blocks, meanwhile, 0);
+  if (bias) bias->add();
   store_block<rows, cols>(out, out_row);
 }
 
@@ -171,7 +203,6 @@ __attribute__((noinline)) __m512i add_and_pack(const uint16_t* a, const uint16_t
   add_product<parts, 2, 2>(
       load_a, [&](int part) __attribute__((always_inline)) { load_packed_b<2>(b, part); },
       [&](int part) __attribute__((always_inline)) {
-        prefetch_lines((right ? a : b) + block_words(parts) + part * 1024);
         pack(part);
         meanwhile(kb, part, 2 * parts);
       },
@@ -184,7 +215,7 @@ __attribute__((noinline)) __m512i add_and_pack(const uint16_t* a, const uint16_t
 
 template <int parts>
 inline void multiply_blocks(const uint16_t* a, const uint16_t* b, int64_t blocks, float* out, int64_t out_row, int rows, int cols,
-                            const float* bias, const Meanwhile& meanwhile) {
+                            const BiasTiles* bias, const Meanwhile& meanwhile) {
   if (rows > 16)
     return cols > 16 ? multiply_blocks<parts, 2, 2>(a, b, blocks, out, out_row, bias, meanwhile)
                      : multiply_blocks<parts, 2, 1>(a, b, blocks, out, out_row, bias, meanwhile);
@@ -285,20 +316,17 @@ inline bool wants_tiles(const Gemm<float>& g) {
 // multiplied for the first time, some blocks ahead.
 template <int parts>
 struct TilePiece {
-  Gemm<float> g;  // without bias, which the sums begin with
-  const float* bias;
+  const Gemm<float>& g;
   const TilePlan& plan;
   Operand operands[2];  // A, B
   __m512i most[2];      // largest magnitudes
+  BiasTiles bias;
 
   TilePiece(const Gemm<float>& g, const TilePlan& plan)
       : g(g),
-        bias(g.bias),
         plan(plan),
         operands{{g.a, g.a_row, g.a_k, g.m, g.k, false}, {g.b, g.b_col, g.b_k, g.n, g.k, true}},
-        most{_mm512_setzero_si512(), _mm512_setzero_si512()} {
-    this->g.bias = nullptr;
-  }
+        most{_mm512_setzero_si512(), _mm512_setzero_si512()} {}
 
   // Block kb of a line goes to out + (kb - k) * block_words.
   struct Line {
@@ -339,8 +367,8 @@ struct TilePiece {
   // out (32 x 32) = the product of blocks [k, k + blocks) of a strip and a panel, and meanwhile packs what is left of a line that
   // takes part, from its third block on, and the first two of the next.
   void multiply_and_pack(const uint16_t* a, const uint16_t* b, int64_t k, int64_t blocks, const Line& fresh, const Line& next,
-                         float* out, int64_t out_row, const float* bias, const Meanwhile& meanwhile) {
-    clear_block(bias);
+                         float* out, int64_t out_row, const BiasTiles* added, const Meanwhile& meanwhile) {
+    clear_block();
     for (int64_t kb = 0; kb < blocks; kb++, a += block_words(parts), b += block_words(parts)) {
       const int64_t ahead = kb + ahead_of(blocks), which = k + (ahead < blocks ? ahead : ahead - blocks);
       const Line& line = ahead < blocks ? fresh : next;
@@ -351,6 +379,7 @@ struct TilePiece {
       pack(line, k, which, which + 1);
       add_blocks<parts, 2, 2>(a, b, 1, meanwhile, kb);
     }
+    if (added) added->add();
     store_block<2, 2>(out, out_row);
   }
 
@@ -362,27 +391,23 @@ struct TilePiece {
     const bool first = k == 0, last = k + blocks >= plan.k_blocks, whole = rows == kSide && cols == kSide;
     float* const c = g.c + i * g.c_row + j;
     if (whole) meanwhile.c = c, meanwhile.c_row = g.c_row, meanwhile.blocks = blocks;
-    alignas(64) float padded[kSide], row_sums[kSide];
-    const float* begin = first && bias ? bias + j : nullptr;
-    if (begin && cols < kSide) {
-      for (int x = 0; x < kSide; x++) padded[x] = x < cols ? bias[j + x] : 0;
-      begin = padded;
-    }
+    alignas(64) float row_sums[kSide];
     const bool summed = g.row_sums && p == 0;
     if (summed) {
       for (float& sum : row_sums) sum = 0;
       meanwhile.summed = g.a + i + k * kSide * g.a_k, meanwhile.sum_row = g.a_k, meanwhile.depth = g.k - k * kSide;
       meanwhile.left = first_lanes(rows), meanwhile.right = first_lanes(rows - 16), meanwhile.sums = row_sums;
     }
-    const bool direct = whole && first && !(last && (g.relu || g.finish));
+    const bool biased = whole && first && last && g.bias && !g.relu && !g.finish && bias.set(g.bias + j);
+    const bool direct = whole && first && (biased || !(last && (g.bias || g.relu || g.finish)));
     float* const out = direct ? c : sums;
     const int64_t out_row = direct ? g.c_row : kSide;
     if ((fresh.out || next.out) && rows > 16 && cols > 16) {
-      multiply_and_pack(a, b, k, blocks, fresh, next, out, out_row, begin, meanwhile);
+      multiply_and_pack(a, b, k, blocks, fresh, next, out, out_row, biased ? &bias : nullptr, meanwhile);
     } else {
       pack(fresh, k, k + ahead_of(blocks), k + blocks);
       pack(next, k, k, k + ahead_of(blocks));
-      multiply_blocks<parts>(a, b, blocks, out, out_row, rows, cols, begin, meanwhile);
+      multiply_blocks<parts>(a, b, blocks, out, out_row, rows, cols, biased ? &bias : nullptr, meanwhile);
     }
     if (!direct) finish_block(g, i, j, sums, rows, cols, first, last);
     if (summed)
