@@ -11,6 +11,8 @@ constexpr int64_t kAttentionQueries = 32;  // rows of the query in one block, at
 constexpr int64_t kAttentionKeys = 128;    // keys in one block: its scores stay in L1
 constexpr int64_t kAttentionGroup = 4;     // blocks of queries in one piece of work
 constexpr int64_t kAttentionPieces = 16;   // pieces wanted, so that threads finish together
+// Of the next piece, rows of up to so many bytes are fetched meanwhile, if they are no more than that together.
+constexpr int64_t kAttentionAheadRow = 256, kAttentionAhead = 512 << 10;
 
 // Heads: all leading dimensions together.
 struct AttentionShape {

@@ -102,6 +102,51 @@ inline void turn_rows(const T* in, int64_t row, int64_t col, int64_t rows, int64
   pack_panel(in, width == 1 ? int64_t(1) : col, row == 1 ? int64_t(0) : row, width, int(rows), int(pitch), out);
 }
 
+// What a later piece of work reads and writes, fetched to the second level evenly over `calls` calls: heads that are views of one
+// projection have short rows, each in another page or line, which no machine fetches ahead. Long rows are left to it.
+class Ahead {
+ public:
+  // Rows [begin, end) of the matrix of a head, or of its numbers, one for each.
+  template <class T>
+  void add(const Matrices<T>& m, int64_t head, int64_t begin, int64_t end, int64_t width) {
+    if (m.col == 1 && end > begin && width * int64_t(sizeof(T)) <= kAttentionAheadRow)
+      add(m[head] + begin * m.row, m.row, width, end - begin);
+  }
+  template <class T>
+  void add_numbers(const Matrices<T>& m, int64_t head, int64_t begin, int64_t end) {
+    if (m.row == 1 && end > begin) add(m[head] + begin, 0, end - begin, 1);
+  }
+  void spread(int64_t calls) { calls_ = calls, left_ = bytes_ <= kAttentionAhead ? rows_ : 0; }
+  void operator()() {
+    for (int64_t now = calls_ > 1 ? ceil_div(left_, calls_--) : left_; now > 0; now--, left_--) {
+      if (row_ == lists_[list_].rows) list_++, row_ = 0;
+      const List& l = lists_[list_];
+      const char* const from = l.from + row_++ * l.pitch;
+      for (int64_t x = 0; x < l.bytes; x += kLine) __builtin_prefetch(from + x, 0, 2);
+      if (reinterpret_cast<uintptr_t>(from) % kLine) __builtin_prefetch(from + l.bytes - 1, 0, 2);
+    }
+  }
+
+ private:
+  static constexpr int kMost = 10;
+  static constexpr int64_t kLine = 64;
+  struct List {
+    const char* from;
+    int64_t pitch, bytes, rows;
+  };
+  List lists_[kMost];
+  int count_ = 0, list_ = 0;
+  int64_t rows_ = 0, bytes_ = 0, left_ = 0, row_ = 0, calls_ = 1;
+
+  template <class T>
+  void add(T* from, int64_t pitch, int64_t width, int64_t rows) {
+    constexpr int64_t bytes = sizeof(T);
+    lists_[count_++] = {reinterpret_cast<const char*>(from), pitch * bytes, width * bytes, rows};
+    rows_ += rows, bytes_ += rows * width * bytes;
+  }
+};
+constexpr int kAheadForward = 3, kAheadBackward = 5;  // calls for a block of queries
+
 template <class T>
 struct Forward {
   AttentionShape s;
@@ -215,7 +260,7 @@ inline void differentiate(T* scores, T* slopes, int64_t keys, const Saved<T, NV>
 
 // On tiles, if there are any and the operands suit them; false: nothing of use was done.
 template <class F, class... A>
-inline bool attention_tiles(const F&, A...) {
+inline bool attention_tiles(const F&, Ahead&, A...) {
   return false;
 }
 

@@ -87,7 +87,7 @@ inline __m512i pack_turned(const float* in, int64_t row, int64_t col, int64_t ro
 }
 
 template <int parts>
-inline bool forward_tiles(const Forward<float>& f, int64_t head, int64_t begin, int64_t end, float* memory) {
+inline bool forward_tiles(const Forward<float>& f, int64_t head, int64_t begin, int64_t end, float* memory, Ahead& ahead) {
   constexpr int64_t words = block_words(parts), passes = kAttentionKeys / kSide;
   const AttentionShape& s = f.s;
   const int64_t e = ceil_div(s.width, kSide), w = ceil_div(s.value_width, kSide), blocks = ceil_div(end - begin, kSide);
@@ -134,6 +134,8 @@ inline bool forward_tiles(const Forward<float>& f, int64_t head, int64_t begin, 
       if (seen <= 0) continue;
       for (int64_t j = 0; j < seen_blocks; j++)
         multiply_blocks<parts, 2, 2>(keys + j * e * words, queries + b * e * words, e, scores + j * kBlockFloats, kSide);
+      if (j0 == 0)
+        for (int n = 0; n < kAheadForward; n++) ahead();
       mask_scores<float, kTileVectors>(scores, mask, f.mask.row, f.mask.col, at, j0, seen, f.causal, mask_block);
       VecF before[kTileVectors];
       soften<float, kTileVectors>(scores, seen, running[b], before);
@@ -180,7 +182,7 @@ inline bool forward_tiles(const Forward<float>& f, int64_t head, int64_t begin, 
 
 template <int parts>
 inline bool backward_tiles(const Backward<float>& b, int64_t head, int64_t begin, int64_t end, float* dq, int64_t dq_row,
-                           float* memory) {
+                           float* memory, Ahead& ahead) {
   constexpr int64_t words = block_words(parts), passes = kAttentionKeys / kSide;
   const AttentionShape& s = b.s;
   const int64_t e = ceil_div(s.width, kSide), w = ceil_div(s.value_width, kSide);
@@ -245,6 +247,8 @@ inline bool backward_tiles(const Backward<float>& b, int64_t head, int64_t begin
         multiply_blocks<parts, 2, 2>(keys + j * e * words, turned_queries, e, scores + j * kBlockFloats, kSide);
         multiply_blocks<parts, 2, 2>(values + j * w * words, turned_gradients, w, slopes + j * kBlockFloats, kSide);
       }
+      if (j0 == begin)
+        for (int n = 0; n < kAheadBackward; n++) ahead();
       mask_scores<float, kTileVectors>(scores, mask, b.mask.row, b.mask.col, at, j0, seen, b.causal, mask_block);
       differentiate<float, kTileVectors>(scores, slopes, seen, saved, b.scale);
       clear_scores(scores, seen, seen_blocks * kSide);
@@ -284,16 +288,17 @@ inline bool backward_tiles(const Backward<float>& b, int64_t head, int64_t begin
 }
 
 template <>
-inline bool attention_tiles(const Forward<float>& f, int64_t head, int64_t begin, int64_t end, float* scratch) {
+inline bool attention_tiles(const Forward<float>& f, Ahead& ahead, int64_t head, int64_t begin, int64_t end, float* scratch) {
   if (!attention_tiles_pay(f.s, gemm_parts)) return false;
-  return gemm_parts == 1 ? forward_tiles<1>(f, head, begin, end, scratch) : forward_tiles<2>(f, head, begin, end, scratch);
+  return gemm_parts == 1 ? forward_tiles<1>(f, head, begin, end, scratch, ahead)
+                         : forward_tiles<2>(f, head, begin, end, scratch, ahead);
 }
 template <>
-inline bool attention_tiles(const Backward<float>& b, int64_t head, int64_t begin, int64_t end, float* dq, int64_t dq_row,
-                            float* scratch) {
+inline bool attention_tiles(const Backward<float>& b, Ahead& ahead, int64_t head, int64_t begin, int64_t end, float* dq,
+                            int64_t dq_row, float* scratch) {
   if (!attention_tiles_pay(b.s, gemm_parts)) return false;
-  return gemm_parts == 1 ? backward_tiles<1>(b, head, begin, end, dq, dq_row, scratch)
-                         : backward_tiles<2>(b, head, begin, end, dq, dq_row, scratch);
+  return gemm_parts == 1 ? backward_tiles<1>(b, head, begin, end, dq, dq_row, scratch, ahead)
+                         : backward_tiles<2>(b, head, begin, end, dq, dq_row, scratch, ahead);
 }
 
 }  // namespace
