@@ -205,6 +205,9 @@ inline int64_t live_taps(const ConvShape& s, int axis) {
   }
   return live;
 }
+// Tiles of sixteen pixels in rows of `count`: rows that end elsewhere are gone through together with the positions between them,
+// `width` from row to row, where these are few.
+constexpr bool tile_runs_pay(int64_t count, int64_t width) { return count % 16 != 0 && width * 2 <= count * 3; }
 // What the ways to compute y or dx cost, in products of one pixel and tap on tiles that lie in rows, 32 by 32 channels. Measured on
 // Emerald Rapids: tiles that are copied together, Winograd's algorithm for what it would be without its savings, multiply-adds; and
 // images side by side, whose source pixels are packed apart and whose results lie apart.
@@ -222,7 +225,13 @@ inline bool image_tiles_pay(const ConvShape& s, bool forward, bool rows, bool wi
   const double here = images * (live * kImageTiles + packing + writing);
   double other = batch * live * kMultiplyAdds;
   if (rows) {
-    const double all = batch * double(count[0] * count[1]) * taps * (count[1] % 16 == 0 ? 1 : kCopiedTiles);
+    const int64_t width = count[1] + (s.kernel[1] - 1) * s.dilation[1], run = (count[0] - 1) * width + count[1];
+    double positions = double(count[0] * count[1]);
+    if (s.stride[0] == 1 && s.stride[1] == 1 && tile_runs_pay(count[1], width))
+      positions = double((run + 31) / 32 * 32);
+    else if (count[1] % 16)
+      positions *= kCopiedTiles;
+    const double all = batch * positions * taps;
     if (all < other) other = all;
   }
   if (winograd) {

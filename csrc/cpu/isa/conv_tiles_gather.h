@@ -3,7 +3,9 @@
 //
 // A piece of work takes a band of pixels and some panels of columns. It goes through the channels in passes: source pixels of the
 // band, border included, are split into parts, one row of 64 bytes for each part of 32 channels, so that 16 neighbours in a row of
-// pixels are a tile for every tap, read where it lies. Tiles that go over the end of a row of pixels are copied together first.
+// pixels are a tile for every tap, read where it lies. Where rows of pixels do not end at a multiple of sixteen, a band is gone
+// through in runs of positions, those between rows included, whose results are dropped; where that would be too many (or pixels are
+// several positions apart), tiles that go over the end of a row are copied together first.
 #pragma once
 #include "cpu/isa/conv_gather.h"
 #include "cpu/isa/conv_tiles.h"
@@ -124,6 +126,7 @@ struct GatherBand {
     low[1] = g.low(1);
   }
   int64_t pixels() const { return images * rows * g.count[1]; }
+  bool in_runs() const { return source.step[0] == 1 && source.step[1] == 1 && tile_runs_pay(g.count[1], source.width); }
   int64_t part_words() const { return source.positions * kSide; }
 
   // Splits channels [first, last) (in blocks of 32) of all positions: out[block][part][position][32].
@@ -247,17 +250,39 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>& pack,
           }
         weights = own;
       }
+      // The sums of a strip; finish(f) calls f(at, count, pixel) for rows of them that are results, from that pixel of the band on.
+      const auto multiply = [&](const TileRows& upper, const TileRows& lower, int64_t rows, const auto& finish) {
+        for (int64_t p = p0; p < p1; p++) {
+          const int64_t cols = min_of(kSide, g.columns - p * kSide);
+          multiply_rows<parts>(upper, lower, weights + (p - p0) * next_panel, blocks, sums, rows, cols);
+          finish([&](int64_t at, int64_t count, int64_t pixel) {
+            finish_block(result, pixel, p * kSide, sums + at * kSide, int(count), int(cols), first, last, past);
+          });
+        }
+      };
+      if (band.in_runs()) {
+        const int64_t width = band.source.width, run = (band.rows - 1) * width + g.count[1];
+        for (int64_t image = 0; image < band.images; image++)
+          for (int64_t at = 0; at < run; at += kSide) {
+            const int64_t rows = min_of(kSide, run - at);
+            const uint16_t* base =
+                split + ((image * band.source.height + band.source.first[0]) * width + band.source.first[1] + at) * kSide;
+            const TileRows upper = {base, offset, band.part_words(), 2 * kSide},
+                           lower = {base + 16 * kSide, offset, band.part_words(), 2 * kSide};
+            multiply(upper, lower, rows, [&](const auto& finish) {
+              for (int64_t r = 0, x = at % width, y = at / width; r < rows; r += width - x, x = 0, y++)
+                if (x < g.count[1]) finish(r, min_of(g.count[1] - x, rows - r), (image * band.rows + y) * g.count[1] + x);
+            });
+          }
+        continue;
+      }
       for (int64_t pixel = 0; pixel < band.pixels(); pixel += kSide) {
         const int64_t rows = min_of(kSide, band.pixels() - pixel);
         int64_t words[kSide];
         band.locate(pixel, rows, words);
         const TileRows upper = band.tile(words, min_of<int64_t>(16, rows), split, offset, copied, blocks, copies);
         const TileRows lower = rows > 16 ? band.tile(words + 16, rows - 16, split, offset, copied, blocks, copies + 512) : upper;
-        for (int64_t p = p0; p < p1; p++) {
-          const int64_t cols = min_of(kSide, g.columns - p * kSide);
-          multiply_rows<parts>(upper, lower, weights + (p - p0) * next_panel, blocks, sums, rows, cols);
-          finish_block(result, pixel, p * kSide, sums, int(rows), int(cols), first, last, past);
-        }
+        multiply(upper, lower, rows, [&](const auto& finish) { finish(0, rows, pixel); });
       }
     }
     if (past) stream_fence();
