@@ -300,7 +300,7 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   // 16-bit numbers, as bfloat16 needs one product of tiles instead of six.
   const bool whole_rows = (forward ? s.out : s.in)[1] % 16 == 0;
   p.tiles = gather_tiles_pay(s, forward, item) && (p.winograd.chunks == 0 || whole_rows || narrow_out);
-  p.images = image_tiles_pay(s, forward, gather_tiles_pay(s, forward, item), p.winograd.chunks > 0 && !narrow_out, item);
+  p.images = image_tiles_pay(s, forward, p.tiles, p.winograd.chunks > 0 && !narrow_out, item);
   p.tiles = p.tiles && !p.images;
   if (p.tiles || p.images) p.winograd = {0, 0, 0};
   p.planes = !p.tiles && !p.images && p.winograd.chunks == 0 && !(forward && s.merges_row()) && plane_gather_pays(s, forward);
