@@ -1,4 +1,4 @@
-"""Captured steps drop what batch norm made and make it again for the gradients: less memory, the same bits."""
+"""Captured steps drop what batch norm and cheap convolutions made and make it again for the gradients: less memory, the same bits."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def norms(n: int, *between: Callable[[], Any]) -> list[Any]:
     return [m for _ in range(n) for m in (nn.Conv2d(C, C, 3, padding=1, bias=False), nn.BatchNorm2d(C), *(b() for b in between))]
 
 
-NETS: dict[str, tuple[Callable[[], list[Any]], int]] = {  # layers, and how many norms are made again
-    "norm, relu": (lambda: [*first(), *norms(6, nn.ReLU)], 6),
-    "norm, gelu": (lambda: [*first(), *norms(5, nn.GELU)], 5),
-    "skip connections": (lambda: [*first(), Block(), Block(), Block()], 6),
-    "projections": (lambda: [*first(), Block(True), Block(), Block(True)], 7),
-    "changed": (lambda: [*first(), *(Changed() for _ in range(12))], 0),
+NETS: dict[str, tuple[Callable[[], list[Any]], int, int]] = {  # layers, and how many norms and convolutions are made again
+    "norm, relu": (lambda: [*first(), *norms(6, nn.ReLU)], 6, 1),
+    "norm, gelu": (lambda: [*first(), *norms(5, nn.GELU)], 5, 1),
+    "skip connections": (lambda: [*first(), Block(), Block(), Block()], 6, 2),
+    "projections": (lambda: [*first(), Block(True), Block(), Block(True)], 6, 2),
+    "changed": (lambda: [*first(), *(Changed() for _ in range(12))], 0, 0),
 }
 
 
@@ -93,11 +93,11 @@ def test_same_bits_with_less_memory(name):
     made, step = train(name, {})
     assert made == want
     assert kept == want
-    again = count(step, "batch_norm") - count(without, "batch_norm")
-    assert again == NETS[name][1]
+    again = tuple(count(step, op) - count(without, op) for op in ("batch_norm", "conv2d"))
+    assert again == NETS[name][1:]
     assert without.stats()["arena_bytes"] > 30e6
-    if again:
-        assert step.stats()["arena_bytes"] < 0.9 * without.stats()["arena_bytes"]
+    if any(again):
+        assert step.stats()["arena_bytes"] < 0.75 * without.stats()["arena_bytes"]
 
 
 def test_float64_and_evaluation():

@@ -25,6 +25,7 @@ SHAPES = [
     (4, 64, 31, 33, 96, 2, 2, 1, 3, 1),  # even kernel, step and dilation
     (6, 64, 40, 40, 64, 3, 2, 4, 4, 1),  # step and dilation with a common divisor: every other source pixel is left out
     (2, 64, 15, 12, 96, 3, 1, 1, 1, 1),  # few pixels, in rows that end within a tile
+    (16, 512, 4, 4, 480, 3, 1, 1, 1, 1),  # weights of some columns are packed at a time
 ]
 
 
@@ -63,7 +64,7 @@ def at_precision(precision, arrays, shape):
 PLANS = [
     ("rows", "rows"), ("rows", "rows"), ("images", "images"), ("images", "images"), ("rows", "images"), ("images", "images"), ("images", "images"),
     ("rows", "rows"), ("rows", "rows"), ("rows", "rows"), ("images", "images"), ("rows", "rows"), ("rows", "rows"), ("rows", "multiply-adds"),
-    ("rows", "multiply-adds"), ("rows", "rows"),
+    ("rows", "multiply-adds"), ("rows", "rows"), ("images", "images"),
 ]  # fmt: skip
 
 
@@ -113,6 +114,25 @@ def test_values_that_do_not_split(shape, where, value):
             assert np.isfinite(got[known]).all()
             np.testing.assert_array_equal(np.isnan(got[np.isnan(exact)]), True)
             np.testing.assert_allclose(got[known], exact[known], rtol=1e-3, atol=1e-3)
+
+
+def test_weights_are_packed_for_some_columns_at_a_time():
+    """Scratch is smaller than all weights as tiles, or as the multiply-adds want them that come next where numbers do not split."""
+    shape = SHAPES[-1]
+    _, c, h, w, o, k, s, p, d, g = shape
+    arrays = tensors(shape)
+    arrays[0].flat[7], arrays[3].flat[7] = 3e38, 1e-42
+    with np.errstate(all="ignore"):
+        for got, exact in zip(run(arrays, shape), run(arrays, shape, "f8")):
+            known = np.abs(exact) < 1e37
+            np.testing.assert_allclose(got[known], exact[known], rtol=1e-3, atol=1e-3)
+    x, weight, _, grad = (fd.array(a) for a in arrays)
+    step = fd.compile(lambda: (fd.conv2d(x, weight, None, s, p), fd.conv2d_backward_input(grad, weight, s, p, d, g, (h, w)),
+                               *fd.conv2d_backward_weight(grad, x, s, p, d, g, (k, k))))  # fmt: skip
+    for _ in range(3):
+        step()
+    scratch = {s["op"]: s["workspace"] for s in step._entries[0].capture.steps() if s["op"].startswith("conv2d")}
+    assert len(scratch) == 3 and max(scratch.values()) < c * o * k * k * 4 * 2 // 3
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-17, 1e17])

@@ -26,7 +26,8 @@
 namespace fastdl {
 namespace {
 
-constexpr int64_t kAlign = 64, kSmallMax = int64_t(1) << 20, kLargeUnit = int64_t(1) << 18, kHuge = int64_t(2) << 20, kTail = 4096;
+constexpr int64_t kAlign = 64, kSmallMax = int64_t(1) << 20, kLargeUnit = int64_t(1) << 18, kHuge = int64_t(2) << 20, kTail = 4096,
+                  kPage = 4096;
 constexpr int64_t kMaxBytes = int64_t(1) << 46;  // beyond any address space; keeps size arithmetic far from overflow
 constexpr int kSmallBits = 2, kLargeBits = 4;    // 2^bits classes per power of two
 constexpr int kLargeClass = 52;                  // first class of large blocks
@@ -205,10 +206,11 @@ void free_chain(Buffer* chain) {
   fail(ErrorCode::OutOfMemory, "out of memory: asked for %lld bytes; %lld are in use, no limit is set", asked, in_use);
 }
 
-// Cache empty for this class: ask the system; if it refuses or the limit is hit, give the idle blocks back and ask once more.
-Buffer* alloc_slow(int size_class, int64_t bytes) {
+// Memory of `block` bytes for `bytes` from the system; if that refuses or the limit is hit, the idle blocks are given back first.
+// allocate(colour) returns null on failure.
+template <class Allocate>
+Buffer* ask_system(int64_t block, int64_t bytes, Allocate allocate) {
   Cache& c = cache;
-  const int64_t block = bytes_of_class(size_class);
   for (int attempt = 0; attempt < 2; attempt++) {
     uint32_t colour;
     bool fits;
@@ -222,11 +224,11 @@ Buffer* alloc_slow(int size_class, int64_t bytes) {
       fits = !c.limit || c.out + c.cached + block <= c.limit;
       if (fits) {  // booked before the system is asked, so that two threads cannot pass the limit together
         c.out += block;
-        if (size_class >= kLargeClass) c.colour++;
+        if (block > kSmallMax) c.colour++;
       }
     }
     if (fits) {
-      Buffer* b = system_alloc(size_class, colour);
+      Buffer* b = allocate(colour);
       Guard guard;
       if (b) {
         c.allocations++;
@@ -238,6 +240,23 @@ Buffer* alloc_slow(int size_class, int64_t bytes) {
     empty_cache();
   }
   out_of_memory(bytes);
+}
+
+// Tests, under the lock: whether this is the allocation that shall fail.
+bool fails_now() {
+  if (cache.fail_countdown == 0) return false;
+  cache.fail_countdown -= 1;
+  return cache.fail_countdown == 0;
+}
+
+void free_arena(void* block) {
+  auto* b = static_cast<Buffer*>(block);
+  const int64_t bytes = b->bytes;
+  {
+    Guard guard;
+    cache.out -= bytes;
+  }
+  system_free_large(b, bytes);
 }
 
 }  // namespace
@@ -259,10 +278,7 @@ Buffer* alloc_buffer(int64_t bytes) {
     bool injected = false;
     {
       Guard guard;
-      if (__builtin_expect(testing, 0) && c.fail_countdown > 0) {
-        c.fail_countdown -= 1;
-        injected = c.fail_countdown == 0;
-      }
+      if (__builtin_expect(testing, 0)) injected = fails_now();
       b = injected ? nullptr : c.idle[size_class];
       if (b) {
         const int64_t block = bytes_of_class(size_class);
@@ -275,13 +291,27 @@ Buffer* alloc_buffer(int64_t bytes) {
       }
     }
     if (__builtin_expect(injected, 0)) out_of_memory(bytes);
-    if (!b) b = alloc_slow(size_class, bytes);
+    if (!b) b = ask_system(bytes_of_class(size_class), bytes, [=](uint32_t colour) { return system_alloc(size_class, colour); });
   }
   b->bytes = bytes;
   b->references.store(1, std::memory_order_relaxed);
   b->version = b->graph_version = 0;
   if (__builtin_expect(recorders != 0, 0)) note_allocated(b);
   return b;
+}
+
+Buffer* alloc_arena(int64_t bytes) {
+  if (bytes <= kSmallMax || bytes > kMaxBytes || guard_zones) return alloc_buffer(bytes);
+  bool injected;
+  {
+    Guard guard;
+    injected = fails_now();
+  }
+  if (injected) out_of_memory(bytes);
+  const int64_t block = (bytes + kPage - 1) / kPage * kPage;
+  Buffer* own = ask_system(block, bytes, [=](uint32_t colour) { return system_alloc_large(block, colour); });
+  own->bytes = block;
+  return wrap_buffer(own->data, bytes, Device{}, free_arena, own);
 }
 
 // ---- guard zones: tests see writes outside a tensor ----------------------------------------------------------------

@@ -32,6 +32,10 @@ struct Buffer {
 // A buffer of `bytes` >= 0 of CPU memory, 64-byte aligned, contents undefined, one reference. Throws OutOfMemory.
 Buffer* alloc_buffer(int64_t bytes);
 
+// The same for a large block that stays, such as the arena of a program: of just these bytes, in whole pages, and no part of the
+// cache.
+Buffer* alloc_arena(int64_t bytes);
+
 // Memory that somebody else owns (NumPy, DLPack, a device allocator). release_fn may be null.
 Buffer* wrap_buffer(void* data, int64_t bytes, Device device, void (*release_fn)(void*), void* context);
 

@@ -185,16 +185,17 @@ inline bool gather_tiles_pay(const ConvShape& s, bool forward, int64_t item) {
   return all >= 256 || (all >= 128 && saturating_mul(s.group_in(), s.group_out()) >= 256 * 256);
 }
 // Images side by side (isa/conv_tiles_images.h): all source pixels of some groups of sixteen images are packed at a time, in up to
-// kImageTileBytes. 0: one group is too much.
-constexpr int64_t kTileImages = 16, kImageTileBytes = int64_t(24) << 20;
+// kImageTileBytes, or of one group in up to kMostImageTileBytes. 0: that is too much.
+constexpr int64_t kTileImages = 16, kImageTileBytes = int64_t(8) << 20, kMostImageTileBytes = int64_t(24) << 20;
 inline int64_t image_tile_bytes(const ConvShape& s, bool forward) {  // of a group: six for each number
   const int64_t* size = forward ? s.in : s.out;
   return saturating_mul(size[0], size[1], s.groups, ((forward ? s.group_in() : s.group_out()) + 31) / 32, kTileImages * 32 * 6);
 }
 inline int64_t image_tile_groups(const ConvShape& s, bool forward) {
-  const int64_t bytes = image_tile_bytes(s, forward), most = bytes > 0 ? kImageTileBytes / bytes : 0;
-  const int64_t all = (s.batch + kTileImages - 1) / kTileImages;
-  return most < all ? most : all;
+  const int64_t bytes = image_tile_bytes(s, forward), all = (s.batch + kTileImages - 1) / kTileImages;
+  if (bytes == 0 || bytes > kMostImageTileBytes) return 0;
+  const int64_t most = larger(1, kImageTileBytes / bytes), rounds = (all + most - 1) / most;
+  return rounds > 0 ? (all + rounds - 1) / rounds : 0;
 }
 // Pairs of an output position and a tap of an axis that meet inside the image.
 inline int64_t live_taps(const ConvShape& s, int axis) {
@@ -281,8 +282,11 @@ inline bool weight_tiles_pay(const ConvShape& s, int64_t item) {
   return weight_blocks(s, blocks) <= kWeightMultiplyAdds * live;
 }
 
-// y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group.
+// y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group. Weights for tiles are packed
+// for some columns at a time, in up to kTileWeightBytes; multiply-adds for all at once, where tiles do not come first.
+constexpr int64_t kTileWeightBytes = int64_t(4) << 20;
 struct ConvGatherPlan {
+  int64_t pass_columns;  // of a group; whole blocks of 32, or all
   int64_t zeros, positions, padded_input, weights, tile_source, winograd_weights, winograd_scratch, wide_out, bytes;
   bool planes, tiles, images;  // tiles, images: on AMX tiles, pixels of a row, or images, side by side
   WinogradPlan winograd;
@@ -305,10 +309,14 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   if (p.tiles || p.images) p.winograd = {0, 0, 0};
   p.planes = !p.tiles && !p.images && p.winograd.chunks == 0 && !(forward && s.merges_row()) && plane_gather_pays(s, forward);
   // Weights as tiles or as multiply-adds want them: where tiles give up, multiply-adds come next, and pack them anew.
-  const int64_t tile_blocks = saturating_mul((source + 31) / 32, (columns + 31) / 32);  // six bytes for each weight
-  int64_t weights = s.depthwise() ? saturating_mul(s.taps(), s.in_channels, item)
-                                  : saturating_mul(s.groups, saturating_mul(s.taps(), source, whole_vectors(columns, item)), item);
-  if (p.tiles || p.images) weights = larger(weights, saturating_mul(s.groups, s.taps(), tile_blocks, 32 * 32 * 6));
+  const bool on_tiles = p.tiles || p.images;
+  const int64_t block = saturating_mul(s.taps(), (source + 31) / 32, 32 * 32 * 6), most = kTileWeightBytes / larger(1, block);
+  p.pass_columns = on_tiles && s.groups == 1 ? 32 * larger(1, most) : columns;
+  if (p.pass_columns > columns) p.pass_columns = columns;
+  int64_t weights = s.depthwise()
+                        ? saturating_mul(s.taps(), s.in_channels, item)
+                        : saturating_mul(s.groups, saturating_mul(s.taps(), source, whole_vectors(p.pass_columns, item)), item);
+  if (on_tiles) weights = larger(weights, saturating_mul(s.groups, (p.pass_columns + 31) / 32, block));
   const bool winograd = p.winograd.chunks > 0;
   p.weights = scratch.add(weights);
   p.tile_source = scratch.add(p.images ? saturating_mul(image_tile_groups(s, forward), image_tile_bytes(s, forward)) : 0);
@@ -375,8 +383,8 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
   p.pad_input = s.pads_input() && (s.padding[0] || s.padding[1]);
   p.pad_grad = !s.depthwise() && s.out_channels < lanes;
   const bool reads_little = s.taps() >= 4 || saturating_mul(s.in_pixels(), s.in_channels, item) <= 1 << 20;
-  p.direct = !p.tiles && !p.planes && p.splits == 1 && !s.depthwise() && s.group_in() > 0 && !s.pads_input() &&
-             s.taps() <= kDirectTaps && reads_little;
+  p.direct = !p.planes && p.splits == 1 && !s.depthwise() && s.group_in() > 0 && !s.pads_input() && s.taps() <= kDirectTaps &&
+             reads_little;
   p.padded_input = scratch.add(p.pad_input ? saturating_mul(s.batch, s.padded(0), s.padded(1), s.in_channels, item) : 0);
   p.padded_grad = scratch.add(p.pad_grad ? saturating_mul(s.out_pixels(), lanes, item) : 0);
   if (s.depthwise())

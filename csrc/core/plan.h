@@ -11,6 +11,16 @@ inline bool family_is(const Step& s, const char* family) { return !std::strcmp(s
 
 inline int block_at(const Program& p, const Step& s, int k) { return p.places[s.first_view + uint32_t(k)].block; }
 
+// Whether two blocks may be the same memory. Held memory may overlap under two names, and a gradient that is there before a call
+// may be any memory.
+inline bool may_overlap(const Program& p, int x, int y) {
+  if (x < 0 || y < 0) return false;
+  const Block &m = p.blocks[x], &n = p.blocks[y];
+  const bool outside = m.kind != Block::Internal && n.kind != Block::Internal;
+  const bool both_held = m.kind == Block::Held && n.kind == Block::Held;
+  return x == y || (outside && (m.aliased || n.aliased)) || (both_held && m.base < n.base + n.bytes && n.base < m.base + m.bytes);
+}
+
 inline bool same_view(const View& a, const View& b) {
   return a.dtype == b.dtype && a.ndim == b.ndim && !std::memcmp(a.shape, b.shape, sizeof(int64_t) * size_t(a.ndim)) &&
          !std::memcmp(a.strides, b.strides, sizeof(int64_t) * size_t(a.ndim));

@@ -8,19 +8,11 @@ namespace fastdl {
 
 namespace {
 
-// Whether b must stay behind a: one writes what the other reads or writes. Held memory may overlap under two names, and a gradient
-// that is there before a call may be any memory.
+// Whether b must stay behind a: one writes what the other reads or writes.
 bool ordered(const Program& p, const Step& a, const Step& b) {
   for (int v = 0; v < a.nout + a.nin; v++)
-    for (int w = 0; w < b.nout + b.nin; w++) {
-      const int x = block_at(p, a, v), y = block_at(p, b, w);
-      if (x < 0 || y < 0 || !(writes(a, v) || writes(b, w))) continue;
-      const Block &m = p.blocks[x], &n = p.blocks[y];
-      const bool outside = m.kind != Block::Internal && n.kind != Block::Internal;
-      const bool both_held = m.kind == Block::Held && n.kind == Block::Held;
-      if (x == y || (outside && (m.aliased || n.aliased)) || (both_held && m.base < n.base + n.bytes && n.base < m.base + m.bytes))
-        return true;
-    }
+    for (int w = 0; w < b.nout + b.nin; w++)
+      if ((writes(a, v) || writes(b, w)) && may_overlap(p, block_at(p, a, v), block_at(p, b, w))) return true;
   return false;
 }
 
@@ -75,19 +67,14 @@ void find_group_lifetimes(Program& p) {
     }
 }
 
-// Greedy by size: large blocks first, each at the lowest place that is free for its whole life. Large blocks start at varying
-// offsets within a page, so that arrays of equal power-of-two sizes do not meet in the same cache sets.
-int64_t plan_arena(Program& p, Device device, bool reuse) {
-  find_group_lifetimes(p);
-  std::vector<int> order;
+namespace {
+
+int64_t padded(int64_t bytes) { return (bytes + 63) / 64 * 64 + 64; }  // kernels may prefetch beyond the end
+
+// Gives blocks their places in this order, each the lowest that is free for its whole life; returns the bytes of all. Large blocks
+// start at varying offsets within a page, so that arrays of equal power-of-two sizes do not meet in the same cache sets.
+int64_t place_blocks(Program& p, const std::vector<int>& order, bool reuse) {
   int64_t total = 0;
-  const auto padded = [](int64_t bytes) { return (bytes + 63) / 64 * 64 + 64; };  // kernels may prefetch beyond the end
-  for (size_t b = 0; b < p.blocks.size(); b++)
-    if (p.blocks[b].kind == Block::Internal && p.blocks[b].first >= 0 && p.blocks[b].device == device && p.blocks[b].slice < 0) {
-      order.push_back(int(b));
-      p.unplanned_bytes += padded(p.blocks[b].bytes);
-    }
-  std::stable_sort(order.begin(), order.end(), [&](int a, int b) { return p.blocks[a].bytes > p.blocks[b].bytes; });
   std::vector<int> placed;  // by offset
   int colour = 0;
   for (const int k : order) {
@@ -107,6 +94,48 @@ int64_t plan_arena(Program& p, Device device, bool reuse) {
         k);
   }
   return total;
+}
+
+// A better order is sought for arenas of so many bytes, so many times, and while so many pairs of blocks are compared.
+constexpr int64_t kLeastSought = int64_t(1) << 20, kMostTries = 100, kPlacingWork = 20'000'000;
+
+}  // namespace
+
+// Blocks are placed by size, the largest first, or by how long they live, as in a stack. From the better order on, the block that
+// ends highest is placed before all others, again and again, until nearly no byte is lost between blocks.
+int64_t plan_arena(Program& p, Device device, bool reuse) {
+  find_group_lifetimes(p);
+  std::vector<int> order;
+  std::vector<int64_t> live(p.steps.size() + 1);
+  for (size_t k = 0; k < p.blocks.size(); k++) {
+    const Block& b = p.blocks[k];
+    if (b.kind != Block::Internal || b.first < 0 || b.device != device || b.slice >= 0) continue;
+    order.push_back(int(k));
+    p.unplanned_bytes += padded(b.bytes);
+    live[size_t(b.first)] += padded(b.bytes), live[size_t(b.last) + 1] -= padded(b.bytes);
+  }
+  for (size_t k = 1; k < live.size(); k++) live[k] += live[k - 1];
+  const int64_t least = *std::max_element(live.begin(), live.end()), enough = least + least / 200;
+  const auto bytes = [&](int a, int b) { return p.blocks[a].bytes > p.blocks[b].bytes; };
+  const auto life = [&](int a, int b) { return p.blocks[a].last - p.blocks[a].first > p.blocks[b].last - p.blocks[b].first; };
+  std::stable_sort(order.begin(), order.end(), bytes);
+  std::vector<int> best = order;
+  int64_t total = place_blocks(p, order, reuse);
+  if (!reuse || total <= enough || total < kLeastSought) return total;
+  std::stable_sort(order.begin(), order.end(), life);
+  if (const int64_t other = place_blocks(p, order, reuse); other < total)
+    total = other, best = order;
+  else
+    order = best, place_blocks(p, order, reuse);
+  const int64_t tries = std::min(kMostTries, kPlacingWork / int64_t(order.size() * order.size()));
+  for (int64_t i = 0; i < tries && total > enough; i++) {
+    const auto top = std::max_element(order.begin(), order.end(), [&](int a, int b) {
+      return p.blocks[a].offset + p.blocks[a].bytes < p.blocks[b].offset + p.blocks[b].bytes;
+    });
+    std::rotate(order.begin(), top, top + 1);
+    if (const int64_t other = place_blocks(p, order, reuse); other < total) total = other, best = order;
+  }
+  return place_blocks(p, best, reuse);
 }
 
 }  // namespace fastdl

@@ -52,7 +52,7 @@ void Program::finish(const Passes& passes) {
   if (passes.fuse) group_elementwise(*this);
   if (passes.images) group_images(*this);
   if (passes.updates) advance_updates(*this);
-  if (passes.recompute && passes.arena) recompute_norms(*this);
+  if (passes.recompute && passes.arena) recompute_values(*this);
   if (passes.in_place) reuse_in_place(*this);
   place_workspaces(*this);
   std::vector<Device> devices{Device{}};
@@ -66,7 +66,7 @@ void Program::finish(const Passes& passes) {
     const int64_t bytes = plan_arena(*this, d, passes.arena);
     arena_bytes += bytes;
     if (bytes == 0) continue;
-    Buffer* arena = alloc_device_buffer(bytes, d);
+    Buffer* arena = d.kind == Device::CPU ? alloc_arena(bytes) : alloc_device_buffer(bytes, d);
     arenas_.push_back(arena);
     if (d.kind == Device::CUDA) cuda_check(need_cuda().get_stream(d.index, &streams_[d.index]));
     for (Block& b : blocks)

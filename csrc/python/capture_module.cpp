@@ -43,6 +43,7 @@ py::list steps_of(Program& p) {
     d["flops"] = flops_of(*s.op, args);
     d["seconds"] = p.timed_replays ? s.seconds / double(p.timed_replays) : 0.0;
     d["group"] = s.group;
+    d["workspace"] = s.workspace;
     steps.append(d);
   }
   return steps;

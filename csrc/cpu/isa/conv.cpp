@@ -70,10 +70,25 @@ bool by_images(const Args& a, const ConvShape& s, bool forward, const ConvGather
                const ConvPack<T>& pack) {
 #if defined(__AMX_BF16__)
   if constexpr (sizeof(T) == 4)
-    return plan.images &&
-           images_on_tiles(s, forward, g, pack, scratch<uint16_t>(a, plan.weights), scratch<uint16_t>(a, plan.tile_source));
+    return plan.images && images_on_tiles(s, forward, g, pack, plan.pass_columns, scratch<uint16_t>(a, plan.weights),
+                                          scratch<uint16_t>(a, plan.tile_source));
 #endif
   return (void)a, (void)s, (void)forward, (void)plan, (void)g, (void)pack, false;
+}
+
+// Columns of all groups, as many at a time as have their weights packed together: calls f(g, pack) for them.
+template <class T, class F>
+void for_columns(const ConvGatherPlan& plan, const Gather<T>& g, const ConvPack<T>& pack, F f) {
+  for (int64_t c = 0; c < g.columns; c += plan.pass_columns) {
+    Gather<T> part = g;
+    ConvPack<T> part_pack = pack;
+    part_pack.columns = part.columns = min_of(plan.pass_columns, g.columns - c);
+    part_pack.weights += c * pack.column_stride;
+    part.out += c;
+    if (part.bias) part.bias += c;
+    part.weight_group = part_pack.group_size();
+    f(part, part_pack);
+  }
 }
 
 template <class T>
@@ -150,7 +165,7 @@ void conv2d_kernel(const Args& a) {
       pack_weights(pack);
       if (!gather_first(g)) gather<T>(g, nullptr);
     } else if (!by_images(a, s, true, plan, g, pack)) {
-      products(a, plan, g, &pack);
+      for_columns(plan, g, pack, [&](const Gather<T>& part, const ConvPack<T>& weights) { products(a, plan, part, &weights); });
     }
   }
   if constexpr (sizeof(T) == 4) {
@@ -227,37 +242,37 @@ void conv2d_backward_input_kernel(const Args& a) {
   if (plan.winograd.chunks) {  // taps in the order in which they lie on dy
     for (int64_t tap = 0; tap < taps; tap++) position[tap] = taps - 1 - tap;
   }
-  if (s.depthwise())
-    pack_depthwise(s, w.ptr<T>(), position, packed);
-  else if (!one_phase)
-    pack_weights(pack);
+  if (s.depthwise()) pack_depthwise(s, w.ptr<T>(), position, packed);
   if (rows.count < rows.stride || cols.count < cols.stride) {  // pixels that no tap reads
     T* out = g.out;
     parallel_for(dx.numel(), 65536, [&](int64_t begin, int64_t end) { set_zeros(out + begin, end - begin); });
   }
   const Phases* phases[2] = {&rows, &cols};
-  int64_t first = 0;  // tap
-  for (int64_t v = 0; v < rows.count; v++) {
-    for (int64_t h = 0; h < cols.count; h++) {
-      for (int axis = 0; axis < 2; axis++) {
-        const int64_t phase = axis == 0 ? v : h;
-        g.ntaps[axis] = phases[axis]->size(phase);
-        g.first_tap[axis] = phases[axis]->first(phase);
-        g.tap_step[axis] = phases[axis]->step();
-        g.step[axis] = 1;
-        g.out_begin[axis] = phases[axis]->remainder(phase);
-        g.out_size[axis] = s.in[axis];
-        g.out_step[axis] = s.stride[axis];
-        g.count[axis] = g.out_begin[axis] < s.in[axis] ? ceil_div(s.in[axis] - g.out_begin[axis], s.stride[axis]) : 0;
+  for_columns(plan, g, pack, [&](Gather<T> part, const ConvPack<T>& weights) {
+    if (!s.depthwise() && !one_phase) pack_weights(weights);
+    int64_t first = 0;  // tap
+    for (int64_t v = 0; v < rows.count; v++) {
+      for (int64_t h = 0; h < cols.count; h++) {
+        for (int axis = 0; axis < 2; axis++) {
+          const int64_t phase = axis == 0 ? v : h;
+          part.ntaps[axis] = phases[axis]->size(phase);
+          part.first_tap[axis] = phases[axis]->first(phase);
+          part.tap_step[axis] = phases[axis]->step();
+          part.step[axis] = 1;
+          part.out_begin[axis] = phases[axis]->remainder(phase);
+          part.out_size[axis] = s.in[axis];
+          part.out_step[axis] = s.stride[axis];
+          part.count[axis] = part.out_begin[axis] < s.in[axis] ? ceil_div(s.in[axis] - part.out_begin[axis], s.stride[axis]) : 0;
+        }
+        part.first_row = s.depthwise() ? first : first * part.run;
+        first += part.ntaps[0] * part.ntaps[1];
+        if (s.depthwise())
+          depthwise_gather(part, s.slides());
+        else
+          products(a, plan, part, one_phase ? &weights : nullptr);
       }
-      g.first_row = s.depthwise() ? first : first * g.run;
-      first += g.ntaps[0] * g.ntaps[1];
-      if (s.depthwise())
-        depthwise_gather(g, s.slides());
-      else
-        products(a, plan, g, one_phase ? &pack : nullptr);
     }
-  }
+  });
   if constexpr (sizeof(T) == 4) {
     if (narrow) narrow_output(g.out, dx);
   }
@@ -326,10 +341,7 @@ void conv2d_backward_weight_kernel(const Args& a) {
       g.dy = padded;
       g.dy_pitch = Vec<T>::size;
     }
-    if (plan.direct)
-      direct_weight_grad(g);
-    else if (!weights_by_tiles(plan, g))
-      weight_grad(g);
+    if (!weights_by_tiles(plan, g)) plan.direct ? direct_weight_grad(g) : weight_grad(g);
   }
   if constexpr (sizeof(T) == 4) {
     if (narrow) {

@@ -15,6 +15,7 @@ namespace {
 struct ImageTiles {
   int64_t pixels[2], source[2], steps;  // of the result and of the source; steps: between neighbours that see the same taps
   int64_t channel_blocks, panels, pass_channels, round_groups;  // groups of images that are packed at a time
+  int64_t pass_panels;                                          // whose weights are packed at a time
   int64_t panel_groups, bands;                                  // bands of pairs of tiles
   bool packs;                                                   // a piece packs the weights that it needs, when it needs them
 
@@ -32,7 +33,7 @@ struct ImageTiles {
 };
 
 template <int parts>
-inline ImageTiles plan_image_tiles(const ConvShape& s, const Gather<float>& g, bool forward) {
+inline ImageTiles plan_image_tiles(const ConvShape& s, const Gather<float>& g, bool forward, int64_t pass_columns) {
   ImageTiles p;
   for (int axis = 0; axis < 2; axis++) p.pixels[axis] = (forward ? s.out : s.in)[axis], p.source[axis] = g.size[axis];
   p.steps = forward ? 1 : min_of(s.stride[1], p.pixels[1]);
@@ -53,6 +54,7 @@ inline ImageTiles plan_image_tiles(const ConvShape& s, const Gather<float>& g, b
   const Cut cut = fair_cut(g.groups, pairs, p.panels, {p.bands, p.panel_groups}, ceil_div(kConvPieceMacs, macs), num_threads());
   p.bands = cut.rows, p.panel_groups = cut.cols;
   p.packs = p.bands == 1 && p.round_groups * kTileImages >= g.batch;
+  p.pass_panels = p.packs ? p.panels : ceil_div(pass_columns, kSide);
   return p;
 }
 
@@ -168,12 +170,12 @@ struct ImagePack {
   }
 };
 
-// False where operands do not split well; the output is not finished then. g: source, result and epilogue; weights: for all panels,
-// source: for a round of images.
+// False where operands do not split well; the output is not finished then. g: source, result and epilogue; weights: room for
+// pass_columns of each group, which are multiplied before the next are packed; source: for a round of images.
 template <int parts>
-inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float>& g, ConvPack<float> pack, uint16_t* weights,
-                            uint16_t* source) {
-  const ImageTiles plan = plan_image_tiles<parts>(s, g, forward);
+inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float>& g, ConvPack<float> pack, int64_t pass_columns,
+                            uint16_t* weights, uint16_t* source) {
+  const ImageTiles plan = plan_image_tiles<parts>(s, g, forward, pass_columns);
   const ImagePack<parts> images = {s, g, plan, forward};
   const int64_t taps = s.taps(), panel_words = plan.channel_blocks * taps * block_words(parts);
   int64_t position[kConvTileTaps];
@@ -184,95 +186,102 @@ inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float
   for (int64_t n0 = 0; n0 < g.batch; n0 += plan.round_groups * kTileImages) {
     const int64_t groups = min_of(plan.round_groups, ceil_div(g.batch - n0, kTileImages));
     const int64_t rows = g.groups * groups * plan.source[0];
-    const int64_t weight_tasks = plan.packs || n0 > 0 ? 0 : g.groups * plan.panels * plan.channel_blocks;
     const int64_t width = plan.source[1], pixel = kTileImages * plan.channel_blocks * kSide;  // elements of one, of all images
     const int64_t cuts = fair_cut(1, rows, width, {rows, 1}, ceil_div(kGemmPackPiece, pixel), num_threads()).cols;  // of a row
-    parallel_chunks(rows * cuts + weight_tasks, [&](int64_t task) {
-      const __m512i none = _mm512_setzero_si512();
-      if (task < rows * cuts) {
-        const int64_t x0 = task % cuts * width / cuts, x1 = (task % cuts + 1) * width / cuts, row = task / cuts;
-        const int64_t y = row % plan.source[0], group = row / plan.source[0] % groups;
-        piece_work((x1 - x0) * pixel, 2 * kGemmPackPiece);
-        return found.note_a(images.pack_row(row / plan.source[0] / groups, n0, groups, group, y, x0, x1, source, none));
-      }
-      const int64_t at = task - rows * cuts, block = at % plan.channel_blocks, panel = at / plan.channel_blocks;  // of all groups
-      piece_work(kSide * kSide * taps, 2 * kGemmPackPiece);
-      found.note_b(pack_tile_weights<parts>(pack, panel / plan.panels, panel % plan.panels, block,
-                                            weights + panel * panel_words + block * taps * block_words(parts)));
-    });
-    const int64_t tiles = plan.tiles(groups), pairs = ceil_div<int64_t>(tiles, 2), bands = min_of(plan.bands, pairs);
-    parallel_chunks(g.groups * plan.panel_groups * bands, [&](int64_t piece) {
-      const int64_t band = piece % bands, conv_group = piece / bands / plan.panel_groups;
-      const int64_t range = piece / bands % plan.panel_groups, p0 = range * plan.panels / plan.panel_groups,
-                    p1 = (range + 1) * plan.panels / plan.panel_groups;
-      const int64_t first_pair = images.first_pair(band, bands, groups), last_pair = images.first_pair(band + 1, bands, groups);
-      int64_t products = 0;  // of sixteen pixels by 32 channels and columns
-      const ConvTileScratch scratch;
-      if (!scratch.words) return found.fail();
-      alignas(64) float sums[kSide * kSide];
-      TileBlocks blocks;
-      Gemm<float> result = {};
-      result.c_row = out_image;
-      result.bias = g.bias ? g.bias + conv_group * g.columns : nullptr;
-      result.relu = g.relu, result.finish = g.activate;
-      __m512i most = _mm512_setzero_si512();
-      const TileRegisters registers;
-      for (int64_t c = 0; c < plan.channel_blocks; c += plan.pass_channels) {
-        const int64_t channels = min_of(plan.pass_channels, plan.channel_blocks - c);
-        const bool first = c == 0, last = c + channels == plan.channel_blocks;
-        const uint16_t* b = weights + (conv_group * plan.panels + p0) * panel_words + c * taps * block_words(parts);
-        int64_t next_panel = panel_words;
-        if (plan.packs) {
-          b = scratch.words, next_panel = channels * taps * block_words(parts);
-          for (int64_t p = p0; p < p1; p++)
-            for (int64_t block = 0; block < channels; block++)
-              most = _mm512_max_epu32(
-                  most, pack_tile_weights<parts>(pack, conv_group, p, c + block,
-                                                 scratch.words + (p - p0) * next_panel + block * taps * block_words(parts)));
+    const int64_t tiles = plan.tiles(groups), pairs = ceil_div<int64_t>(tiles, 2);
+    for (int64_t w0 = 0; w0 < plan.panels; w0 += plan.pass_panels) {  // weights of panels [w0, w1) at a time
+      const int64_t w1 = min_of(w0 + plan.pass_panels, plan.panels), passes = ceil_div(plan.panels, plan.pass_panels);
+      const int64_t source_tasks = w0 == 0 ? rows * cuts : 0;
+      const int64_t weight_tasks = plan.packs || (n0 > 0 && passes == 1) ? 0 : g.groups * (w1 - w0) * plan.channel_blocks;
+      parallel_chunks(source_tasks + weight_tasks, [&](int64_t task) {
+        const __m512i none = _mm512_setzero_si512();
+        if (task < source_tasks) {
+          const int64_t x0 = task % cuts * width / cuts, x1 = (task % cuts + 1) * width / cuts, row = task / cuts;
+          const int64_t y = row % plan.source[0], group = row / plan.source[0] % groups;
+          piece_work((x1 - x0) * pixel, 2 * kGemmPackPiece);
+          return found.note_a(images.pack_row(row / plan.source[0] / groups, n0, groups, group, y, x0, x1, source, none));
         }
-        for (int64_t pair = first_pair; pair < last_pair; pair++) {
-          const int64_t count = min_of<int64_t>(2, tiles - 2 * pair);
-          images.list(conv_group, groups, 2 * pair, count, c, channels, blocks);
-          products += (blocks.both + blocks.count) * (p1 - p0);
-          float* out[2];
-          int64_t images_of[2] = {};
-          for (int64_t i = 0; i < count; i++) {
-            int64_t group, y, x;
-            plan.place(2 * pair + i, groups, group, y, x);
-            const int64_t n = n0 + group * kTileImages;
-            images_of[i] = min_of(kTileImages, g.batch - n);
-            out[i] = g.out + n * out_image + (y * plan.pixels[1] + x) * g.out_pitch + conv_group * g.columns;
+        const int64_t at = task - source_tasks, block = at % plan.channel_blocks,
+                      panel = at / plan.channel_blocks;  // of all groups
+        piece_work(kSide * kSide * taps, 2 * kGemmPackPiece);
+        found.note_b(pack_tile_weights<parts>(pack, panel / (w1 - w0), w0 + panel % (w1 - w0), block,
+                                              weights + panel * panel_words + block * taps * block_words(parts)));
+      });
+      const int64_t ranges = ceil_div((w1 - w0) * plan.panel_groups, plan.panels), bands = min_of(plan.bands * passes, pairs);
+      parallel_chunks(g.groups * ranges * bands, [&](int64_t piece) {
+        const int64_t band = piece % bands, conv_group = piece / bands / ranges, range = piece / bands % ranges;
+        const int64_t p0 = w0 + range * (w1 - w0) / ranges, p1 = w0 + (range + 1) * (w1 - w0) / ranges;
+        const int64_t first_pair = images.first_pair(band, bands, groups), last_pair = images.first_pair(band + 1, bands, groups);
+        int64_t products = 0;  // of sixteen pixels by 32 channels and columns
+        const ConvTileScratch scratch;
+        if (!scratch.words) return found.fail();
+        alignas(64) float sums[kSide * kSide];
+        TileBlocks blocks;
+        Gemm<float> result = {};
+        result.c_row = out_image;
+        result.bias = g.bias ? g.bias + conv_group * g.columns : nullptr;
+        result.relu = g.relu, result.finish = g.activate;
+        __m512i most = _mm512_setzero_si512();
+        const TileRegisters registers;
+        for (int64_t c = 0; c < plan.channel_blocks; c += plan.pass_channels) {
+          const int64_t channels = min_of(plan.pass_channels, plan.channel_blocks - c);
+          const bool first = c == 0, last = c + channels == plan.channel_blocks;
+          const uint16_t* b = weights + (conv_group * (w1 - w0) + p0 - w0) * panel_words + c * taps * block_words(parts);
+          int64_t next_panel = panel_words;
+          if (plan.packs) {
+            b = scratch.words, next_panel = channels * taps * block_words(parts);
+            for (int64_t p = p0; p < p1; p++)
+              for (int64_t block = 0; block < channels; block++)
+                most = _mm512_max_epu32(
+                    most, pack_tile_weights<parts>(pack, conv_group, p, c + block,
+                                                   scratch.words + (p - p0) * next_panel + block * taps * block_words(parts)));
           }
-          const bool direct = first && last && !g.bias && !g.relu && !g.activate && images_of[0] + images_of[1] == 2 * kTileImages;
-          for (int64_t p = p0; p < p1; p++) {
-            const int64_t cols = min_of(kSide, g.columns - p * kSide);
-            for (int64_t i = 0; i < count; i++)
-              for (int64_t image = 0; image < images_of[i]; image++)
-                for (int64_t j = 0; j < cols; j += 16) __builtin_prefetch(out[i] + image * out_image + p * kSide + j, 1);
-            const PackedB panel = {b + (p - p0) * next_panel};
-            if (direct && cols == kSide) {
-              multiply_listed<parts, 2>(source, panel, blocks, out[0] + p * kSide, out[1] + p * kSide, out_image);
-              continue;
-            }
-            cols > 16 ? multiply_listed<parts, 2>(source, panel, blocks, sums, sums + 16 * kSide, kSide)
-                      : multiply_listed<parts, 1>(source, panel, blocks, sums, sums + 16 * kSide, kSide);
+          for (int64_t pair = first_pair; pair < last_pair; pair++) {
+            const int64_t count = min_of<int64_t>(2, tiles - 2 * pair);
+            images.list(conv_group, groups, 2 * pair, count, c, channels, blocks);
+            products += (blocks.both + blocks.count) * (p1 - p0);
+            float* out[2];
+            int64_t images_of[2] = {};
             for (int64_t i = 0; i < count; i++) {
-              result.c = out[i];
-              finish_block(result, 0, p * kSide, sums + i * 16 * kSide, int(images_of[i]), int(cols), first, last);
+              int64_t group, y, x;
+              plan.place(2 * pair + i, groups, group, y, x);
+              const int64_t n = n0 + group * kTileImages;
+              images_of[i] = min_of(kTileImages, g.batch - n);
+              out[i] = g.out + n * out_image + (y * plan.pixels[1] + x) * g.out_pitch + conv_group * g.columns;
+            }
+            const bool direct =
+                first && last && !g.bias && !g.relu && !g.activate && images_of[0] + images_of[1] == 2 * kTileImages;
+            for (int64_t p = p0; p < p1; p++) {
+              const int64_t cols = min_of(kSide, g.columns - p * kSide);
+              for (int64_t i = 0; i < count; i++)
+                for (int64_t image = 0; image < images_of[i]; image++)
+                  for (int64_t j = 0; j < cols; j += 16) __builtin_prefetch(out[i] + image * out_image + p * kSide + j, 1);
+              const PackedB panel = {b + (p - p0) * next_panel};
+              if (direct && cols == kSide) {
+                multiply_listed<parts, 2>(source, panel, blocks, out[0] + p * kSide, out[1] + p * kSide, out_image);
+                continue;
+              }
+              cols > 16 ? multiply_listed<parts, 2>(source, panel, blocks, sums, sums + 16 * kSide, kSide)
+                        : multiply_listed<parts, 1>(source, panel, blocks, sums, sums + 16 * kSide, kSide);
+              for (int64_t i = 0; i < count; i++) {
+                result.c = out[i];
+                finish_block(result, 0, p * kSide, sums + i * 16 * kSide, int(images_of[i]), int(cols), first, last);
+              }
             }
           }
         }
-      }
-      found.note_b(most);
-      piece_work(products * kBlockMacs / 2, kConvPieceMacs);
-    });
+        found.note_b(most);
+        piece_work(products * kBlockMacs / 2, kConvPieceMacs);
+      });
+    }
   }
   return found.split_well(g.run * taps);
 }
 
 inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float>& g, const ConvPack<float>& pack,
-                            uint16_t* weights, uint16_t* source) {
-  return with_parts(g.parts, [&](auto parts) { return images_on_tiles<parts.count>(s, forward, g, pack, weights, source); });
+                            int64_t pass_columns, uint16_t* weights, uint16_t* source) {
+  return with_parts(g.parts,
+                    [&](auto parts) { return images_on_tiles<parts.count>(s, forward, g, pack, pass_columns, weights, source); });
 }
 
 }  // namespace
