@@ -86,6 +86,30 @@ def test_large_ops_are_bitwise_equal(name):
     assert len(found) == 1
 
 
+@pytest.mark.parametrize("m", [257, 266, 343])  # strips of the last tiles end with A, or within it
+def test_transposed_rows_are_copied_side_by_side_with_the_same_bits(m):
+    """A.T @ B with rows of A on pages of their own: sums are cut at 136 of k instead of 200, whoever shares the work, and right.
+
+    Float64, which no tiles multiply. 2**53 hides ones that are added to it one by one, until the next part of k begins at 0."""
+    rng = np.random.default_rng(m)
+    a, b = rng.normal(size=(400, m)), rng.normal(size=(400, 601))
+    ones = np.ones((400, m))
+    ones[0] = 2.0**53
+    found, before = set(), fd.get_num_threads()
+    try:
+        for n in (1, 2, 3, 8):
+            fd.set_num_threads(n)
+            product = (fd.array(a).T @ fd.array(b)).numpy()
+            found.add(hashlib.sha256(product.tobytes()).hexdigest())
+            for left, cut in ((fd.array(ones).T, 136), (fd.array(np.ascontiguousarray(ones.T)), 200)):
+                sums = (left @ fd.ones((400, 601), dtype=fd.float64)).numpy()
+                assert (sums == 2.0**53 + (400 - cut)).all()
+    finally:
+        fd.set_num_threads(before)
+    assert len(found) == 1
+    np.testing.assert_allclose(product, a.T @ b, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(4, 24, 9, 7), (3, 70, 5), (1, 16, 300, 4)])

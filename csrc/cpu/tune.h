@@ -28,11 +28,13 @@ constexpr int64_t kConvPieceMacs = 1 << 19;  // the same for convolutions
 constexpr int64_t kGemmDirectTiles = 10;     // up to so many tiles of rows a row-major B is read where it lies
 constexpr int64_t kGemmDirectBytes = FD_VEC_BYTES == 64 ? 768 << 10 : 128 << 10;  // and also when all of B is no larger
 constexpr int64_t kGemmCopyBytes = 2 << 10;        // steps of k of A that are so far apart are copied to a strip
+constexpr int64_t kGemmCopyRows = 112;             // rows that are copied side by side where they are adjacent: 448 bytes a step
 constexpr int64_t kGemmPackPiece = 1 << 13;        // elements that a thread packs at a time
 constexpr int64_t kGemvChunkMacs = 1 << 15;        // pieces of products with few rows, which wait for memory
 constexpr int64_t kGemvLeast = 64;                 // columns of a piece, however many threads there are
 constexpr int64_t kDotRows = 12;                   // up to so many rows, x W^T is computed as dot products
-constexpr int64_t kGemmPrefetchBytes = 256 << 10;  // a larger B, read where it lies, is prefetched
+constexpr int64_t kGemmPrefetchBytes = 256 << 10;  // a larger B, read where it lies, and a larger C are prefetched
+constexpr int64_t kGemmPrefetchK = 128;            // C only if k is at least this long
 
 }  // namespace
 }  // namespace fastdl

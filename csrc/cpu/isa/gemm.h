@@ -43,6 +43,12 @@ FD_INLINE int panel_vectors(const GemmPlan& plan, int64_t v, int64_t end, bool p
   return left >= 4 && plan.nv == 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
+// Is each step of k on another page of A, or nearly so? Then copying a strip pays, where several panels pass over it.
+template <class T>
+FD_INLINE bool steps_far(const Gemm<T>& g) {
+  return g.a_k != 1 && g.a_k * int64_t(sizeof(T)) >= kGemmCopyBytes && g.k >= Vec<T>::size;
+}
+
 template <class T>
 inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
   constexpr int lanes = Vec<T>::size;
@@ -51,13 +57,17 @@ inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
   p.max_rows = kTileRows[p.nv];
   p.tiles = ceil_div(g.m, int64_t(p.max_rows));
   p.vectors = ceil_div(g.n, int64_t(lanes));
-  p.k_blocks = max_of(ceil_div(g.k, kGemmKc), int64_t(1));
-  p.kc = g.k <= kGemmKc ? g.k : ceil_div(ceil_div(g.k, p.k_blocks), int64_t(8)) * 8;
+  // Transposed rows of A: blocks of B half as high and twice as wide halve the copies of A, and leave it more of L2, of which
+  // rows that lie pages apart share few sets. From sizes alone, however many share the work, as sums are cut at kc.
+  const bool wide = g.a_row == 1 && steps_far(g) && g.n > kGemmBlockCols;
+  const int64_t most = wide ? kGemmKc / 2 : kGemmKc, most_cols = wide ? 2 * kGemmBlockCols : kGemmBlockCols;
+  p.k_blocks = max_of(ceil_div(g.k, most), int64_t(1));
+  p.kc = g.k <= most ? g.k : ceil_div(ceil_div(g.k, p.k_blocks), int64_t(8)) * 8;
   p.k_blocks = max_of(ceil_div(g.k, max_of(p.kc, int64_t(1))), int64_t(1));
   p.packed = g.k > 0 && (g.b_col != 1 || (p.tiles > kGemmDirectTiles && g.n * g.k * int64_t(sizeof(T)) > kGemmDirectBytes));
   const int64_t panels = panels_of<T>(p);
   p.row_blocks = 1;
-  p.col_blocks = ceil_div(p.vectors * lanes, kGemmBlockCols);
+  p.col_blocks = ceil_div(p.vectors * lanes, most_cols);
   if (num_threads() == 1) return p;  // a block of B is packed once and stays in L2 for all rows
   p.row_blocks = ceil_div(p.tiles, kGemmBlockTiles);
   for (;;) {  // finer until there is enough to share
@@ -108,8 +118,16 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
   const int64_t v1 = min_of((cb + 1) * panels / plan.col_blocks * plan.nv, plan.vectors);
   const int64_t tile0 = rb * plan.tiles / plan.row_blocks, tile1 = (rb + 1) * plan.tiles / plan.row_blocks;
   const bool cut = g.n % lanes != 0 && v1 == plan.vectors;
-  // Copying a strip pays where several panels pass over it and each step of k is on another page of A, or nearly so.
-  const bool copy_strip = v1 - v0 > plan.nv && g.a_k != 1 && g.a_k * int64_t(sizeof(T)) >= kGemmCopyBytes && g.k >= lanes;
+  const bool copy_strip = v1 - v0 > plan.nv && steps_far(g), turned = copy_strip && g.a_row == 1;
+  T* strips = strip_buf;
+  int64_t at_once = 1;
+  int strip_width = 0;
+  if (turned) {
+    strip_width = int(ceil_div(ceil_div(g.m, plan.tiles), int64_t(lanes))) * lanes;
+    at_once = min_of(int64_t(kStripsAtOnce), tile1 - tile0);
+    strips = static_cast<T*>(thread_scratch(at_once * strip_width * plan.kc * int64_t(sizeof(T))));
+    if (!strips) strips = strip_buf, at_once = 1;
+  }
   const bool prefetch = !plan.packed && g.k * g.n * int64_t(sizeof(T)) > kGemmPrefetchBytes;
 
   for (int64_t kb = 0; kb < plan.k_blocks; kb++) {
@@ -128,11 +146,19 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
     t.c_row = g.c_row;
     t.accumulate = g.accumulate || kb > 0;
     t.relu = last && g.relu;
+    t.fetch_c = g.m * g.n * int64_t(sizeof(T)) > kGemmPrefetchBytes && kc >= kGemmPrefetchK;
     for (int64_t tile = tile0; tile < tile1; tile++) {
       const int64_t i0 = tile * g.m / plan.tiles;
       const int rows = int((tile + 1) * g.m / plan.tiles - i0);
       Strip<T> strip = {g.a + i0 * g.a_row + k0 * g.a_k, g.a_row, g.a_k};
-      if (copy_strip) strip = pack_strip(strip.a, g.a_row, g.a_k, rows, kc, strip_buf);
+      if (turned) {
+        const int64_t at = (tile - tile0) % at_once;
+        if (at == 0)
+          pack_strips(g.a + k0 * g.a_k, g.a_k, g.m, plan.tiles, tile, min_of(tile + at_once, tile1), kc, strip_width, strips);
+        strip = {strips + at * strip_width * kc, 1, strip_width};
+      } else if (copy_strip) {
+        strip = pack_strip(strip.a, g.a_row, g.a_k, rows, kc, strip_buf);
+      }
       t.a = strip.a;
       t.a_row = strip.a_row;
       t.a_k = strip.a_k;

@@ -18,27 +18,47 @@ constexpr int kStripElements = max_of(kTileRows[1] * kStripRow, ceil_div(kTileRo
 
 template <class T>
 inline Strip<T> pack_strip(const T* a, int64_t a_row, int64_t a_k, int rows, int64_t kc, T* buf) {
-  constexpr int lanes = Vec<T>::size;
-  if (a_row == 1) {  // A is transposed in memory: keep it so, whole vectors per k
-    if (rows <= lanes) {
-#pragma GCC unroll 4
-      for (int64_t k = 0; k < kc; k++) store(buf + k * lanes, load_partial(a + k * a_k, rows));
-      return {buf, 1, lanes};
-    }
-    const int width = ceil_div(rows, lanes) * lanes;
-    for (int64_t k = 0; k < kc; k++) {
-      int v = 0;
-      for (; v + lanes <= rows; v += lanes) store(buf + k * width + v, load(a + k * a_k + v));
-      if (v < rows) store(buf + k * width + v, load_partial(a + k * a_k + v, rows - v));
-    }
-    return {buf, 1, width};
-  }
   for (int i = 0; i < rows; i++) {
     const T* from = a + i * a_row;
     T* to = buf + i * kStripRow;
     for (int64_t k = 0; k < kc; k++) to[k] = from[k * a_k];
   }
   return {buf, kStripRow, 1};
+}
+
+// Tiles [tile0, tile1) of an A of m rows that is transposed in memory, kept so: whole vectors per k, `width` elements, and strip
+// after strip. What lies side by side is read from end to end for each k: the rows of one tile alone would be a cache line or two
+// of every page, at half the speed.
+constexpr int kStripsAtOnce = int(kGemmCopyRows) / kTileRows[2];
+template <class T>
+inline void pack_strips(const T* a, int64_t a_k, int64_t m, int64_t tiles, int64_t tile0, int64_t tile1, int64_t kc, int width,
+                        T* out) {
+  constexpr int lanes = Vec<T>::size;
+  const int count = int(tile1 - tile0);
+  int64_t first[kStripsAtOnce];
+  int whole = 0;  // strips whose last vector ends within A: it may hold rows of the next tile
+  for (int s = 0; s < count; s++) {
+    first[s] = (tile0 + s) * m / tiles;
+    if (first[s] + width <= m) whole = s + 1;
+  }
+  for (int64_t k = 0; k < kc; k++) {
+    const T* from = a + k * a_k;
+    T* to = out + k * width;
+    int s = 0;
+    if (width == lanes) {
+#pragma GCC unroll 4
+      for (; s < whole; s++, to += kc * lanes) store(to, load(from + first[s]));
+    }
+    for (; s < whole; s++, to += kc * width) {
+      for (int v = 0; v < width; v += lanes) store(to + v, load(from + first[s] + v));
+    }
+    for (; s < count; s++, to += kc * width) {
+      const int64_t end = min_of(m - first[s], int64_t(width));
+      int64_t v = 0;
+      for (; v + lanes <= end; v += lanes) store(to + v, load(from + first[s] + v));
+      if (v < end) store(to + v, load_partial(from + first[s] + v, int(end - v)));
+    }
+  }
 }
 
 // A panel of B: `width` columns (whole vectors), of which `cols` exist; the others repeat or are zero and are never stored.

@@ -26,6 +26,7 @@ struct Tile {
   int64_t c_row;
   int tail;         // lanes of the last vector that belong to C: 1 .. lanes
   bool prefetch;    // B is a matrix that is not in L2 yet
+  bool fetch_c;     // C is not in the caches: its rows are fetched during the sums, evenly
   bool accumulate;  // C += instead of C =
   bool relu;        // applied last: leave off until the last block of k
   const T* bias;    // null or one value per column, added to the sum: as relu
@@ -81,6 +82,8 @@ __attribute__((noinline)) void tile_kernel(const Tile<T>& t) {
   constexpr int lanes = Vec<T>::size;
   // Row i is read at base[i / 5] + {0, 1, 2, 3, 4} rows: forms of address that x86 has, so few registers hold 14 row pointers.
   constexpr int bases = (MR + 4) / 5;
+  // Only high tiles of a large C meet memory, and narrow ones take so little time per step that leaving the loop costs more.
+  constexpr bool fetches = FD_VEC_BYTES == 64 && NV == 2 && MR > 7;
   const int64_t row = t.a_row * int64_t(sizeof(T)), row3 = 3 * row;
   const int64_t a_step = t.a_k * int64_t(sizeof(T)), b_step = t.b_k * int64_t(sizeof(T));
 
@@ -119,6 +122,15 @@ __attribute__((noinline)) void tile_kernel(const Tile<T>& t) {
 #pragma GCC unroll 4
       for (int j = 0; j < NV; j++) __builtin_prefetch(reinterpret_cast<const T*>(b) + (NV + j) * lanes);
       step();
+    }
+  } else if (fetches && t.fetch_c) {
+    const T* c = t.c;
+    const int64_t c_row = t.c_row, every = ceil_div(t.k, int64_t(MR));
+    for (int64_t k = t.k; k > 0; k -= every) {
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; j++) __builtin_prefetch(c + j * lanes, 1);
+      c += c_row;
+      for (int64_t n = min_of(k, every); n > 0; n--) step();
     }
   } else {
     for (int64_t k = t.k; k > 0; k--) step();
