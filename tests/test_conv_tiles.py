@@ -26,6 +26,8 @@ SHAPES = [
     (6, 64, 40, 40, 64, 3, 2, 4, 4, 1),  # step and dilation with a common divisor: every other source pixel is left out
     (2, 64, 15, 12, 96, 3, 1, 1, 1, 1),  # few pixels, in rows that end within a tile
     (16, 512, 4, 4, 480, 3, 1, 1, 1, 1),  # weights of some columns are packed at a time
+    (1, 64, 57, 57, 64, 3, 2, 1, 1, 1),  # step 2: tiles over the end of a row are copied together
+    (1, 64, 20, 20, 64, 3, 1, 8, 8, 1),  # so they are where rows lie far apart
 ]
 
 
@@ -63,8 +65,8 @@ def at_precision(precision, arrays, shape):
 # how y and its gradients by the input and by the weights are computed
 PLANS = [
     ("rows", "rows"), ("rows", "rows"), ("images", "images"), ("images", "images"), ("rows", "images"), ("images", "images"), ("images", "images"),
-    ("rows", "rows"), ("rows", "rows"), ("rows", "rows"), ("images", "images"), ("rows", "rows"), ("rows", "rows"), ("rows", "multiply-adds"),
-    ("rows", "multiply-adds"), ("rows", "rows"), ("images", "images"),
+    ("runs", "runs"), ("runs", "runs"), ("runs", "runs"), ("images", "images"), ("runs", "runs"), ("runs", "runs"), ("rows", "multiply-adds"),
+    ("runs", "multiply-adds"), ("runs", "runs"), ("images", "images"), ("rows", "multiply-adds"), ("rows", "rows"),
 ]  # fmt: skip
 
 
@@ -94,14 +96,14 @@ def test_shapes(shape):
 
 
 @pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh"])
-def test_activations(activation):
-    shape = SHAPES[2]
+@pytest.mark.parametrize("shape", [SHAPES[2], SHAPES[15]], ids=str)
+def test_activations(activation, shape):
     arrays = tensors(shape, 0.3)
     got, exact = (run(arrays, shape, dtype, activation)[0] for dtype in ("f4", "f8"))
     np.testing.assert_allclose(got, exact, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[3]], ids=str)
+@pytest.mark.parametrize("shape", [SHAPES[0], SHAPES[2], SHAPES[3], SHAPES[15]], ids=str)
 @pytest.mark.parametrize("where", range(4), ids=["x", "weight", "bias", "grad"])
 @pytest.mark.parametrize("value", [np.inf, np.nan, 3.4e38, 1e-42])
 def test_values_that_do_not_split(shape, where, value):
@@ -143,6 +145,16 @@ def test_scales(scale):
     with np.errstate(all="ignore"):
         for got, exact, bound in zip(run(arrays, shape)[:3], run(arrays, shape, "f8"), bounds(small, shape)):
             assert (np.abs(got - exact) <= 8 * 2.0**-24 * bound * scale * scale + 2 * 2.0**-149 * 600).all()
+
+
+def test_large_results_are_those_of_smaller_ones():
+    """Results past the caches, finished row by row of an image of any width, have the bits of single images, which are not."""
+    rng = np.random.default_rng(4)
+    x, weight = (fd.array(rng.standard_normal(shape).astype("f4")) for shape in ((3, 32, 150, 150), (32, 32, 5, 5)))
+    assert fd._C.conv_plans(3, 32, 150, 150, 32, 5, 1, 2, 1, 1)[0] == "runs"
+    together = np.asarray(fd.conv2d(x, weight, None, 1, 2))
+    for i in range(3):
+        np.testing.assert_array_equal(together[i : i + 1], np.asarray(fd.conv2d(x[i : i + 1], weight, None, 1, 2)))
 
 
 def test_lower_precision():

@@ -12,6 +12,13 @@ EPS = 2.0**-24
 FULL_NAN = float(np.array(0xFFFFFFFF, "u4").view("f4"))  # rounding its bits to bfloat16 would carry into the sign
 
 
+@pytest.fixture
+def restore_precision():
+    before = fd.get_matmul_precision()
+    yield
+    fd.set_matmul_precision(before)
+
+
 def laid_out(x, layout):
     if layout == "transposed":
         return fd.array(np.ascontiguousarray(x.T)).T
@@ -192,8 +199,10 @@ def test_epilogues_and_gradients():
 
 @pytest.mark.parametrize("m, k, n", [(64, 192, 128), (200, 96, 170), (128, 784, 100), (96, 1100, 96)])
 @pytest.mark.parametrize("scale", [1, 1e6, 1e-33])
-def test_bias_is_added_with_one_rounding(m, k, n, scale):
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_bias_is_added_with_one_rounding(m, k, n, scale, precision, restore_precision):
     """The bits of the float32 sum of product and bias, although tiles add it; numbers that do not split, too."""
+    fd.set_matmul_precision(precision)
     rng = np.random.default_rng(m + k)
     x, w, bias = (rng.standard_normal(s).astype("f4") for s in ((m, k), (n, k), (n,)))
     bias *= np.float32(scale)
@@ -206,9 +215,11 @@ def test_bias_is_added_with_one_rounding(m, k, n, scale):
             np.testing.assert_array_equal(np.asarray(fd.nn.functional.linear(x, w, b)), product + bias)
 
 
-@pytest.mark.parametrize("tokens, width, outputs", [(64, 128, 96), (100, 160, 70), (1024, 192, 100), (1111, 64, 161), (33, 300, 500)])
-def test_gradient_of_the_bias(tokens, width, outputs):
-    """Summed while its operand is multiplied: the same bits for any thread count and as part of a larger batch's memory."""
+@pytest.mark.parametrize("tokens, width, outputs", [(64, 128, 96), (100, 160, 70), (1024, 192, 100), (1111, 64, 161), (33, 300, 500), (1100, 600, 600)])
+@pytest.mark.parametrize("precision", ["highest", "high", "medium"])
+def test_gradient_of_the_bias(tokens, width, outputs, precision, restore_precision):
+    """Summed while its operand is multiplied, in float32: the same bits for any thread count, exact to its rounding at any precision."""
+    fd.set_matmul_precision(precision)
     rng = np.random.default_rng(tokens)
     x, w, g = (rng.standard_normal(s).astype("f4") for s in ((tokens, width), (outputs, width), (tokens, outputs)))
     g[-1, 3] = np.inf  # products of it are made again, without tiles

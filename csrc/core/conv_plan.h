@@ -206,14 +206,32 @@ inline int64_t live_taps(const ConvShape& s, int axis) {
   }
   return live;
 }
-// Tiles of sixteen pixels in rows of `count`: rows that end elsewhere are gone through together with the positions between them,
-// `width` from row to row, where these are few.
-constexpr bool tile_runs_pay(int64_t count, int64_t width) { return count % 16 != 0 && width * 2 <= count * 3; }
 // What the ways to compute y or dx cost, in products of one pixel and tap on tiles that lie in rows, 32 by 32 channels. Measured on
 // Emerald Rapids: tiles that are copied together, Winograd's algorithm for what it would be without its savings, multiply-adds; and
 // images side by side, whose source pixels are packed apart and whose results lie apart.
-constexpr double kCopiedTiles = 1.3, kWinogradCost = 1.2, kMultiplyAdds = 2.4, kImageTiles = 1.08, kImagePacking = 1.5,
+constexpr double kCopiedTiles = 1.6, kWinogradCost = 1.2, kMultiplyAdds = 2.4, kImageTiles = 1.08, kImagePacking = 1.5,
                  kImageWriting = 0.7;
+// Tiles of sixteen pixels where rows of `count` of them end within a tile: they are gone through in runs, with the positions
+// between rows, which are `width` apart, or tiles are copied together.
+constexpr int64_t tile_run(int64_t rows, int64_t count, int64_t width) { return ((rows - 1) * width + count + 15) / 16 * 16; }
+constexpr bool tile_runs_pay(int64_t rows, int64_t count, int64_t width) {
+  return count % 16 != 0 && width > count && double(tile_run(rows, count, width)) <= kCopiedTiles * double(rows * count);
+}
+// How pixels lie there: positions from one to the next, down and across, and from row to row.
+struct TileSteps {
+  int64_t down, across, width;
+  bool in_runs(int64_t rows, int64_t count) const { return down == 1 && across == 1 && tile_runs_pay(rows, count, width); }
+};
+inline TileSteps tile_steps(const ConvShape& s, bool forward) {
+  int64_t step[2], tap[2];
+  for (int axis = 0; axis < 2; axis++) {
+    const int64_t stride = forward ? s.stride[axis] : 1;
+    const int64_t every = s.kernel[axis] == 1 ? stride : greatest_divisor(stride, s.dilation[axis]);
+    step[axis] = stride / every, tap[axis] = s.dilation[axis] / every;
+  }
+  const int64_t count = forward ? s.out[1] : s.in[1];
+  return {step[0], step[1], (count - 1) * step[1] + (s.kernel[1] - 1) * tap[1] + 1};
+}
 inline bool image_tiles_pay(const ConvShape& s, bool forward, bool rows, bool winograd, int64_t item) {
   if (!conv_tiles_possible(s, item) || image_tile_groups(s, forward) == 0) return false;
   const int64_t *size = forward ? s.in : s.out, *count = forward ? s.out : s.in, columns = forward ? s.group_out() : s.group_in(),
@@ -226,11 +244,11 @@ inline bool image_tiles_pay(const ConvShape& s, bool forward, bool rows, bool wi
   const double here = images * (live * kImageTiles + packing + writing);
   double other = batch * live * kMultiplyAdds;
   if (rows) {
-    const int64_t width = count[1] + (s.kernel[1] - 1) * s.dilation[1], run = (count[0] - 1) * width + count[1];
+    const TileSteps steps = tile_steps(s, forward);
     double positions = double(count[0] * count[1]);
-    if (s.stride[0] == 1 && s.stride[1] == 1 && tile_runs_pay(count[1], width))
-      positions = double((run + 31) / 32 * 32);
-    else if (count[1] % 16)
+    if (steps.in_runs(count[0], count[1]))
+      positions = double(tile_run(count[0], count[1], steps.width));
+    else if (count[1] % 16 && steps.width > count[1])
       positions *= kCopiedTiles;
     const double all = batch * positions * taps;
     if (all < other) other = all;
@@ -288,7 +306,8 @@ constexpr int64_t kTileWeightBytes = int64_t(4) << 20;
 struct ConvGatherPlan {
   int64_t pass_columns;  // of a group; whole blocks of 32, or all
   int64_t zeros, positions, padded_input, weights, tile_source, winograd_weights, winograd_scratch, wide_out, bytes;
-  bool planes, tiles, images;  // tiles, images: on AMX tiles, pixels of a row, or images, side by side
+  bool planes, tiles, runs,
+      images;  // tiles, images: on AMX tiles, pixels of a row (runs: and those between rows), or images, side by side
   WinogradPlan winograd;
 };
 inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t item, bool narrow_out, bool allow_winograd) {
@@ -300,12 +319,14 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   p.positions = scratch.add(saturating_mul(s.taps(), 8));
   p.padded_input = scratch.add(pad ? saturating_mul(s.batch, s.padded(0), s.padded(1), s.in_channels, item) : 0);
   p.winograd = allow_winograd ? winograd_plan(s, forward, item) : WinogradPlan{0, 0, 0};
-  // Tiles take sixteen pixels of a row. Where rows end elsewhere, Winograd's algorithm is faster, if it applies; not for
-  // 16-bit numbers, as bfloat16 needs one product of tiles instead of six.
+  // Tiles take sixteen pixels of a row. Where rows end elsewhere, Winograd's algorithm, if it applies, is as fast within a tenth
+  // (images of 14 to 56) while the tile unit runs at its full rate, and faster when it does not; not for 16-bit numbers, as
+  // bfloat16 needs one product of tiles instead of six.
   const bool whole_rows = (forward ? s.out : s.in)[1] % 16 == 0;
   p.tiles = gather_tiles_pay(s, forward, item) && (p.winograd.chunks == 0 || whole_rows || narrow_out);
   p.images = image_tiles_pay(s, forward, p.tiles, p.winograd.chunks > 0 && !narrow_out, item);
   p.tiles = p.tiles && !p.images;
+  p.runs = p.tiles && tile_steps(s, forward).in_runs((forward ? s.out : s.in)[0], (forward ? s.out : s.in)[1]);
   if (p.tiles || p.images) p.winograd = {0, 0, 0};
   p.planes = !p.tiles && !p.images && p.winograd.chunks == 0 && !(forward && s.merges_row()) && plane_gather_pays(s, forward);
   // Weights as tiles or as multiply-adds want them: where tiles give up, multiply-adds come next, and pack them anew.

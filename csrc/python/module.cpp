@@ -172,7 +172,7 @@ py::tuple conv_plans(int64_t batch, int64_t channels, int64_t height, int64_t wi
   for (int axis = 0; axis < 2; axis++) s.out[axis] = (s.in[axis] + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
   const auto gather = [&](bool forward) {
     const ConvGatherPlan p = conv_gather_plan(s, forward, sizeof(float), false, true);
-    return s.slides() ? "sliding" : p.images ? "images" : p.tiles ? "rows" : p.winograd.chunks ? "winograd" : p.planes ? "planes" : "multiply-adds";
+    return s.slides() ? "sliding" : p.images ? "images" : p.runs ? "runs" : p.tiles ? "rows" : p.winograd.chunks ? "winograd" : p.planes ? "planes" : "multiply-adds";
   };
   const ConvWeightPlan weights = conv_weight_plan(s, sizeof(float), false);
   return py::make_tuple(gather(true), gather(false), s.slides() ? "sliding" : weights.tiles ? "tiles" : weights.planes ? "planes" : "multiply-adds");

@@ -202,7 +202,7 @@ void backward(const Args& a) {
       }
       ahead.add(b.dk, other, first, last, s.width);
       ahead.add(b.dv, other, first, last, s.value_width);
-      ahead.spread(kAheadBackward * ceil_div(s.queries, block));
+      ahead.spread(kAheadBackward * max_of(int64_t(1), ceil_div(s.queries - (b.causal ? min_of(begin, s.queries) : 0), block)));
     }
     T* const dq = splits > 1 ? parts + (split * s.heads + head) * head_size : b.dq[head];
     const int64_t dq_row = splits > 1 ? s.width : b.dq.row;

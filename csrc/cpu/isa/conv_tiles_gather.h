@@ -51,7 +51,8 @@ inline TileSource tile_source(const Gather<T>& g, int64_t images, int64_t rows) 
   return s;
 }
 
-// Words of scratch: the source of one pass, a strip of copied tiles, weights.
+// Words of scratch: the source of one pass, a strip of copied tiles, weights. The last tile of a run reads some positions beyond
+// the source, for rows that are dropped.
 template <int parts>
 inline int64_t source_words(const TileSource& s, int64_t channels) {
   return s.positions * channels * parts * kSide;
@@ -126,7 +127,9 @@ struct GatherBand {
     low[1] = g.low(1);
   }
   int64_t pixels() const { return images * rows * g.count[1]; }
-  bool in_runs() const { return source.step[0] == 1 && source.step[1] == 1 && tile_runs_pay(g.count[1], source.width); }
+  bool in_runs() const { return TileSteps{source.step[0], source.step[1], source.width}.in_runs(g.count[0], g.count[1]); }
+  int64_t run() const { return (rows - 1) * source.width + g.count[1]; }  // positions of an image, from the first pixel to the last
+  int64_t strips() const { return in_runs() ? images * ceil_div(run(), kSide) : ceil_div(pixels(), kSide); }
   int64_t part_words() const { return source.positions * kSide; }
 
   // Splits channels [first, last) (in blocks of 32) of all positions: out[block][part][position][32].
@@ -217,7 +220,7 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>& pack,
                   p0 = piece / plan.bands() % plan.panel_groups * plan.piece_panels;
     const int64_t p1 = min_of(p0 + plan.piece_panels, plan.panels);
     const GatherBand<parts> band(g, plan, piece % plan.bands());
-    piece_work(ceil_div(band.pixels(), kSide) * (p1 - p0) * plan.channel_blocks * taps * kBlockMacs, kConvPieceMacs);
+    piece_work(band.strips() * (p1 - p0) * plan.channel_blocks * taps * kBlockMacs, kConvPieceMacs);
     alignas(64) float sums[kSide * kSide];
     int64_t offset[kConvTilePass + kConvTileTaps], copied[kConvTilePass + kConvTileTaps];
     const ConvTileScratch scratch;
@@ -261,7 +264,7 @@ inline bool gather_on_tiles(const Gather<float>& g, const ConvPack<float>& pack,
         }
       };
       if (band.in_runs()) {
-        const int64_t width = band.source.width, run = (band.rows - 1) * width + g.count[1];
+        const int64_t width = band.source.width, run = band.run();
         for (int64_t image = 0; image < band.images; image++)
           for (int64_t at = 0; at < run; at += kSide) {
             const int64_t rows = min_of(kSide, run - at);

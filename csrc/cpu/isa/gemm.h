@@ -348,7 +348,7 @@ inline void gemm_split(const Gemm<T>& g, T* workspace, int64_t splits) {
   });
 }
 
-// Whether gemm() gives the sums of A's rows, too: as they are packed for tiles.
+// Whether gemm() gives the sums of A's rows, too, of a single product: summed while tiles multiply.
 template <class T>
 inline bool sums_rows(const Gemm<T>&) {
   return false;

@@ -478,6 +478,15 @@ struct TilePiece {
   }
 };
 
+// Sums of up to 32 rows of A from row i on.
+inline void sum_rows_plainly(const Gemm<float>& g, int64_t i) {
+  for (const int64_t end = min_of(i + kSide, g.m); i < end; i++) {
+    float sum = 0;
+    for (int64_t k = 0; k < g.k; k++) sum += g.a[i * g.a_row + k * g.a_k];
+    g.row_sums[i] = sum;
+  }
+}
+
 // Products first .. first + count - 1 of a batch, at most kTileBatch; returns, as bits, which do not split well and are not
 // finished.
 constexpr int64_t kTileBatch = 64;
@@ -500,8 +509,11 @@ inline uint64_t gemm_tiles_parts(const Gemm<float>& all, const GemmBatch& batch,
         part.run(at % one / group * plan.group, begin, blocks, memory);
         found[item].note_a(part.most[0]);
         found[item].note_b(part.most[1]);
-      } else {
+      } else {  // no memory: the product is made again, the sums are not
         found[item].fail();
+        const int64_t p0 = at % one / group * plan.group, row = min_of(plan.group, plan.panels - p0);
+        for (int64_t i = begin; all.row_sums && p0 == 0 && i < begin + blocks; i++)
+          if (i % row == 0) sum_rows_plainly(all, i / row * kSide);
       }
       at += blocks;
     }

@@ -30,7 +30,7 @@ struct Gemm {
   int64_t mirror_row;
   const T* mirror_bias;
   bool mirror_relu;
-  T* row_sums;  // if given, and sums_rows(): the sums of A's rows
+  T* row_sums;  // if given, and sums_rows(): the sums of A's rows, not of a batch
 };
 
 // A batch of products: matrix i of an operand lies at the sum of index[d] * stride[d]. C is dense.
