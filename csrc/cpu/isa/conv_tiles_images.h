@@ -207,7 +207,9 @@ inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float
         found.note_b(pack_tile_weights<parts>(pack, panel / (w1 - w0), w0 + panel % (w1 - w0), block,
                                               weights + panel * panel_words + block * taps * block_words(parts)));
       });
-      const int64_t ranges = ceil_div((w1 - w0) * plan.panel_groups, plan.panels), bands = min_of(plan.bands * passes, pairs);
+      Cut cut = {min_of(plan.bands * passes, pairs), ceil_div((w1 - w0) * plan.panel_groups, plan.panels)};
+      if (passes > 1) cut = fair_cut(g.groups, pairs, w1 - w0, cut, 1, num_threads());
+      const int64_t ranges = cut.cols, bands = cut.rows;
       parallel_chunks(g.groups * ranges * bands, [&](int64_t piece) {
         const int64_t band = piece % bands, conv_group = piece / bands / ranges, range = piece / bands % ranges;
         const int64_t p0 = w0 + range * (w1 - w0) / ranges, p1 = w0 + (range + 1) * (w1 - w0) / ranges;
