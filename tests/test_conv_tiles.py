@@ -139,6 +139,24 @@ def test_weights_are_packed_for_some_columns_at_a_time():
     assert len(scratch) == 3 and max(scratch.values()) < c * o * k * k * 4
 
 
+@pytest.mark.parametrize("shape, plan", [((2, 512, 16, 16, 480, 3, 1, 1, 1, 1), "rows"), ((1, 512, 20, 20, 520, 3, 1, 2, 2, 1), "runs")], ids=str)
+def test_rows_in_passes_over_columns(shape, plan):
+    """Where the weights of all columns are too many to pack at once: each part finds its bias, weights and place in the result."""
+    _, c, _, _, o, k, s, p, d, _ = shape
+    assert fd._C.conv_plans(*shape)[:2] == (plan, plan)
+    arrays = tensors(shape)
+    for activation in ("none", "relu", "tanh"):
+        got, exact = run(arrays, shape, activation=activation), run(arrays, shape, "f8", activation)
+        for result, reference, bound in zip(got[:2], exact, bounds(arrays, shape)):
+            assert (np.abs(result - reference) <= 8 * 2.0**-24 * bound).all()
+    x, weight = fd.array(arrays[0]), fd.array(arrays[1])
+    step = fd.compile(lambda: fd.conv2d(x, weight, None, s, p, d))
+    for _ in range(3):
+        step()
+    (scratch,) = [launch["workspace"] for launch in step._entries[0].capture.steps() if launch["op"] == "conv2d"]
+    assert scratch < c * o * k * k * 6  # bytes of all weights as tiles
+
+
 @pytest.mark.parametrize("scale", [1e-30, 1e-17, 1e17])
 def test_scales(scale):
     shape = SHAPES[0]

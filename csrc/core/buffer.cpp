@@ -72,7 +72,7 @@ struct Cache {
   Count out, peak, cached;  // bytes outside the shared lists, most bytes ever in use, bytes in the shared lists
   Count fail_countdown;
   int64_t limit = 0, allocations = 0, hits = 0;
-  int64_t idle_max = 0;  // bytes kept idle at most, see alloc_slow
+  int64_t idle_max = 0;  // bytes kept idle at most, see ask_system
   uint32_t colour = 0;
 };
 
