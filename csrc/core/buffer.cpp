@@ -311,7 +311,12 @@ Buffer* alloc_arena(int64_t bytes) {
   const int64_t block = (bytes + kPage - 1) / kPage * kPage;
   Buffer* own = ask_system(block, bytes, [=](uint32_t colour) { return system_alloc_large(block, colour); });
   own->bytes = block;
-  return wrap_buffer(own->data, bytes, Device{}, free_arena, own);
+  try {
+    return wrap_buffer(own->data, bytes, Device{}, free_arena, own);
+  } catch (...) {
+    free_arena(own);
+    throw;
+  }
 }
 
 // ---- guard zones: tests see writes outside a tensor ----------------------------------------------------------------

@@ -19,7 +19,7 @@ constexpr int64_t kLeastPeak = int64_t(32) << 20;  // bytes: smaller programs ke
 // operations, so many of which take as long as a byte. And the operations of one convolution for each byte of its result.
 constexpr double kMostCost = 12, kOperations = 16, kMostOperations = 32;
 constexpr int kLeastGain = 64;            // a plan is not worth more cost for less than this part of the peak
-constexpr int64_t kMostWork = 4'000'000;  // steps that are looked at while a plan is sought
+constexpr int64_t kMostWork = 4'000'000;  // units that are gone through while a plan is sought, and as many to make it smaller
 
 // Which bytes live at each step, scratch included.
 std::vector<int64_t> live_bytes(const Program& p) {
@@ -86,28 +86,38 @@ class Recomputation {
   // The cheapest gaps that bring the highest point down, as far as it goes.
   Schedule find() {
     std::set<Gap> gaps;
-    std::vector<std::pair<std::set<Gap>, int64_t>> plans;
+    std::vector<Gap> added;                         // in this order
+    std::vector<std::pair<size_t, int64_t>> plans;  // how many of them, and the highest point
     Schedule now = run(gaps);
-    plans.push_back({gaps, now.peak()});
+    plans.push_back({0, now.peak()});
     const int at = highest(now);
-    for (const int v : across(now, at))  // at first all norms at once
-      if (op_is(p_.steps[values_[size_t(v)].step], "batch_norm")) {
-        gaps.insert({v, now.unit[size_t(at)]});
-        if (!run(gaps).possible) gaps.erase({v, now.unit[size_t(at)]});
+    std::vector<Gap> norms;  // at first all at once, but for those that exclude each other
+    for (const int v : across(now, at))
+      if (op_is(p_.steps[values_[size_t(v)].step], "batch_norm")) norms.push_back({v, now.unit[size_t(at)]});
+    gaps.insert(norms.begin(), norms.end());
+    if (!run(gaps).possible) {
+      gaps.clear();
+      for (const Gap& gap : norms) {
+        if (work_ > kMostWork) break;
+        gaps.insert(gap);
+        if (!run(gaps).possible) gaps.erase(gap);
       }
+    }
     now = run(gaps);
     if (now.peak() > plans[0].second) gaps.clear(), now = run(gaps);
-    do plans.push_back({gaps, now.peak()});
-    while (improve(gaps, now));
+    added.assign(gaps.begin(), gaps.end());
+    do plans.push_back({added.size(), now.peak()});
+    while (improve(gaps, added, now));
     int64_t least = plans[0].second;
-    for (const auto& [all, peak] : plans) least = std::min(least, peak);
+    for (const auto& [count, peak] : plans) least = std::min(least, peak);
     const int64_t enough = least + least / kLeastGain;
-    for (size_t k = 0; k < plans.size(); k++)
-      if (plans[k].second <= enough) {
-        gaps = plans[k].first;
+    for (const auto& [count, peak] : plans)
+      if (peak <= enough) {
+        gaps = {added.begin(), added.begin() + std::ptrdiff_t(count)};
         break;
       }
     for (const Gap& gap : std::set<Gap>(gaps)) {  // without those that later ones made needless
+      if (work_ > 2 * kMostWork) break;
       gaps.erase(gap);
       if (const Schedule less = run(gaps); !less.possible || less.peak() > enough) gaps.insert(gap);
     }
@@ -251,7 +261,7 @@ class Recomputation {
     return all;
   }
   // Adds the gap that saves most bytes near the highest point for its cost; false if there is none.
-  bool improve(std::set<Gap>& gaps, Schedule& now) {
+  bool improve(std::set<Gap>& gaps, std::vector<Gap>& added, Schedule& now) {
     const int at = highest(now);
     const int64_t peak = now.live[size_t(at)], high = peak - peak / 8;
     const auto excess = [&](const Schedule& s) {
@@ -278,7 +288,7 @@ class Recomputation {
       best = gain, chosen = gap, next = std::move(s);
     }
     if (best <= 0) return false;
-    gaps.insert(chosen), now = std::move(next);
+    gaps.insert(chosen), added.push_back(chosen), now = std::move(next);
     return true;
   }
 

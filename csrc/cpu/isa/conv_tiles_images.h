@@ -16,6 +16,7 @@ struct ImageTiles {
   int64_t pixels[2], source[2], steps;  // of the result and of the source; steps: between neighbours that see the same taps
   int64_t channel_blocks, panels, pass_channels, round_groups;  // groups of images that are packed at a time
   int64_t pass_panels;                                          // whose weights are packed at a time
+  int64_t least;                                                // pairs times panels of a piece
   int64_t panel_groups, bands;                                  // bands of pairs of tiles
   bool packs;                                                   // a piece packs the weights that it needs, when it needs them
 
@@ -51,7 +52,8 @@ inline ImageTiles plan_image_tiles(const ConvShape& s, const Gather<float>& g, b
   while (g.groups * p.panel_groups < wanted && p.panel_groups * 2 <= p.panels && pairs <= 512) p.panel_groups++;
   p.bands = min_of(ceil_div<int64_t>(pairs, 8), ceil_div(wanted, g.groups * p.panel_groups));
   const int64_t macs = p.channel_blocks * s.taps() * kBlockMacs;  // of a pair and a panel
-  const Cut cut = fair_cut(g.groups, pairs, p.panels, {p.bands, p.panel_groups}, ceil_div(kConvPieceMacs, macs), num_threads());
+  p.least = ceil_div(kConvPieceMacs, macs);
+  const Cut cut = fair_cut(g.groups, pairs, p.panels, {p.bands, p.panel_groups}, p.least, num_threads());
   p.bands = cut.rows, p.panel_groups = cut.cols;
   p.packs = p.bands == 1 && p.round_groups * kTileImages >= g.batch;
   p.pass_panels = p.packs ? p.panels : ceil_div(pass_columns, kSide);
@@ -208,7 +210,7 @@ inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float
                                               weights + panel * panel_words + block * taps * block_words(parts)));
       });
       Cut cut = {min_of(plan.bands * passes, pairs), ceil_div((w1 - w0) * plan.panel_groups, plan.panels)};
-      if (passes > 1) cut = fair_cut(g.groups, pairs, w1 - w0, cut, 1, num_threads());
+      if (passes > 1) cut = fair_cut(g.groups, pairs, w1 - w0, cut, plan.least, num_threads());
       const int64_t ranges = cut.cols, bands = cut.rows;
       parallel_chunks(g.groups * ranges * bands, [&](int64_t piece) {
         const int64_t band = piece % bands, conv_group = piece / bands / ranges, range = piece / bands % ranges;
