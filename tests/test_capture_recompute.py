@@ -130,6 +130,48 @@ def test_small_programs_keep_what_they_made():
     assert arena({}) == arena({"recompute": False})
 
 
+@pytest.mark.parametrize("change", ["nothing", "argument", "weight", "view"])
+def test_sources_that_are_overwritten(change):
+    """A convolution is not made again once its argument or weight, or memory that it shares, was written."""
+    layers = 20
+
+    def train(passes: dict[str, bool] | None) -> tuple[list[bytes], Any]:
+        fd.manual_seed(3)
+        convs = [nn.Conv2d(1, C, 3, padding=1, bias=False) for _ in range(layers)]
+        net = nn.Module()
+        net.scale = nn.Parameter(fd.ones(layers))
+        whole = fd.random.normal((10, 1, 64, 64))
+
+        def step(x: Any) -> Any:
+            net.zero_grad()
+            source = whole[2:] if change == "view" else x
+            with fd.no_grad():
+                results = [conv(source) for conv in convs]
+                if change == "argument":
+                    x *= 0.5
+                for weight in (conv.weight for conv in convs if change == "weight"):
+                    weight *= 0.5
+                if change == "view":
+                    whole[:] *= 0.5
+            loss = sum((net.scale[i] * y).square().mean() for i, y in enumerate(results))
+            loss.backward()
+            with fd.no_grad():
+                net.scale[:] -= 0.1 * net.scale.grad
+            return loss.detach()
+
+        rng = np.random.default_rng(5)
+        return bits_of_training(step, passes, [[rng.normal(size=(8, 1, 64, 64)).astype("float32")] for _ in range(3)], net)
+
+    want, _ = train(None)
+    kept, without = train({"recompute": False})
+    made, step = train({})
+    assert made == want
+    assert kept == want
+    assert count(without, "conv2d") == layers
+    again = count(step, "conv2d") - layers
+    assert again > 0 if change == "nothing" else again == 0
+
+
 def test_peak_of_the_step_is_what_the_allocator_sees():
     """Not only the plan is smaller: bytes held at the highest point of a replay, arena and results together."""
     peaks = {}
