@@ -113,7 +113,7 @@ FD_INLINE void add_product(const LoadA& load_a, const uint16_t* b, const FetchA&
       [&](int part) __attribute__((always_inline)) { prefetch_lines(b + block_words(parts) + part * 1024); });
 }
 
-// What else is done during the products of a block of C, a little with each product of tiles, as the tile unit needs no other unit.
+// What else is done during the products of a block of C, a little with each product of tiles, beside which vector instructions run.
 // Strides in floats.
 struct Meanwhile {
   // an operand that is packed next: rows [begin, end) of each block of k, `width` floats of each, are fetched to L2
@@ -181,8 +181,8 @@ __attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t
   store_block<rows, cols>(out, out_row);
 }
 
-// Adds the product of a block of A and of B, 2 x 2 tiles, and meanwhile packs another, whole block: the tile unit needs no other
-// unit, and is busy for longer. turn: the block's lanes are adjacent, not its k.
+// Adds the product of a block of A and of B, 2 x 2 tiles, and meanwhile packs another, whole block, on vector units, beside which the tile
+// unit works. turn: the block's lanes are adjacent, not its k.
 template <int parts, bool right, bool turn>
 __attribute__((noinline)) __m512i add_and_pack(const uint16_t* a, const uint16_t* b, const PackTask& task, int64_t stride,
                                                __m512i most, const Meanwhile& meanwhile, int64_t kb) {
