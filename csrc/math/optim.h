@@ -26,6 +26,14 @@ template <class V>
 FD_MATH V moved(V from, V to, V weight) {
   return from + weight * (to - from);
 }
+// a / b, where b is a root and eps. In float by multiply-adds (1 ulp), as division and root on one unit would take all of the time;
+// the average of squares that overflowed counts as 2^250 then.
+template <class V, class T>
+FD_MATH V divided(V a, V b, T eps) {
+  if constexpr (sizeof(T) == 4)
+    if (eps >= T(0x1p-100)) return quotient(a, min(V(T(0x1p125)), b));
+  return a / b;
+}
 
 // g += wd p; buffer = mu buffer + (1 - dampening) g, in the first step buffer = g; p -= lr (g + mu buffer if Nesterov, else buffer)
 template <class T>
@@ -73,10 +81,10 @@ struct AdamStep {
     p = p * V(shrink);
     g = decayed(g * V(sign), p, decay);
     m = moved(m, g, V(weight1));
-    v = v * V(beta2) + V(weight2) * (g * g);
+    v = v * V(beta2) + V(weight2) * g * g;
     V second = v;
     if (amsgrad) second = greatest = select((v > greatest) | (v != v), v, greatest);
-    p = p - V(rate) * m / (sqrt(second) * V(root) + V(eps));
+    p = p - divided(V(rate) * m, sqrt(second) * V(root) + V(eps), eps);
   }
 };
 
@@ -100,13 +108,13 @@ struct RmspropStep {
   template <class V>
   FD_MATH void update(V& p, V g, V& square, V& buffer, bool with_buffer, V& mean, bool centred) const {
     g = decayed(g * V(sign), p, decay);
-    square = square * V(alpha) + V(weight) * (g * g);
+    square = square * V(alpha) + V(weight) * g * g;
     V spread = square;
     if (centred) {
       mean = moved(mean, g, V(weight));
       spread = square - mean * mean;
     }
-    V direction = g / (sqrt(spread) + V(eps));
+    V direction = divided(g, sqrt(spread) + V(eps), eps);
     if (with_buffer) direction = buffer = V(momentum) * buffer + direction;
     p = p - V(lr) * direction;
   }

@@ -47,8 +47,9 @@ struct Arrays {
 };
 
 // f(v) updates a vector of each array in place: v[0] the parameter, v[1] the gradient (not stored), then the optimiser's state.
+// By value, so that its numbers stay in registers: a store through T* might change what lies behind a reference.
 template <class T, int N, class F>
-FD_INLINE void update_dense(T* const (&p)[N], int64_t n, const F& f) {
+FD_INLINE void update_dense(T* const (&p)[N], int64_t n, F f) {
   constexpr int size = Vec<T>::size;
   Vec<T> v[N];
   int64_t i = 0;

@@ -326,7 +326,7 @@ FD_INLINE void split_exponent(VecF x, VecF& k, VecF& m) {
 }
 #endif
 
-// a / b within 1 ulp for b in [2^-100, 2^100] and finite a (the divider of AVX-512 machines is slow: a product by the approximate
+// a / b within 1 ulp for b in [2^-100, 2^125] and finite a (the divider of AVX-512 machines is slow: a product by the approximate
 // reciprocal, corrected by its remainder, is twice as fast). NaN passes through; the sign of a zero may be lost.
 FD_INLINE VecF quotient(VecF a, VecF b) {
 #if defined(__AVX512F__)
