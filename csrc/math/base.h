@@ -64,6 +64,8 @@ FD_MATH double to_float(int64_t a) { return double(a); }
 FD_MATH float ldexp(float a, float n) { return FD_LIBM(ldexpf)(a, int(n)); }
 FD_MATH float quotient(float a, float b) { return a / b; }
 FD_MATH double quotient(double a, double b) { return a / b; }
+FD_MATH float quotient_to_infinity(float a, float b) { return a / b; }
+FD_MATH double quotient_to_infinity(double a, double b) { return a / b; }
 
 // ---- traits ------------------------------------------------------------------------------------------------------------
 // The scalar in a lane of V, and the value type of signed integers of the same width.

@@ -26,13 +26,11 @@ template <class V>
 FD_MATH V moved(V from, V to, V weight) {
   return from + weight * (to - from);
 }
-// a / b, where b is a root and eps. In float by multiply-adds (1 ulp), as division and root on one unit would take all of the time;
-// the average of squares that overflowed counts as 2^250 then.
+// a / b, where b is a root and eps. By multiply-adds where they are faster: division and root share one unit, which takes longer
+// than all else.
 template <class V, class T>
 FD_MATH V divided(V a, V b, T eps) {
-  if constexpr (sizeof(T) == 4)
-    if (eps >= T(0x1p-100)) return quotient(a, min(V(T(0x1p125)), b));
-  return a / b;
+  return eps >= T(0x1p-100) ? quotient_to_infinity(a, b) : a / b;
 }
 
 // g += wd p; buffer = mu buffer + (1 - dampening) g, in the first step buffer = g; p -= lr (g + mu buffer if Nesterov, else buffer)

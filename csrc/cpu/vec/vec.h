@@ -326,7 +326,7 @@ FD_INLINE void split_exponent(VecF x, VecF& k, VecF& m) {
 }
 #endif
 
-// a / b within 1 ulp for b in [2^-100, 2^125] and finite a (the divider of AVX-512 machines is slow: a product by the approximate
+// a / b within 1 ulp for b in [2^-100, 2^100] and finite a (the divider of AVX-512 machines is slow: a product by the approximate
 // reciprocal, corrected by its remainder, is twice as fast). NaN passes through; the sign of a zero may be lost.
 FD_INLINE VecF quotient(VecF a, VecF b) {
 #if defined(__AVX512F__)
@@ -338,6 +338,16 @@ FD_INLINE VecF quotient(VecF a, VecF b) {
 #endif
 }
 FD_INLINE VecD quotient(VecD a, VecD b) { return a / b; }
+
+// The same for b up to infinity, which counts as 2^125 there.
+FD_INLINE VecF quotient_to_infinity(VecF a, VecF b) {
+#if defined(__AVX512F__)
+  return quotient(a, min(VecF(0x1p125f), b));
+#else
+  return a / b;
+#endif
+}
+FD_INLINE VecD quotient_to_infinity(VecD a, VecD b) { return a / b; }
 
 // Horizontal reductions: f joins the halves of the vector, then the halves of that ... , a fixed pairwise order. By shuffles, not
 // through memory: GCC makes branches and scalar steps of a loop over a small array.
