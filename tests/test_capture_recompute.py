@@ -56,10 +56,10 @@ def norms(n: int, *between: Callable[[], Any]) -> list[Any]:
 
 
 NETS: dict[str, tuple[Callable[[], list[Any]], int, int]] = {  # layers, and how many norms and convolutions are made again
-    "norm, relu": (lambda: [*first(), *norms(6, nn.ReLU)], 6, 1),
-    "norm, gelu": (lambda: [*first(), *norms(5, nn.GELU)], 5, 1),
-    "skip connections": (lambda: [*first(), Block(), Block(), Block()], 6, 2),
-    "projections": (lambda: [*first(), Block(True), Block(), Block(True)], 6, 2),
+    "norm, relu": (lambda: [*first(), *norms(6, nn.ReLU)], 7, 4),
+    "norm, gelu": (lambda: [*first(), *norms(5, nn.GELU)], 5, 6),
+    "skip connections": (lambda: [*first(), Block(), Block(), Block()], 8, 3),
+    "projections": (lambda: [*first(), Block(True), Block(), Block(True)], 7, 5),
     "changed": (lambda: [*first(), *(Changed() for _ in range(12))], 0, 0),
 }
 

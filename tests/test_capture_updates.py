@@ -194,3 +194,75 @@ def test_out_of_memory_in_the_middle_changes_nothing():
         step(x, y)
     finally:
         fd.set_num_threads(threads)
+
+
+def wide(optimiser: str, *, bias: bool = True, groups: int = 1, clip: bool = False, dtype: str = "float32", filters: int = 256):
+    """A convolution whose weights' gradient is 2.4 MB of float32."""
+    fd.manual_seed(3)
+    conv = nn.Conv2d(256 * groups, filters, 3, padding=1, bias=bias, groups=groups)
+    net = nn.Sequential(nn.Conv2d(3, 256 * groups, 1), nn.ReLU(), conv, nn.ReLU(), nn.Flatten(), nn.Linear(filters * 16, 4)).to(dtype)
+    opt = OPTIMISERS[optimiser](net.parameters())
+
+    def step(x, y):
+        loss = F.cross_entropy(net(x), y)
+        loss.backward()
+        if clip:
+            nn.utils.clip_grad_norm_(net.parameters(), 0.5)
+        opt.step()
+        opt.zero_grad()
+        return loss.detach()
+
+    rng = np.random.default_rng(1)
+    return net, step, [[rng.standard_normal((5, 3, 4, 4)).astype(dtype), rng.integers(0, 4, 5)] for _ in range(4)]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("optimiser", OPTIMISERS)
+def test_large_gradients_of_filters_in_pieces(optimiser, bias, dtype, threads):
+    before = fd.get_num_threads()
+    fd.set_num_threads(threads)
+    try:
+        net, step, data = wide(optimiser, bias=bias, dtype=dtype)
+        want, _ = bits_of_training(step, None, data, net)
+        found = {}
+        for on in (True, False):
+            net, step, data = wide(optimiser, bias=bias, dtype=dtype)
+            got, found[on] = bits_of_training(step, {"updates": on}, data, net)
+            assert got == want
+    finally:
+        fd.set_num_threads(before)
+    pieces = 2 if dtype == "float32" else 4
+    assert [ops(found[on]).count("conv2d_backward_weight") for on in (True, False)] == [1 + pieces, 2]
+    assert found[True].stats()["arena_bytes"] < found[False].stats()["arena_bytes"] - 1e6
+
+
+@pytest.mark.parametrize("why", [{"groups": 2}, {"clip": True}, {"filters": 250}])
+def test_gradients_of_filters_that_stay_whole(why):
+    net, step, data = wide("adam", **why)
+    want, _ = bits_of_training(step, None, data, net)
+    net, step, data = wide("adam", **why)
+    got, run = bits_of_training(step, {}, data, net)
+    assert got == want
+    assert ops(run).count("conv2d_backward_weight") == 2
+
+
+def test_a_gradient_of_filters_that_somebody_keeps_stays_whole():
+    def train(passes):
+        net, _, data = wide("sgd")
+        opt = OPTIMISERS["sgd"](net.parameters())
+
+        def step(x, y):
+            loss = F.cross_entropy(net(x), y)
+            loss.backward()
+            g = net[2].weight.grad.detach()
+            opt.step()
+            net.zero_grad()
+            return g
+
+        return bits_of_training(step, passes, data, net)
+
+    got, run = train({})
+    assert got == train(None)[0]
+    assert ops(run).count("conv2d_backward_weight") == 2

@@ -305,8 +305,15 @@ inline bool weight_tiles_pay(const ConvShape& s, int64_t item) {
 }
 
 // y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group. Weights for tiles are packed
-// for some columns at a time, in up to kTileWeightBytes; multiply-adds for all at once, where tiles do not come first.
-constexpr int64_t kTileWeightBytes = int64_t(8) << 20;
+// for some columns at a time, in up to kTileWeightBytes (or 32 columns of every group); for multiply-adds for all at once, but
+// where they only stand in for tiles. With images side by side, tiles' weights lie in scratch of threads.
+constexpr int64_t kTileWeightBytes = int64_t(8) << 20, kSpareWeightBytes = int64_t(1) << 20;
+// The columns of a pass, in panels of 32, where a panel takes so many bytes of `room`: passes are about equal.
+inline int64_t pass_panels(int64_t columns, int64_t panel_bytes, int64_t room) {
+  const int64_t panels = (columns + 31) / 32, most = larger(1, room / larger(1, panel_bytes)),
+                passes = larger(1, (panels + most - 1) / most);
+  return (panels + passes - 1) / passes;
+}
 struct ConvGatherPlan {
   int64_t pass_columns;  // of a group; whole blocks of 32, or all
   int64_t zeros, positions, padded_input, weights, tile_source, winograd_weights, winograd_scratch, wide_out, bytes;
@@ -334,15 +341,17 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   if (p.tiles || p.images) p.winograd = {0, 0, 0};
   p.planes = !p.tiles && !p.images && p.winograd.chunks == 0 && !(forward && s.merges_row()) && plane_gather_pays(s, forward);
   // Weights as tiles or as multiply-adds want them: where tiles give up, multiply-adds come next, and pack them anew.
-  const bool on_tiles = p.tiles || p.images;
-  const int64_t block = saturating_mul(s.taps(), (source + 31) / 32, 32 * 32 * 6), most = kTileWeightBytes / larger(1, block);
-  const int64_t panels = (columns + 31) / 32, passes = (panels + larger(1, most) - 1) / larger(1, most);
-  p.pass_columns = on_tiles && s.groups == 1 && passes > 1 ? 32 * ((panels + passes - 1) / passes) : columns;
+  const int64_t tile_panel = saturating_mul(s.taps(), (source + 31) / 32, 32 * 32 * 6),
+                plain_panel = saturating_mul(s.taps(), source, 32 * item);
+  p.pass_columns = columns;
+  if ((p.tiles || p.images) && s.groups == 1)
+    p.pass_columns =
+        32 * (p.images ? pass_panels(columns, plain_panel, kSpareWeightBytes) : pass_panels(columns, tile_panel, kTileWeightBytes));
   if (p.pass_columns > columns) p.pass_columns = columns;
   int64_t weights = s.depthwise()
                         ? saturating_mul(s.taps(), s.in_channels, item)
                         : saturating_mul(s.groups, saturating_mul(s.taps(), source, whole_vectors(p.pass_columns, item)), item);
-  if (on_tiles) weights = larger(weights, saturating_mul(s.groups, (p.pass_columns + 31) / 32, block));
+  if (p.tiles) weights = larger(weights, saturating_mul(s.groups, (p.pass_columns + 31) / 32, tile_panel));
   const bool winograd = p.winograd.chunks > 0;
   p.weights = scratch.add(weights);
   p.tile_source = scratch.add(p.images ? saturating_mul(image_tile_groups(s, forward), image_tile_bytes(s, forward)) : 0);
@@ -377,7 +386,8 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
   const int64_t rows = saturating_mul(s.batch, s.out[0]), terms = saturating_mul(s.group_in(), s.taps()) + 1;
   // Parts enough to share among 16 threads, each with enough pixels to outweigh the final addition.
   const int64_t panels = saturating_mul(s.groups, (columns + 2 * lanes - 1) / (2 * lanes));
-  int64_t splits = s.depthwise() ? 16 : panels < 16 ? 16 / (panels > 0 ? panels : 1) : 1;
+  p.tiles = weight_tiles_pay(s, item);  // multiply-adds are what is left where tiles give up: no memory is kept for many parts
+  int64_t splits = s.depthwise() ? 16 : panels < 16 && !p.tiles ? 16 / (panels > 0 ? panels : 1) : 1;
   if (splits > 1 && !s.depthwise()) {  // among 32 where the sums of all parts are few, as in first layers
     const int64_t sums = saturating_mul(s.groups, terms, columns), few = kWeightFewSums / (sums > 0 ? sums : 1);
     int64_t more = 32 / (panels > 0 ? panels : 1);
@@ -390,7 +400,6 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
   if (splits > rows) splits = rows > 0 ? rows : 1;
   p.rows_per_split = rows > 0 ? (rows + splits - 1) / splits : 0;
   p.splits = rows > 0 ? (rows + p.rows_per_split - 1) / p.rows_per_split : 1;
-  p.tiles = weight_tiles_pay(s, item);
   int64_t tile_sums = 0;
   if (p.tiles) {
     WeightBlocks& b = p.blocks;

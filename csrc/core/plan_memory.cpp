@@ -1,44 +1,9 @@
-// Passes that save memory: updates run as soon as their gradient is there, and every block that lives inside the program, scratch
-// of kernels included, gets a place in one arena.
+// Every block that lives inside the program, scratch of kernels included, gets a place in one arena.
 #include <algorithm>
 
 #include "plan.h"
 
 namespace fastdl {
-
-namespace {
-
-// Whether b must stay behind a: one writes what the other reads or writes.
-bool ordered(const Program& p, const Step& a, const Step& b) {
-  for (int v = 0; v < a.nout + a.nin; v++)
-    for (int w = 0; w < b.nout + b.nin; w++)
-      if ((writes(a, v) || writes(b, w)) && may_overlap(p, block_at(p, a, v), block_at(p, b, w))) return true;
-  return false;
-}
-
-}  // namespace
-
-// In the recorded order all gradients exist at once before the first update. Each update, and the step counter that it reads, moves
-// to right behind the last launch that it depends on. A gradient that nobody sees afterwards then lives for two launches, and is
-// still in the cache. Nothing moves before a launch that may refuse its indices: an update is made only when the step succeeds.
-void advance_updates(Program& p) {
-  std::vector<bool> counts(p.blocks.size());  // read by an update
-  for (const Step& s : p.steps)
-    for (int v = s.nout; family_is(s, "optim") && v < s.nout + s.nin; v++)
-      if (const int b = block_at(p, s, v); b >= 0) counts[b] = true;
-  const auto counter = [&](const Step& s) {
-    const int b = s.nout == 1 ? block_at(p, s, 0) : -1;
-    return b >= 0 && counts[b] && is_elementwise(*s.op) && p.blocks[b].kind == Block::Held && view_at(p, s, 0).numel() == 1;
-  };
-  for (size_t k = 0; k < p.steps.size(); k++) {
-    const Step s = p.steps[k];
-    if (s.device.kind != Device::CPU || s.group >= 0 || !(family_is(s, "optim") || counter(s))) continue;
-    size_t to = k;
-    while (to > 0 && p.steps[to - 1].check != IndexCheck::At && !ordered(p, p.steps[to - 1], s)) to--;
-    while (to < k && to > 0 && p.steps[to].group >= 0 && p.steps[to - 1].group == p.steps[to].group) to++;  // groups stay whole
-    std::rotate(p.steps.begin() + long(to), p.steps.begin() + long(k), p.steps.begin() + long(k) + 1);
-  }
-}
 
 // Scratch of a kernel on the CPU is a block that lives for its step. Slices of images have scratch of their own.
 void place_workspaces(Program& p) {

@@ -1,8 +1,8 @@
 // Memory for a little time: what can be made again cheaply is dropped where most bytes live, and made again when somebody asks for
 // it (rematerialisation; Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). That is what batch_norm made, by a
 // pass over memory from the convolution's result and center, scale and offset of each channel, which are kept (keep_factors); and
-// convolutions of few operations for each byte of their result, which are first layers and projections of skip connections. The
-// same kernels on the same values: the bits are the same, too.
+// convolutions of few operations for each byte of their result: first layers, projections of skip connections, 3x3 kernels on up to
+// 64 channels. The same kernels on the same values: the bits are the same, too.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -15,10 +15,9 @@ namespace fastdl {
 namespace {
 
 constexpr int64_t kLeastPeak = int64_t(32) << 20;  // bytes: smaller programs keep all that they made
-// What may be spent to save a byte where most live, all that must be made for it included: bytes that are read and written, or
-// operations, so many of which take as long as a byte. And the operations of one convolution for each byte of its result.
-constexpr double kMostCost = 12, kOperations = 16, kMostOperations = 32;
-constexpr int kLeastGain = 64;            // a plan is not worth more cost for less than this part of the peak
+// The price of a byte where most live: bytes that are read and written, or operations, so many of which take as long as a byte, of
+// all that must be made to save it. And the most operations of one convolution for each byte of its result.
+constexpr double kMostCost = 24, kOperations = 16, kMostOperations = 300;
 constexpr int64_t kMostWork = 4'000'000;  // units that are gone through while a plan is sought, and as many to make it smaller
 
 // Which bytes live at each step, scratch included.
@@ -86,10 +85,15 @@ class Recomputation {
   // The cheapest gaps that bring the highest point down, as far as it goes.
   Schedule find() {
     std::set<Gap> gaps;
-    std::vector<Gap> added;                         // in this order
-    std::vector<std::pair<size_t, int64_t>> plans;  // how many of them, and the highest point
+    std::vector<Gap> added;  // in this order
+    struct Plan {
+      size_t gaps;  // so many of them
+      int64_t peak;
+      double cost;
+    };
+    std::vector<Plan> plans;
     Schedule now = run(gaps);
-    plans.push_back({0, now.peak()});
+    plans.push_back({0, now.peak(), now.cost});
     const int at = highest(now);
     std::vector<Gap> norms;  // at first all at once, but for those that exclude each other
     for (const int v : across(now, at))
@@ -104,25 +108,22 @@ class Recomputation {
       }
     }
     now = run(gaps);
-    if (now.peak() > plans[0].second) gaps.clear(), now = run(gaps);
+    if (now.peak() > plans[0].peak) gaps.clear(), now = run(gaps);
     added.assign(gaps.begin(), gaps.end());
-    do plans.push_back({added.size(), now.peak()});
+    do plans.push_back({added.size(), now.peak(), now.cost});
     while (improve(gaps, added, now));
-    int64_t least = plans[0].second;
-    for (const auto& [count, peak] : plans) least = std::min(least, peak);
-    const int64_t enough = least + least / kLeastGain;
-    for (const auto& [count, peak] : plans)
-      if (peak <= enough) {
-        gaps = {added.begin(), added.begin() + std::ptrdiff_t(count)};
-        break;
-      }
+    const auto price = [](const Plan& plan) { return plan.cost + kMostCost * double(plan.peak); };
+    const Plan best =
+        *std::min_element(plans.begin(), plans.end(), [&](const Plan& a, const Plan& b) { return price(a) < price(b); });
+    gaps = {added.begin(), added.begin() + std::ptrdiff_t(best.gaps)};
     for (const Gap& gap : std::set<Gap>(gaps)) {  // without those that later ones made needless
       if (work_ > 2 * kMostWork) break;
       gaps.erase(gap);
-      if (const Schedule less = run(gaps); !less.possible || less.peak() > enough) gaps.insert(gap);
+      if (const Schedule less = run(gaps); !less.possible || less.peak() > best.peak) gaps.insert(gap);
     }
     return run(gaps);
   }
+  int64_t peak_of_all() { return run({}).peak(); }  // where everything is kept
   const std::vector<Value>& values() const { return values_; }
   const std::vector<std::pair<size_t, size_t>>& units() const { return units_; }
   int value_of(int block) const { return block < 0 || size_t(block) >= value_of_.size() ? -1 : value_of_[size_t(block)]; }
@@ -338,10 +339,7 @@ void recompute_values(Program& p) {
   if (peak < kLeastPeak) return;
   Recomputation plan(p);
   const Schedule schedule = plan.find();
-  const auto steps = p.steps;
-  const auto views = p.views;
-  const auto places = p.places;
-  const auto blocks = p.blocks;
+  if (const int64_t all = plan.peak_of_all(); schedule.peak() > all - all / 16) return;
   std::vector<Step> again;
   for (const int v : schedule.order)
     if (v >= 0) again.push_back(make_again(p, plan.values()[size_t(v)].step));
@@ -368,10 +366,6 @@ void recompute_values(Program& p) {
     order.push_back(again[next++]);
   }
   p.steps = order;
-  find_group_lifetimes(p);
-  const std::vector<int64_t> less = live_bytes(p);
-  if (*std::max_element(less.begin(), less.end()) > peak - peak / 16)
-    p.steps = steps, p.views = views, p.places = places, p.blocks = blocks;
 }
 
 }  // namespace fastdl

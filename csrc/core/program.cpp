@@ -51,7 +51,7 @@ void Program::finish(const Passes& passes) {
   if (passes.pooling) move_relu_before_pool(*this), fuse_pooled_gradients(*this);
   if (passes.fuse) group_elementwise(*this);
   if (passes.images) group_images(*this);
-  if (passes.updates) advance_updates(*this);
+  if (passes.updates) advance_updates(*this), split_updates(*this);
   if (passes.recompute && passes.arena) recompute_values(*this);
   if (passes.in_place) reuse_in_place(*this);
   place_workspaces(*this);

@@ -126,6 +126,7 @@ void move_relu_before_pool(Program& p);
 void fuse_pooled_gradients(Program& p);
 void group_images(Program& p);
 void advance_updates(Program& p);
+void split_updates(Program& p);
 void recompute_values(Program& p);
 void place_workspaces(Program& p);
 int64_t plan_arena(Program& p, Device device, bool reuse);  // bytes of the device's arena

@@ -18,10 +18,10 @@ def _conv2d_vjp(
 ) -> tuple:  # fmt: skip
     if activation != "none":
         g = ACTIVATION_BACKWARD[activation](g, y)
-    dx = conv2d_backward_input(g, weight, stride, padding, dilation, groups, x_shape[2:]) if needs[0] else None
     dw = db = None
-    if needs[1] or needs[2]:
+    if needs[1] or needs[2]:  # first: a captured step needs no x any more when it makes dx
         dw, db = conv2d_backward_weight(g, x, stride, padding, dilation, groups, weight_shape[2:])
+    dx = conv2d_backward_input(g, weight, stride, padding, dilation, groups, x_shape[2:]) if needs[0] else None
     return dx, dw, db
 
 

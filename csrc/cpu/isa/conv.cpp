@@ -69,9 +69,7 @@ template <class T>
 bool by_images(const Args& a, const ConvShape& s, bool forward, const ConvGatherPlan& plan, const Gather<T>& g,
                const ConvPack<T>& pack) {
 #if defined(__AMX_BF16__)
-  if constexpr (sizeof(T) == 4)
-    return plan.images && images_on_tiles(s, forward, g, pack, plan.pass_columns, scratch<uint16_t>(a, plan.weights),
-                                          scratch<uint16_t>(a, plan.tile_source));
+  if constexpr (sizeof(T) == 4) return plan.images && images_on_tiles(s, forward, g, pack, scratch<uint16_t>(a, plan.tile_source));
 #endif
   return (void)a, (void)s, (void)forward, (void)plan, (void)g, (void)pack, false;
 }
@@ -302,7 +300,9 @@ void conv2d_backward_weight_kernel(const Args& a) {
   const bool narrow = dw.dtype != dtype_of<T>();
   const bool pooled = a.nin == 3;  // dy is that of a max-pooling behind, whose taps are given: a program's pass made it so
   for (int axis = 0; axis < 2 && pooled; axis++) s.out[axis] = a.attrs->i[11 + axis];
-  const ConvWeightPlan plan = conv_weight_plan(s, sizeof(T), narrow);
+  ConvShape all = s;  // dy may be a view of some of so many filters (plan_updates.cpp)
+  if (a.attrs->i[13]) all.out_channels = a.attrs->i[13];
+  const ConvWeightPlan plan = conv_weight_plan(all, sizeof(T), narrow);
   if (db.numel() == 0) return;
 
   WeightGrad<T> g;
@@ -312,7 +312,8 @@ void conv2d_backward_weight_kernel(const Args& a) {
   g.rows_per_split = plan.rows_per_split;
   g.x = x.ptr<T>();
   g.dy = dy.ptr<T>();
-  g.dy_pitch = s.out_channels;
+  g.filters = all.group_out();
+  g.dy_pitch = all.out_channels;
   for (int axis = 0; axis < 2; axis++) {
     g.x_size[axis] = s.in[axis];
     g.padding[axis] = s.padding[axis];

@@ -12,8 +12,11 @@ namespace {
 // Scratch of a piece of work: packed operands, which stay in 2 MB of L2 with the results in use, and floats.
 constexpr int64_t kConvTileWords = int64_t(640) << 10, kConvTileFloats = int64_t(300) << 10;
 struct ConvTileScratch {
-  uint16_t* words = static_cast<uint16_t*>(thread_scratch(2 * kConvTileWords + 4 * kConvTileFloats));  // null: there is none
+  uint16_t* words;  // null: there is none
+  explicit ConvTileScratch(int64_t more_words = 0)
+      : words(static_cast<uint16_t*>(thread_scratch(2 * (kConvTileWords + more_words) + 4 * kConvTileFloats))) {}
   float* floats() const { return reinterpret_cast<float*>(words + kConvTileWords); }
+  uint16_t* more() const { return reinterpret_cast<uint16_t*>(floats() + kConvTileFloats); }
 };
 
 // Sixteen rows of A for every block of k: part s of block b begins at base + offset[b] + s * part_words.

@@ -34,7 +34,7 @@ struct ImageTiles {
 };
 
 template <int parts>
-inline ImageTiles plan_image_tiles(const ConvShape& s, const Gather<float>& g, bool forward, int64_t pass_columns) {
+inline ImageTiles plan_image_tiles(const ConvShape& s, const Gather<float>& g, bool forward) {
   ImageTiles p;
   for (int axis = 0; axis < 2; axis++) p.pixels[axis] = (forward ? s.out : s.in)[axis], p.source[axis] = g.size[axis];
   p.steps = forward ? 1 : min_of(s.stride[1], p.pixels[1]);
@@ -56,7 +56,8 @@ inline ImageTiles plan_image_tiles(const ConvShape& s, const Gather<float>& g, b
   const Cut cut = fair_cut(g.groups, pairs, p.panels, {p.bands, p.panel_groups}, p.least, num_threads());
   p.bands = cut.rows, p.panel_groups = cut.cols;
   p.packs = p.bands == 1 && p.round_groups * kTileImages >= g.batch;
-  p.pass_panels = p.packs ? p.panels : ceil_div(pass_columns, kSide);
+  const int64_t panel = s.groups * p.channel_blocks * s.taps() * kSide * kSide * 6;
+  p.pass_panels = p.packs ? p.panels : pass_panels(g.columns, panel, kTileWeightBytes);
   return p;
 }
 
@@ -172,14 +173,16 @@ struct ImagePack {
   }
 };
 
-// False where operands do not split well; the output is not finished then. g: source, result and epilogue; weights: room for
-// pass_columns of each group, which are multiplied before the next are packed; source: for a round of images.
+// False where operands do not split well; the output is not finished then. g: source, result and epilogue; source: for a round of
+// images. Weights that more than one piece needs are packed behind the scratch that the calling thread has as one of the workers.
 template <int parts>
-inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float>& g, ConvPack<float> pack, int64_t pass_columns,
-                            uint16_t* weights, uint16_t* source) {
-  const ImageTiles plan = plan_image_tiles<parts>(s, g, forward, pass_columns);
+inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float>& g, ConvPack<float> pack, uint16_t* source) {
+  const ImageTiles plan = plan_image_tiles<parts>(s, g, forward);
   const ImagePack<parts> images = {s, g, plan, forward};
   const int64_t taps = s.taps(), panel_words = plan.channel_blocks * taps * block_words(parts);
+  const ConvTileScratch own(plan.packs ? 0 : g.groups * plan.pass_panels * panel_words);
+  if (!own.words) return false;
+  uint16_t* const weights = own.more();
   int64_t position[kConvTileTaps];
   for (int64_t tap = 0; tap < taps; tap++) position[tap] = tap;
   pack.position = position;
@@ -283,9 +286,8 @@ inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float
 }
 
 inline bool images_on_tiles(const ConvShape& s, bool forward, const Gather<float>& g, const ConvPack<float>& pack,
-                            int64_t pass_columns, uint16_t* weights, uint16_t* source) {
-  return with_parts(g.parts,
-                    [&](auto parts) { return images_on_tiles<parts.count>(s, forward, g, pack, pass_columns, weights, source); });
+                            uint16_t* source) {
+  return with_parts(g.parts, [&](auto parts) { return images_on_tiles<parts.count>(s, forward, g, pack, source); });
 }
 
 }  // namespace

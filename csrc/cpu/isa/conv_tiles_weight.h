@@ -178,7 +178,7 @@ inline WeightTiles plan_weight_tiles(const WeightGrad<float>& w, const WeightBlo
   // all rows fit, as sums need not be added up then.
   const auto fits = [&](int64_t rows, int64_t filters) {
     const WeightBand<parts> b = band(rows);
-    const int64_t needed = b.b_words() + min_of(p.out_blocks, filters) * b.a_words();
+    const int64_t needed = b.b_words() + min_of(ceil_div(w.filters, kSide), filters) * b.a_words();
     return b.blocks() <= kTileBlocks && (needed <= kConvTileWords || (b.blocks() <= kTileBlocks / 5 && filters > 2)) &&
            b.b_words() <= (rows > 1 ? kConvTileWords / 5 * 2 : kConvTileWords - b.a_words());
   };

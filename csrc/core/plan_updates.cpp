@@ -1,0 +1,131 @@
+// Passes for updates of parameters: each runs as soon as its gradient is there, and large gradients of convolutions exist only some
+// filters at a time.
+#include <algorithm>
+
+#include "plan.h"
+
+namespace fastdl {
+
+namespace {
+
+// Whether b must stay behind a: one writes what the other reads or writes.
+bool ordered(const Program& p, const Step& a, const Step& b) {
+  for (int v = 0; v < a.nout + a.nin; v++)
+    for (int w = 0; w < b.nout + b.nin; w++)
+      if ((writes(a, v) || writes(b, w)) && may_overlap(p, block_at(p, a, v), block_at(p, b, w))) return true;
+  return false;
+}
+
+// A gradient of more bytes is made and used up in pieces of at most so many, of whole groups of filters each.
+constexpr int64_t kLeastWhole = int64_t(2) << 20, kPieceBytes = int64_t(5) << 18, kPieceFilters = 64;
+
+// Whether v lies filter behind filter, so that some filters are a view of their own.
+bool by_filters(const View& v, const View& like) {
+  return v.given() && v.dtype == like.dtype && v.ndim == like.ndim && dense(v) &&
+         std::equal(v.shape, v.shape + v.ndim, like.shape) && v.strides[0] * v.shape[0] == v.numel();
+}
+
+// The number of filters in a piece of the gradient that step k makes for step `update`, or 0: it stays whole.
+int64_t filters_of_piece(const Program& p, const Step& s, const Step& update) {
+  const View &dw = view_at(p, s, 0), &g = view_at(p, s, s.nout);
+  const int64_t bytes = dw.numel() * itemsize(dw.dtype);
+  if (s.nin != 2 || s.attrs.i[6] != 1 || s.device.kind != Device::CPU || !wide_float(s) || dw.dtype != s.compute ||
+      !family_is(update, "optim") || bytes < kLeastWhole || dw.shape[0] % kPieceFilters || g.strides[1] != 1 ||
+      p.places[s.first_view].offset || p.blocks[size_t(block_at(p, s, 0))].bytes != bytes)
+    return 0;
+  for (int v = 0; v < update.nout + update.nin - 1; v++) {  // all arrays; the hyper-parameters come last
+    if (view_at(p, update, v).given() && !by_filters(view_at(p, update, v), dw)) return 0;
+    for (int w = s.nout; w < s.nout + s.nin; w++)
+      if (writes(update, v) && may_overlap(p, block_at(p, update, v), block_at(p, s, w))) return 0;
+  }
+  return std::max(kPieceBytes / (bytes / dw.shape[0]) / kPieceFilters * kPieceFilters, kPieceFilters);
+}
+
+// Step s with `count` filters from `from` on: views 0 and 1 of a gradient's step are dw and db, 2 is g; all arrays of an update.
+Step some_filters(Program& p, const Step& s, int made, int64_t from, int64_t count) {
+  const bool update = family_is(s, "optim");
+  Step part = s;
+  part.first_view = uint32_t(p.views.size());
+  for (int v = 0; v < s.nout + s.nin; v++) {
+    View view = view_at(p, s, v);
+    Place at = p.places[s.first_view + uint32_t(v)];
+    const int axis = update ? (v < s.nout + s.nin - 1 ? 0 : -1) : v < 2 ? 0 : v == 2 ? 1 : -1;
+    if (axis >= 0 && view.given()) {
+      view.shape[axis] = count;
+      if (at.block != made) at.offset += from * view.strides[axis] * itemsize(view.dtype);
+    }
+    p.views.push_back(view), p.places.push_back(at);
+  }
+  return part;
+}
+
+}  // namespace
+
+// In the recorded order all gradients exist at once before the first update. Each update, and the step counter that it reads, moves
+// to right behind the last launch that it depends on. A gradient that nobody sees afterwards then lives for two launches, and is
+// still in the cache. Nothing moves before a launch that may refuse its indices: an update is made only when the step succeeds.
+void advance_updates(Program& p) {
+  std::vector<bool> counts(p.blocks.size());  // read by an update
+  for (const Step& s : p.steps)
+    for (int v = s.nout; family_is(s, "optim") && v < s.nout + s.nin; v++)
+      if (const int b = block_at(p, s, v); b >= 0) counts[b] = true;
+  const auto counter = [&](const Step& s) {
+    const int b = s.nout == 1 ? block_at(p, s, 0) : -1;
+    return b >= 0 && counts[b] && is_elementwise(*s.op) && p.blocks[b].kind == Block::Held && view_at(p, s, 0).numel() == 1;
+  };
+  for (size_t k = 0; k < p.steps.size(); k++) {
+    const Step s = p.steps[k];
+    if (s.device.kind != Device::CPU || s.group >= 0 || !(family_is(s, "optim") || counter(s))) continue;
+    size_t to = k;
+    while (to > 0 && p.steps[to - 1].check != IndexCheck::At && !ordered(p, p.steps[to - 1], s)) to--;
+    while (to < k && to > 0 && p.steps[to].group >= 0 && p.steps[to - 1].group == p.steps[to].group) to++;  // groups stay whole
+    std::rotate(p.steps.begin() + long(to), p.steps.begin() + long(k), p.steps.begin() + long(k) + 1);
+  }
+}
+
+// The gradient of a convolution's filters, read by one update only, in pieces: some filters' gradient, their update, and so on, in
+// the memory of one piece. The kernel gets the number of all filters (i13), and sums in the order in which it would sum for all.
+void split_updates(Program& p) {
+  const std::vector<int> written = count_writes(p), read = count_reads(p);
+  std::vector<Step> steps;
+  std::vector<bool> taken(p.steps.size());
+  for (size_t k = 0; k < p.steps.size(); k++) {
+    if (taken[k]) continue;
+    const Step gradient = p.steps[k];
+    const int made = block_at(p, gradient, 0);
+    bool possible = op_is(gradient, "conv2d_backward_weight") && made_once(p, written, made) && read[size_t(made)] == 1;
+    size_t at = k + 1;  // the update; what lies between goes before both, if it does not need the gradient, or else behind both
+    std::vector<size_t> before, behind;
+    for (; possible && at < p.steps.size(); at++) {
+      const Step& s = p.steps[at];
+      bool reads = false, first = !ordered(p, gradient, s);
+      for (int v = s.nout; v < s.nout + s.nin; v++) reads = reads || block_at(p, s, v) == made;
+      if (reads) break;
+      for (const size_t j : behind) first = first && !ordered(p, p.steps[j], s);
+      (first ? before : behind).push_back(at);
+      possible = s.group < 0 && s.check != IndexCheck::At && !taken[at];
+    }
+    const int64_t piece = possible && at < p.steps.size() ? filters_of_piece(p, gradient, p.steps[at]) : 0;
+    possible = piece > 0;
+    for (const size_t j : behind) possible = possible && !ordered(p, p.steps[j], p.steps[at]);
+    if (!possible) {
+      steps.push_back(gradient);
+      continue;
+    }
+    const Step update = p.steps[at];
+    const View all = view_at(p, gradient, 0);
+    for (const size_t j : before) steps.push_back(p.steps[j]);
+    for (int64_t from = 0; from < all.shape[0]; from += piece) {
+      const int64_t count = std::min(piece, all.shape[0] - from);
+      steps.push_back(some_filters(p, gradient, made, from, count));
+      steps.back().attrs.i[13] = all.shape[0];
+      steps.push_back(some_filters(p, update, made, from, count));
+    }
+    for (const size_t j : behind) steps.push_back(p.steps[j]);
+    for (size_t j = k; j <= at; j++) taken[j] = true;
+    p.blocks[size_t(made)].bytes = all.numel() / all.shape[0] * piece * itemsize(all.dtype);
+  }
+  p.steps = steps;
+}
+
+}  // namespace fastdl
