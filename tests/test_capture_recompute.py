@@ -60,6 +60,7 @@ NETS: dict[str, tuple[Callable[[], list[Any]], int, int]] = {  # layers, and how
     "norm, gelu": (lambda: [*first(), *norms(5, nn.GELU)], 5, 6),
     "skip connections": (lambda: [*first(), Block(), Block(), Block()], 8, 3),
     "projections": (lambda: [*first(), Block(True), Block(), Block(True)], 7, 5),
+    "bias and activation": (lambda: [nn.Conv2d(1, C, 3, padding=1), nn.ReLU(), *(m for _ in range(18) for m in (nn.Conv2d(C, C, 3, padding=1), nn.Tanh()))], 0, 19),
     "changed": (lambda: [*first(), *(Changed() for _ in range(12))], 0, 0),
 }
 

@@ -196,11 +196,24 @@ def test_out_of_memory_in_the_middle_changes_nothing():
         fd.set_num_threads(threads)
 
 
-def wide(optimiser: str, *, bias: bool = True, groups: int = 1, clip: bool = False, dtype: str = "float32", filters: int = 256):
-    """A convolution whose weights' gradient is 2.4 MB of float32."""
+# batch, height and width, channels, filters, kernel: 2.4 to 4.2 MB of weights' gradients
+WIDE = {
+    "few pixels": (5, 4, 256, 256, 3),
+    "tiles": (16, 8, 256, 256, 3),
+    "tiles, two sums": (8, 16, 128, 128, 7),
+    "one tap": (16, 8, 1024, 1024, 1),
+}
+
+
+def wide(name: str, optimiser: str = "adam", *, bias: bool = True, groups: int = 1, clip: bool = False, dtype: str = "float32", filters: int = 0, order: str = "C"):
+    """A convolution whose weights' gradient is large, and a step."""
+    n, size, channels, all_filters, kernel = WIDE[name]
+    filters = filters or all_filters
     fd.manual_seed(3)
-    conv = nn.Conv2d(256 * groups, filters, 3, padding=1, bias=bias, groups=groups)
-    net = nn.Sequential(nn.Conv2d(3, 256 * groups, 1), nn.ReLU(), conv, nn.ReLU(), nn.Flatten(), nn.Linear(filters * 16, 4)).to(dtype)
+    conv = nn.Conv2d(channels * groups, filters, kernel, padding=kernel // 2, bias=bias, groups=groups)
+    if order == "F":  # channels last
+        conv.weight = nn.Parameter(conv.weight.detach().permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2))
+    net = nn.Sequential(nn.Conv2d(3, channels * groups, 1), nn.ReLU(), conv, nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(filters, 4)).to(dtype)
     opt = OPTIMISERS[optimiser](net.parameters())
 
     def step(x, y):
@@ -213,44 +226,79 @@ def wide(optimiser: str, *, bias: bool = True, groups: int = 1, clip: bool = Fal
         return loss.detach()
 
     rng = np.random.default_rng(1)
-    return net, step, [[rng.standard_normal((5, 3, 4, 4)).astype(dtype), rng.integers(0, 4, 5)] for _ in range(4)]
+    return net, step, [[rng.standard_normal((n, 3, size, size)).astype(dtype), rng.integers(0, 4, n)] for _ in range(4)]
 
 
-@pytest.mark.parametrize("threads", [1, 3])
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("bias", [True, False])
-@pytest.mark.parametrize("optimiser", OPTIMISERS)
-def test_large_gradients_of_filters_in_pieces(optimiser, bias, dtype, threads):
+def pieces(run):
+    return ops(run).count("conv2d_backward_weight") - 1
+
+
+@pytest.mark.parametrize("settings", [{}, {"bias": False}, {"dtype": "float64"}, {"order": "F"}, *({"optimiser": o} for o in OPTIMISERS if o != "adam")], ids=str)
+@pytest.mark.parametrize("name", WIDE)
+def test_large_gradients_of_filters_in_pieces(name, settings):
+    if name != "few pixels" and len(settings) and "bias" not in settings:
+        pytest.skip("one shape is enough")
+    net, step, data = wide(name, **settings)
+    want, _ = bits_of_training(step, None, data, net)
+    found = {}
     before = fd.get_num_threads()
-    fd.set_num_threads(threads)
     try:
-        net, step, data = wide(optimiser, bias=bias, dtype=dtype)
-        want, _ = bits_of_training(step, None, data, net)
-        found = {}
-        for on in (True, False):
-            net, step, data = wide(optimiser, bias=bias, dtype=dtype)
+        for on, threads in ((True, 1), (True, 3), (False, 3)):
+            fd.set_num_threads(threads)
+            net, step, data = wide(name, **settings)
             got, found[on] = bits_of_training(step, {"updates": on}, data, net)
             assert got == want
     finally:
         fd.set_num_threads(before)
-    pieces = 2 if dtype == "float32" else 4
-    assert [ops(found[on]).count("conv2d_backward_weight") for on in (True, False)] == [1 + pieces, 2]
+    n, size, channels, filters, kernel = WIDE[name]
+    expected = -(-filters // (64 * max(1, 5 * 2**18 // (channels * kernel**2 * (8 if "dtype" in settings else 4)) // 64)))
+    assert expected > 1
+    assert (pieces(found[True]), pieces(found[False])) == (expected, 1)
     assert found[True].stats()["arena_bytes"] < found[False].stats()["arena_bytes"] - 1e6
+    if fd._C.isa() == "amx":
+        plan = fd._C.conv_plans(n, channels, size, size, filters, kernel, 1, kernel // 2, 1, 1)[2]
+        assert (plan == "tiles") == (name != "few pixels")
 
 
-@pytest.mark.parametrize("why", [{"groups": 2}, {"clip": True}, {"filters": 250}])
+@pytest.mark.parametrize("factor", [2e38, 1e-32, np.inf])
+def test_pieces_of_a_gradient_go_the_way_of_the_whole(factor):
+    """Numbers that do not split into parts for tiles, in some filters only, decide for all filters, as they do without pieces."""
+    def train(passes):
+        fd.manual_seed(3)
+        conv = nn.Conv2d(256, 256, 3, padding=1)
+        opt = optim.SGD([conv.weight], lr=0.5)
+        factors = fd.array(np.where(np.arange(256) < (1 if factor > 1 else 128), factor, 1).astype("f").reshape(256, 1, 1))
+
+        def step(x):
+            loss = (conv(x) * factors).sum()
+            loss.backward()
+            opt.step()
+            opt.zero_grad()
+            conv.bias.grad = None
+            return loss.detach()
+
+        rng = np.random.default_rng(1)
+        return bits_of_training(step, passes, [[rng.standard_normal((16, 256, 8, 8)).astype("f")] for _ in range(3)], conv)
+
+    with np.errstate(all="ignore"):
+        got, run = train({})
+        assert ops(run).count("conv2d_backward_weight") == 2
+        assert got == train(None)[0]
+
+
+@pytest.mark.parametrize("why", [{"groups": 2}, {"clip": True}, {"filters": 250}], ids=str)
 def test_gradients_of_filters_that_stay_whole(why):
-    net, step, data = wide("adam", **why)
+    net, step, data = wide("few pixels", **why)
     want, _ = bits_of_training(step, None, data, net)
-    net, step, data = wide("adam", **why)
+    net, step, data = wide("few pixels", **why)
     got, run = bits_of_training(step, {}, data, net)
     assert got == want
-    assert ops(run).count("conv2d_backward_weight") == 2
+    assert pieces(run) == 1
 
 
 def test_a_gradient_of_filters_that_somebody_keeps_stays_whole():
     def train(passes):
-        net, _, data = wide("sgd")
+        net, _, data = wide("few pixels")
         opt = OPTIMISERS["sgd"](net.parameters())
 
         def step(x, y):

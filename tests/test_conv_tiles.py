@@ -28,6 +28,8 @@ SHAPES = [
     (16, 512, 4, 4, 480, 3, 1, 1, 1, 1),  # weights of some columns are packed at a time
     (1, 64, 57, 57, 64, 3, 2, 1, 1, 1),  # step 2: tiles over the end of a row are copied together
     (1, 64, 20, 20, 64, 3, 1, 8, 8, 1),  # so they are where rows lie far apart
+    (33, 384, 9, 9, 416, 3, 1, 1, 1, 1),  # images go in two rounds, weights in two passes
+    (32, 1024, 4, 4, 512, 3, 1, 1, 1, 2),  # weights of both groups in passes
 ]
 
 
@@ -67,7 +69,7 @@ PLANS = [
     ("rows", "rows"), ("rows", "rows"), ("images", "images"), ("images", "images"), ("rows", "images"), ("images", "images"), ("images", "images"),
     ("runs", "runs"), ("runs", "runs"), ("runs", "runs"), ("images", "images"), ("runs", "runs"), ("runs", "runs"), ("rows", "multiply-adds"),
     ("runs", "multiply-adds"), ("runs", "runs"), ("images", "images"), ("rows", "multiply-adds"),
-    ("rows", "rows", "multiply-adds"),
+    ("rows", "rows", "multiply-adds"), ("images", "images"), ("images", "images"),
 ]  # fmt: skip
 
 
@@ -121,7 +123,7 @@ def test_values_that_do_not_split(shape, where, value):
 
 
 def test_weights_are_packed_for_some_columns_at_a_time():
-    """Scratch is smaller than all weights as tiles, or as the multiply-adds want them that come next where numbers do not split."""
+    """Scratch is smaller than all weights as the multiply-adds want them that come next where numbers do not split."""
     shape = SHAPES[16]
     _, c, h, w, o, k, s, p, d, g = shape
     arrays = tensors(shape)

@@ -85,7 +85,7 @@ def test_hundred_steps(case: tuple, dtype: str) -> None:
 @pytest.mark.parametrize("name", ["Adam", "RMSprop"])
 def test_gradients_of_any_size(name: str, eps: float) -> None:
     """Averages of squares that are zero, denormal or infinite, and gradients that are no numbers."""
-    sizes = np.array([0.0, 1e-42, 1e-30, 1e-22, 1e-10, 1.0, 1e10, 1e18, 3e19, 1e25, np.inf, np.nan], "float32")
+    sizes = np.array([0.0, 1e-42, 1e-30, 1e-22, 1e-10, 1.0, 1e10, 1e18, 1e20, 1e25, 1e32, 3e38, np.inf, np.nan], "float32")
     g = np.concatenate([sizes, -sizes, np.ones(9, "float32")])  # more than two vectors
     p, q = nn.Parameter(fd.ones(g.shape)), torch.nn.Parameter(torch.ones(g.shape))
     pair = getattr(optim, name)([p], lr=0.01, eps=eps), getattr(torch.optim, name)([q], lr=0.01, eps=eps)

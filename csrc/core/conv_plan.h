@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/gemm_workspace.h"
+#include "core/view.h"
 
 namespace fastdl {
 namespace {
@@ -79,6 +80,16 @@ struct ConvShape {
     return reach + (steps > in[axis] ? steps : in[axis]);
   }
 };
+// Of an op with these views; attributes as in ops.def.
+inline ConvShape conv_shape(const Attrs& attrs, const View& x, const View& w, const View& y) {
+  ConvShape s;
+  s.batch = x.shape[0], s.in_channels = x.shape[1], s.out_channels = y.shape[1], s.groups = attrs.i[6];
+  for (int axis = 0; axis < 2; axis++) {
+    s.stride[axis] = attrs.i[axis], s.padding[axis] = attrs.i[2 + axis], s.dilation[axis] = attrs.i[4 + axis];
+    s.in[axis] = x.shape[2 + axis], s.kernel[axis] = w.shape[2 + axis], s.out[axis] = y.shape[2 + axis];
+  }
+  return s;
+}
 
 // Strides, dilation and taps along one axis. Taps that lie a multiple of `period` apart meet source positions of the same remainder
 // modulo the stride; there are `count` such phases.
@@ -379,10 +390,13 @@ inline bool conv_weight_spreads(const ConvShape& s, int64_t item) {
   return s.groups == 1 && s.pads_input() && s.out_channels >= lanes &&
          saturating_mul(s.out[1], 2 * lanes, item) <= kWeightBlockBytes;
 }
-inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool narrow_out) {
+// filters: of all, where `some` has only some of them, which are summed as with all.
+inline ConvWeightPlan conv_weight_plan(const ConvShape& some, int64_t item, bool narrow_out, int64_t filters = 0) {
   ConvWeightPlan p;
   ConvScratch scratch;
-  const int64_t lanes = 64 / item, columns = whole_vectors(s.group_out(), item);
+  ConvShape s = some;
+  if (filters > 0) s.out_channels = filters;
+  const int64_t lanes = 64 / item, columns = whole_vectors(s.group_out(), item), own = whole_vectors(some.group_out(), item);
   const int64_t rows = saturating_mul(s.batch, s.out[0]), terms = saturating_mul(s.group_in(), s.taps()) + 1;
   // Parts enough to share among 16 threads, each with enough pixels to outweigh the final addition.
   const int64_t panels = saturating_mul(s.groups, (columns + 2 * lanes - 1) / (2 * lanes));
@@ -410,9 +424,10 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
     b.rows_per_split = (k_rows + parts - 1) / parts;
     if (b.rows_per_split > b.rows) b.rows_per_split = (b.rows_per_split + b.rows - 1) / b.rows * b.rows;
     b.splits = (k_rows + b.rows_per_split - 1) / b.rows_per_split;
+    const int64_t own_blocks = saturating_mul((some.group_out() + 31) / 32, s.groups);
     if (b.splits > 1)
-      tile_sums = saturating_mul(
-          b.splits, saturating_mul(all, s.taps(), 1024, item) + saturating_mul(s.groups, (s.group_out() + 31) / 32, 32, item));
+      tile_sums = saturating_mul(b.splits, saturating_mul((s.group_in() + 31) / 32, own_blocks, s.taps(), 1024 * item) +
+                                               saturating_mul(own_blocks, 32, item));
   }
   p.planes = !p.tiles && !conv_weight_spreads(s, item) && plane_weights_pay(s);
   p.pad_input = s.pads_input() && (s.padding[0] || s.padding[1]);
@@ -425,10 +440,10 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& s, int64_t item, bool na
   if (s.depthwise())
     p.sums = scratch.add(saturating_mul(p.splits, s.taps() + 1, s.in_channels, item));
   else {
-    const int64_t plain = p.direct ? 0 : saturating_mul(saturating_mul(p.splits, s.groups), saturating_mul(terms, columns), item);
+    const int64_t plain = p.direct ? 0 : saturating_mul(saturating_mul(p.splits, s.groups), saturating_mul(terms, own), item);
     p.sums = scratch.add(plain > tile_sums ? plain : tile_sums);
   }
-  p.wide_out = scratch.add(narrow_out ? saturating_mul(s.out_channels, terms, item) : 0);
+  p.wide_out = scratch.add(narrow_out ? saturating_mul(some.out_channels, terms, item) : 0);
   p.bytes = scratch.bytes;
   return p;
 }

@@ -16,8 +16,9 @@ int num_threads();
 extern bool chunks_recorded;
 void note_piece(int64_t work, int64_t least);
 
-// Memory of the calling thread for what a chunk packs, 64-byte aligned: the same block each time, made when first asked for. Null
-// where there is none left; then a kernel must have another way.
+// Memory of the calling thread, 64-byte aligned, for what a chunk packs, or for what the caller shares with all chunks, behind what
+// it needs as one of the workers: the same block each time, made when first asked for. Null where there is none left; then a kernel
+// must have another way.
 void* thread_scratch(int64_t bytes);
 
 namespace {

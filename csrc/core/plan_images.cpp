@@ -91,16 +91,7 @@ void fuse_pooled_gradients(Program& p) {
     if (pool.compute != s.compute || dw.dtype != s.compute || !same_view(g, view_at(p, pool, 0)) ||
         written[block_at(p, pool, 1)] > 1 || written[block_at(p, pool, 2)] != 1)
       continue;
-    ConvShape shape;
-    shape.batch = x.shape[0], shape.in_channels = x.shape[1], shape.out_channels = g.shape[1], shape.groups = s.attrs.i[6];
-    for (int axis = 0; axis < 2; axis++) {
-      shape.stride[axis] = s.attrs.i[axis];
-      shape.padding[axis] = s.attrs.i[2 + axis];
-      shape.dilation[axis] = s.attrs.i[4 + axis];
-      shape.in[axis] = x.shape[2 + axis];
-      shape.out[axis] = g.shape[2 + axis];
-      shape.kernel[axis] = dw.shape[2 + axis];
-    }
+    const ConvShape shape = conv_shape(s.attrs, x, dw, g);
     if (shape.batch == 0 || !conv_weight_spreads(shape, itemsize(s.compute))) continue;
     const uint32_t first = uint32_t(p.views.size());
     for (int v = 0; v < 5; v++) {  // dw, db, g, x, taps

@@ -2,6 +2,7 @@
 // filters at a time.
 #include <algorithm>
 
+#include "conv_plan.h"
 #include "plan.h"
 
 namespace fastdl {
@@ -16,8 +17,8 @@ bool ordered(const Program& p, const Step& a, const Step& b) {
   return false;
 }
 
-// A gradient of more bytes is made and used up in pieces of at most so many, of whole groups of filters each.
-constexpr int64_t kLeastWhole = int64_t(2) << 20, kPieceBytes = int64_t(5) << 18, kPieceFilters = 64;
+// A gradient of so many bytes is made and used up in pieces of about kPieceBytes, of whole groups of filters each.
+constexpr int64_t kLeastCut = int64_t(2) << 20, kPieceBytes = int64_t(5) << 18, kPieceFilters = 64;
 
 // Whether v lies filter behind filter, so that some filters are a view of their own.
 bool by_filters(const View& v, const View& like) {
@@ -30,7 +31,7 @@ int64_t filters_of_piece(const Program& p, const Step& s, const Step& update) {
   const View &dw = view_at(p, s, 0), &g = view_at(p, s, s.nout);
   const int64_t bytes = dw.numel() * itemsize(dw.dtype);
   if (s.nin != 2 || s.attrs.i[6] != 1 || s.device.kind != Device::CPU || !wide_float(s) || dw.dtype != s.compute ||
-      !family_is(update, "optim") || bytes < kLeastWhole || dw.shape[0] % kPieceFilters || g.strides[1] != 1 ||
+      !family_is(update, "optim") || bytes < kLeastCut || dw.shape[0] % kPieceFilters || g.strides[1] != 1 ||
       p.places[s.first_view].offset || p.blocks[size_t(block_at(p, s, 0))].bytes != bytes)
     return 0;
   for (int v = 0; v < update.nout + update.nin - 1; v++) {  // all arrays; the hyper-parameters come last
@@ -84,7 +85,8 @@ void advance_updates(Program& p) {
 }
 
 // The gradient of a convolution's filters, read by one update only, in pieces: some filters' gradient, their update, and so on, in
-// the memory of one piece. The kernel gets the number of all filters (i13), and sums in the order in which it would sum for all.
+// the memory of one piece. The kernel gets the number of all filters (i13) and that of the first one (i14), goes the way and sums
+// in the order in which it would for all.
 void split_updates(Program& p) {
   const std::vector<int> written = count_writes(p), read = count_reads(p);
   std::vector<Step> steps;
@@ -93,7 +95,8 @@ void split_updates(Program& p) {
     if (taken[k]) continue;
     const Step gradient = p.steps[k];
     const int made = block_at(p, gradient, 0);
-    bool possible = op_is(gradient, "conv2d_backward_weight") && made_once(p, written, made) && read[size_t(made)] == 1;
+    bool possible = op_is(gradient, "conv2d_backward_weight") && made_once(p, written, made) && read[size_t(made)] == 1 &&
+                    p.blocks[size_t(made)].bytes >= kLeastCut;
     size_t at = k + 1;  // the update; what lies between goes before both, if it does not need the gradient, or else behind both
     std::vector<size_t> before, behind;
     for (; possible && at < p.steps.size(); at++) {
@@ -118,7 +121,10 @@ void split_updates(Program& p) {
     for (int64_t from = 0; from < all.shape[0]; from += piece) {
       const int64_t count = std::min(piece, all.shape[0] - from);
       steps.push_back(some_filters(p, gradient, made, from, count));
-      steps.back().attrs.i[13] = all.shape[0];
+      Step& part = steps.back();
+      part.attrs.i[13] = all.shape[0], part.attrs.i[14] = from;
+      const ConvShape shape = conv_shape(part.attrs, view_at(p, part, 3), view_at(p, part, 0), view_at(p, part, 2));
+      part.workspace = conv_weight_plan(shape, itemsize(all.dtype), false, all.shape[0]).bytes;
       steps.push_back(some_filters(p, update, made, from, count));
     }
     for (const size_t j : behind) steps.push_back(p.steps[j]);

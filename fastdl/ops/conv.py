@@ -19,7 +19,7 @@ def _conv2d_vjp(
     if activation != "none":
         g = ACTIVATION_BACKWARD[activation](g, y)
     dw = db = None
-    if needs[1] or needs[2]:  # first: a captured step needs no x any more when it makes dx
+    if needs[1] or needs[2]:  # first: in a captured step, x often ends here, before dx begins
         dw, db = conv2d_backward_weight(g, x, stride, padding, dilation, groups, weight_shape[2:])
     dx = conv2d_backward_input(g, weight, stride, padding, dilation, groups, x_shape[2:]) if needs[0] else None
     return dx, dw, db

@@ -20,29 +20,6 @@
 namespace fastdl {
 namespace {
 
-void set_common(ConvShape& s, const Args& a) {
-  for (int axis = 0; axis < 2; axis++) {
-    s.stride[axis] = a.attrs->i[axis];
-    s.padding[axis] = a.attrs->i[2 + axis];
-    s.dilation[axis] = a.attrs->i[4 + axis];
-  }
-  s.groups = a.attrs->i[6];
-}
-
-ConvShape shape_of(const Args& a, const View& x, const View& w, const View& y) {
-  ConvShape s;
-  set_common(s, a);
-  s.batch = x.shape[0];
-  s.in_channels = x.shape[1];
-  s.out_channels = y.shape[1];
-  for (int axis = 0; axis < 2; axis++) {
-    s.in[axis] = x.shape[2 + axis];
-    s.kernel[axis] = w.shape[2 + axis];
-    s.out[axis] = y.shape[2 + axis];
-  }
-  return s;
-}
-
 template <class T>
 T* scratch(const Args& a, int64_t offset) {
   return reinterpret_cast<T*>(static_cast<char*>(a.workspace) + offset);
@@ -105,7 +82,7 @@ void products(const Args& a, const ConvGatherPlan& plan, const Gather<T>& g, con
 template <class T>
 void conv2d_kernel(const Args& a) {
   const View &x = a.in[0], &w = a.in[1], &y = a.out[0];
-  const ConvShape s = shape_of(a, x, w, y);
+  const ConvShape s = conv_shape(*a.attrs, x, w, y);
   const bool narrow = y.dtype != dtype_of<T>();
   const ConvGatherPlan plan = conv_gather_plan(s, true, sizeof(T), narrow, a.attrs->i[8]);
   if (y.numel() == 0) return;
@@ -190,7 +167,7 @@ struct Phases : AxisPhases {
 template <class T>
 void conv2d_backward_input_kernel(const Args& a) {
   const View &dy = a.in[0], &w = a.in[1], &dx = a.out[0];
-  const ConvShape s = shape_of(a, dx, w, dy);
+  const ConvShape s = conv_shape(*a.attrs, dx, w, dy);
   const bool narrow = dx.dtype != dtype_of<T>();
   const ConvGatherPlan plan = conv_gather_plan(s, false, sizeof(T), narrow, a.attrs->i[9]);
   if (dx.numel() == 0) return;
@@ -296,13 +273,12 @@ bool weights_by_tiles(const ConvWeightPlan& plan, const WeightGrad<T>& g) {
 template <class T>
 void conv2d_backward_weight_kernel(const Args& a) {
   const View &dy = a.in[0], &x = a.in[1], &dw = a.out[0], &db = a.out[1];
-  ConvShape s = shape_of(a, x, dw, dy);
+  ConvShape s = conv_shape(*a.attrs, x, dw, dy);
   const bool narrow = dw.dtype != dtype_of<T>();
   const bool pooled = a.nin == 3;  // dy is that of a max-pooling behind, whose taps are given: a program's pass made it so
   for (int axis = 0; axis < 2 && pooled; axis++) s.out[axis] = a.attrs->i[11 + axis];
-  ConvShape all = s;  // dy may be a view of some of so many filters (plan_updates.cpp)
-  if (a.attrs->i[13]) all.out_channels = a.attrs->i[13];
-  const ConvWeightPlan plan = conv_weight_plan(all, sizeof(T), narrow);
+  const int64_t filters = a.attrs->i[13], first = a.attrs->i[14];  // dy is a view of some of so many (plan_updates.cpp), or 0
+  const ConvWeightPlan plan = conv_weight_plan(s, sizeof(T), narrow, filters);
   if (db.numel() == 0) return;
 
   WeightGrad<T> g;
@@ -312,8 +288,9 @@ void conv2d_backward_weight_kernel(const Args& a) {
   g.rows_per_split = plan.rows_per_split;
   g.x = x.ptr<T>();
   g.dy = dy.ptr<T>();
-  g.filters = all.group_out();
-  g.dy_pitch = all.out_channels;
+  g.filters = filters ? filters : s.group_out();
+  g.first_filter = first;
+  g.dy_pitch = filters ? filters : s.out_channels;
   for (int axis = 0; axis < 2; axis++) {
     g.x_size[axis] = s.in[axis];
     g.padding[axis] = s.padding[axis];

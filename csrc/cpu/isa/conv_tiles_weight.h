@@ -267,6 +267,15 @@ inline bool weight_on_tiles(const WeightGrad<float>& w, const WeightBlocks& k) {
   const int64_t tap_sums = s.taps() * kSide * kSide, pairs = plan.in_blocks * plan.out_blocks;  // of blocks
   const int64_t part = s.groups * pairs * tap_sums + s.groups * plan.out_blocks * kSide;        // sums of a split, then bias
   const auto bias_sums = [&](int64_t split) { return w.sums + split * part + s.groups * pairs * tap_sums; };
+  if (w.filters > s.group_out())  // some filters of all go where all would go
+    parallel_for(s.out_pixels(), ceil_div<int64_t>(1 << 16, w.filters), [&](int64_t begin, int64_t end) {
+      __m512i most = _mm512_setzero_si512();
+      for (int64_t pixel = begin; pixel < end; pixel++)
+        for (int64_t o = 0; o < w.filters; o += 16)
+          most = _mm512_max_epu32(
+              most, magnitude(_mm512_maskz_loadu_ps(first_lanes(w.filters - o), w.dy - w.first_filter + pixel * w.dy_pitch + o)));
+      found.note_a(most);
+    });
   parallel_chunks(k.splits * s.groups * plan.in_groups * plan.out_groups, [&](int64_t piece) {
     const int64_t in = piece % plan.in_groups, out = piece / plan.in_groups % plan.out_groups;
     const int64_t c0 = in * plan.in_blocks / plan.in_groups, c1 = (in + 1) * plan.in_blocks / plan.in_groups;

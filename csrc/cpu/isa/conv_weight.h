@@ -23,9 +23,10 @@ struct WeightGrad {
   int64_t splits, rows_per_split;
   const T *x, *dy;
   int64_t x_size[2], padding[2];  // of x as stored, maybe padded already
-  int64_t filters, dy_pitch;      // filters: of a group; dy may have only some of them
-  bool pairs;                     // rows are (tap, channel) pairs
-  int parts = 0;                  // as in Gather
+  int64_t filters, first_filter;  // of a group; dy may begin at a later one, and have only some of them
+  int64_t dy_pitch;
+  bool pairs;     // rows are (tap, channel) pairs
+  int parts = 0;  // as in Gather
   // Not null: dy is the gradient of max-pooling with windows side by side, of `window` size, `pooled` of them each way.
   const uint8_t* taps = nullptr;
   int64_t window[2], pooled[2];

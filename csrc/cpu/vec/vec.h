@@ -339,10 +339,12 @@ FD_INLINE VecF quotient(VecF a, VecF b) {
 }
 FD_INLINE VecD quotient(VecD a, VecD b) { return a / b; }
 
-// The same for b up to infinity, which counts as 2^125 there.
+// The same for b up to infinity.
 FD_INLINE VecF quotient_to_infinity(VecF a, VecF b) {
 #if defined(__AVX512F__)
-  return quotient(a, min(VecF(0x1p125f), b));
+  const VecF r((VecF::Native)_mm512_rcp14_ps((__m512)b.v));  // of infinity: 0
+  const VecF q = a * r;
+  return fma(fma(-q, min(VecF(0x1p125f), b), a), r, q);
 #else
   return a / b;
 #endif
