@@ -95,13 +95,15 @@ def replay() -> list[dict[str, Any]]:
 
 # ---- memory ------------------------------------------------------------------------------------------------------------------
 def memory(engine: str, batch: int) -> dict[str, Any]:
-    """Bytes of tensors at the highest point of a step, and what parameters, gradients and momentum take of them."""
+    """Bytes of tensors at the highest point of a step, and what parameters, gradients and momentum take of them. engine: "fastdl", "fastdl, convolutions again", "torch"."""
     data = S.data
     S.data = lambda name: tuple(np.concatenate([v] * (batch // 16)) for v in data(name))  # type: ignore[assignment, return-value]
-    if engine == "fastdl":
+    if engine != "torch":
         import fastdl as fd
 
-        step = S.build("resnet18", S.fastdl_library(True), 0.0)
+        library = S.fastdl_library(True)
+        library.compile = lambda step, net: fd.compile(step, passes={"recompute_convolutions": engine != "fastdl"})
+        step = S.build("resnet18", library, 0.0)
         for _ in range(3):
             step()
         gc.collect()
@@ -182,7 +184,7 @@ def main() -> None:
     if args.what == "replay":
         rows = apart("replay")
     elif args.what == "memory":
-        rows = [apart("memory", engine, batch) for batch in args.batch for engine in ("fastdl", "torch")]
+        rows = [apart("memory", engine, batch) for batch in args.batch for engine in ("fastdl", "fastdl, convolutions again", "torch")]
     for name in args.steps if args.what == "busy" else ():
         rows.append(apart("busy", name, args.seconds))
         print(rows[-1], flush=True)

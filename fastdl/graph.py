@@ -31,7 +31,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 _log = logging.getLogger("fastdl")
 _PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
 _PASSES = (
-    "dead_code", "constants", "common", "in_place", "slices", "fuse", "epilogue", "norms", "pooling", "images", "updates", "recompute", "graphs", "arena",
+    "dead_code", "constants", "common", "in_place", "slices", "fuse", "epilogue", "norms", "pooling", "images", "updates", "recompute",
+    "recompute_convolutions", "graphs", "arena",
 )  # fmt: skip
 _MOST_PROGRAMS = 16  # of one function; the least recently used goes
 _MANY_KINDS = 24  # of calls, none recorded: time for a warning
@@ -362,7 +363,7 @@ def compile(fn: Any = None, *, strict: bool = True, passes: Mapping[str, bool] |
         False: what would be a `CaptureError` makes the function run eagerly instead, with one warning that says why.
     passes : dict of bool, optional
         Turns optimisations off by name: "dead_code", "constants", "common", "in_place", "slices", "fuse", "epilogue", "norms", "pooling", "images", "updates",
-        "recompute", "graphs", "arena".
+        "recompute", "graphs", "arena"; or on: "recompute_convolutions", which takes time to save memory.
 
     Returns
     -------

@@ -1,8 +1,8 @@
 // Memory for a little time: what can be made again cheaply is dropped where most bytes live, and made again when somebody asks for
 // it (rematerialisation; Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). That is what batch_norm made, by a
 // pass over memory from the convolution's result and center, scale and offset of each channel, which are kept (keep_factors); and
-// convolutions of few operations for each byte of their result: first layers, projections of skip connections, 3x3 kernels on up to
-// 64 channels. The same kernels on the same values: the bits are the same, too.
+// convolutions of few operations for each byte of their result: first layers and projections of skip connections, or, if that is
+// asked for, 3x3 kernels on up to 64 channels. The same kernels on the same values: the bits are the same, too.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -16,8 +16,9 @@ namespace {
 
 constexpr int64_t kLeastPeak = int64_t(32) << 20;  // bytes: smaller programs keep all that they made
 // The price of a byte where most live: bytes that are read and written, or operations, so many of which take as long as a byte, of
-// all that must be made to save it. And the most operations of one convolution for each byte of its result.
-constexpr double kMostCost = 24, kOperations = 16, kMostOperations = 300;
+// all that must be made to save it. And the most operations of one convolution for each byte of its result, or if more are asked
+// for.
+constexpr double kPrice = 24, kOperations = 16, kFewOperations = 32, kManyOperations = 300;
 constexpr int64_t kMostWork = 4'000'000;  // units that are gone through while a plan is sought, and as many to make it smaller
 
 // Which bytes live at each step, scratch included.
@@ -65,7 +66,7 @@ struct Schedule {
 
 class Recomputation {
  public:
-  explicit Recomputation(Program& p) : p_(p), value_of_(p.blocks.size(), -1) {
+  Recomputation(Program& p, bool convolutions) : p_(p), convolutions_(convolutions), value_of_(p.blocks.size(), -1) {
     for (size_t k = 0; k < p.steps.size(); k = units_.back().second) {
       size_t end = k + 1;
       while (p.steps[k].group >= 0 && end < p.steps.size() && p.steps[end].group == p.steps[k].group) end++;
@@ -112,7 +113,7 @@ class Recomputation {
     added.assign(gaps.begin(), gaps.end());
     do plans.push_back({added.size(), now.peak(), now.cost});
     while (improve(gaps, added, now));
-    const auto price = [](const Plan& plan) { return plan.cost + kMostCost * double(plan.peak); };
+    const auto price = [](const Plan& plan) { return plan.cost + kPrice * double(plan.peak); };
     const Plan best =
         *std::min_element(plans.begin(), plans.end(), [&](const Plan& a, const Plan& b) { return price(a) < price(b); });
     gaps = {added.begin(), added.begin() + std::ptrdiff_t(best.gaps)};
@@ -150,7 +151,7 @@ class Recomputation {
       }
       const double operations = norm ? 0 : double(flops_of(*s.op, args));
       value.cost += operations / kOperations;
-      bool whole = operations <= kMostOperations * double(value.bytes);
+      bool whole = operations <= (convolutions_ ? kManyOperations : kFewOperations) * double(value.bytes);
       for (int v = s.nout; whole && v < s.nout + s.nin; v++) {
         const int b = block_at(p_, s, v);
         if (b < 0 || (norm && v != s.nout && v != added(s))) continue;  // the rest is in the factors
@@ -285,7 +286,7 @@ class Recomputation {
       Schedule s = run(gaps);
       gaps.erase(gap);
       const double cost = s.cost - now.cost, gain = (before - excess(s)) / std::max(cost, 1.0);
-      if (!s.possible || s.peak() > peak || cost > kMostCost * double(values_[size_t(v)].bytes) || gain <= best) continue;
+      if (!s.possible || s.peak() > peak || cost > kPrice * double(values_[size_t(v)].bytes) || gain <= best) continue;
       best = gain, chosen = gap, next = std::move(s);
     }
     if (best <= 0) return false;
@@ -294,6 +295,7 @@ class Recomputation {
   }
 
   Program& p_;
+  const bool convolutions_;
   std::vector<std::pair<size_t, size_t>> units_;  // steps of each
   std::vector<int> unit_of_, value_of_;           // of a step, of a block (or -1)
   std::vector<Value> values_;                     // in the order of their steps
@@ -331,13 +333,13 @@ Step make_again(Program& p, size_t k) {
 }  // namespace
 
 // Makes values again, if that lowers the bytes that live at once by a sixteenth.
-void recompute_values(Program& p) {
+void recompute_values(Program& p, bool convolutions) {
   find_group_lifetimes(p);
   const std::vector<int64_t> live = live_bytes(p);
   if (live.empty()) return;
   const int64_t peak = *std::max_element(live.begin(), live.end());
   if (peak < kLeastPeak) return;
-  Recomputation plan(p);
+  Recomputation plan(p, convolutions);
   const Schedule schedule = plan.find();
   if (const int64_t all = plan.peak_of_all(); schedule.peak() > all - all / 16) return;
   std::vector<Step> again;

@@ -52,7 +52,7 @@ void Program::finish(const Passes& passes) {
   if (passes.fuse) group_elementwise(*this);
   if (passes.images) group_images(*this);
   if (passes.updates) advance_updates(*this), split_updates(*this);
-  if (passes.recompute && passes.arena) recompute_values(*this);
+  if (passes.recompute && passes.arena) recompute_values(*this, passes.recompute_convolutions);
   if (passes.in_place) reuse_in_place(*this);
   place_workspaces(*this);
   std::vector<Device> devices{Device{}};

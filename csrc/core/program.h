@@ -58,10 +58,10 @@ struct Step {
   double seconds = 0;                            // sum over profiled replays
 };
 
-// Which of the passes of plan.cpp run; all are on by default.
+// Which of the passes of plan.cpp run; all but one are on by default.
 struct Passes {
   bool dead_code = true, constants = true, common = true, in_place = true, slices = true, fuse = true, epilogue = true,
-       norms = true, pooling = true, images = true, updates = true, recompute = true, graphs = true, arena = true;
+       norms = true, pooling = true, images = true, updates = true, recompute = true, recompute_convolutions = false, graphs = true, arena = true;
 };
 
 class DeviceGraph;
@@ -127,7 +127,7 @@ void fuse_pooled_gradients(Program& p);
 void group_images(Program& p);
 void advance_updates(Program& p);
 void split_updates(Program& p);
-void recompute_values(Program& p);
+void recompute_values(Program& p, bool convolutions);
 void place_workspaces(Program& p);
 int64_t plan_arena(Program& p, Device device, bool reuse);  // bytes of the device's arena
 void run_group(Program& p, size_t first, size_t end);       // steps of one group, block by block

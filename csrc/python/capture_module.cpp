@@ -21,7 +21,7 @@ Passes passes_of(const py::dict& d) {
     if (d.contains(name)) *on = d[name].cast<bool>();
   };
   get("dead_code", &p.dead_code), get("constants", &p.constants), get("common", &p.common), get("in_place", &p.in_place);
-  get("fuse", &p.fuse), get("slices", &p.slices), get("epilogue", &p.epilogue), get("norms", &p.norms), get("pooling", &p.pooling), get("images", &p.images), get("updates", &p.updates), get("recompute", &p.recompute), get("graphs", &p.graphs);
+  get("fuse", &p.fuse), get("slices", &p.slices), get("epilogue", &p.epilogue), get("norms", &p.norms), get("pooling", &p.pooling), get("images", &p.images), get("updates", &p.updates), get("recompute", &p.recompute), get("recompute_convolutions", &p.recompute_convolutions), get("graphs", &p.graphs);
   get("arena", &p.arena);
   return p;
 }
