@@ -61,7 +61,8 @@ struct Step {
 // Which of the passes of plan.cpp run; all but one are on by default.
 struct Passes {
   bool dead_code = true, constants = true, common = true, in_place = true, slices = true, fuse = true, epilogue = true,
-       norms = true, pooling = true, images = true, updates = true, recompute = true, recompute_convolutions = false, graphs = true, arena = true;
+       norms = true, pooling = true, images = true, updates = true, recompute = true, recompute_convolutions = false, graphs = true,
+       arena = true;
 };
 
 class DeviceGraph;

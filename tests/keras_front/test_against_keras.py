@@ -22,6 +22,7 @@ STEPS = RNG.standard_normal((3, 6, 4)).astype("float32")
 ROWS = RNG.standard_normal((5, 4)).astype("float32")
 WORDS = RNG.integers(0, 11, (3, 6))
 
+
 @pytest.fixture(autouse=True)
 def _seed():
     """Initial weights come from Keras: the same in every run, as a rare network doubles each rounding difference from step to step."""

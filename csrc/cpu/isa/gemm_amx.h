@@ -181,8 +181,8 @@ __attribute__((noinline)) void multiply_blocks(const uint16_t* a, const uint16_t
   store_block<rows, cols>(out, out_row);
 }
 
-// Adds the product of a block of A and of B, 2 x 2 tiles, and meanwhile packs another, whole block, on vector units, beside which the tile
-// unit works. turn: the block's lanes are adjacent, not its k.
+// Adds the product of a block of A and of B, 2 x 2 tiles, and meanwhile packs another, whole block, on vector units, beside which
+// the tile unit works. turn: the block's lanes are adjacent, not its k.
 template <int parts, bool right, bool turn>
 __attribute__((noinline)) __m512i add_and_pack(const uint16_t* a, const uint16_t* b, const PackTask& task, int64_t stride,
                                                __m512i most, const Meanwhile& meanwhile, int64_t kb) {

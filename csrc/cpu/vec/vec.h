@@ -339,7 +339,7 @@ FD_INLINE VecF quotient(VecF a, VecF b) {
 }
 FD_INLINE VecD quotient(VecD a, VecD b) { return a / b; }
 
-// The same for b up to infinity.
+// The same for b up to 2^125, or infinity.
 FD_INLINE VecF quotient_to_infinity(VecF a, VecF b) {
 #if defined(__AVX512F__)
   const VecF r((VecF::Native)_mm512_rcp14_ps((__m512)b.v));  // of infinity: 0
