@@ -102,3 +102,17 @@ def small_network(kind: str) -> Any:
     return nn.Sequential(
         nn.Unflatten(1, (1, 3, 4)), nn.Conv2d(1, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.MaxPool2d(2, stride=1), nn.Flatten(), nn.Linear(24, 3)
     )
+
+
+def record(run: Any, threads: int) -> list[tuple[int, list[int]]]:
+    """Of every call of parallel_chunks in run(): what would not be cut any further, and the work of its chunks."""
+    before = fastdl.get_num_threads()
+    fastdl.set_num_threads(threads)
+    fastdl._C._record_chunks(True)
+    try:
+        run()
+    finally:
+        calls = fastdl._C._record_chunks(False)
+        fastdl.set_num_threads(before)
+    assert calls, "nothing ran on the pool"
+    return calls

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from common import record
 
 import fastdl as fd
 
@@ -225,3 +226,15 @@ def test_far_taps(stride, padding, dilation):
     assert out[(0, 0, *centre)] == 32 and out.sum() == 512 * 32 * 32
     assert float(fd.conv2d_backward_input(y, fd.array(weight), *settings, 1, (1, 1)).sum()) > 0
     assert float(fd.conv2d_backward_weight(y, fd.array(x), *settings, 1, (3, 3))[0].sum()) > 0
+
+
+@pytest.mark.parametrize("channels, size, filters, stride", [(256, 8, 256, 1), (256, 8, 512, 2), (512, 4, 512, 1)])
+def test_few_threads_share_no_packed_weights(channels, size, filters, stride):
+    """With one thread or two, pieces of ResNet-18's small images pack the weights that they need; with sixteen, all share what is packed first."""
+    shape = (16, channels, size, size, filters, 3, stride, 1, 1, 1)
+    x, w, *_ = (fd.array(a) for a in tensors(shape))
+    x = x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+    assert fd._C.conv_plans(*shape)[0] == "images"
+    for threads, shared in ((1, False), (2, False), (16, True)):
+        calls = record(lambda: fd.conv2d(x, w, stride=stride, padding=1), threads)
+        assert any(32 * 32 * 9 in work for _, work in calls[:-1]) == shared  # a block of 32 channels by 32 filters, all taps

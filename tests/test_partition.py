@@ -14,6 +14,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import pytest
+from common import record
 
 import fastdl as fd
 from fastdl import _C
@@ -27,20 +28,6 @@ def heaviest(work: list[int], threads: int) -> int:
     for chunk in work:
         heapq.heapreplace(loads, loads[0] + chunk)
     return max(loads)
-
-
-def record(run, threads: int) -> list[tuple[int, list[int]]]:
-    """Of every call of parallel_chunks in run(): what would not be cut any further, and the work of its chunks."""
-    before = fd.get_num_threads()
-    fd.set_num_threads(threads)
-    _C._record_chunks(True)
-    try:
-        run()
-    finally:
-        calls = _C._record_chunks(False)
-        fd.set_num_threads(before)
-    assert calls, "nothing ran on the pool"
-    return calls
 
 
 def unfair(run, threads: int, pieces: Iterable[tuple[int, float]] = ()) -> list[str]:

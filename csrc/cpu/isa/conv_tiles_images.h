@@ -33,6 +33,8 @@ struct ImageTiles {
   }
 };
 
+constexpr int64_t kPairsAlone = 64;  // of tiles, in pieces of one panel
+
 template <int parts>
 inline ImageTiles plan_image_tiles(const ConvShape& s, const Gather<float>& g, bool forward) {
   ImageTiles p;
@@ -49,7 +51,9 @@ inline ImageTiles plan_image_tiles(const ConvShape& s, const Gather<float>& g, b
   const int64_t panel_bytes = 2 * p.pass_channels * s.taps() * block_words(parts), most_panels = kTilePanelBytes / panel_bytes;
   const int64_t wanted = num_threads() == 1 ? 1 : 4 * num_threads(), pairs = ceil_div<int64_t>(p.tiles(p.round_groups), 2);
   p.panel_groups = ceil_div(p.panels, max_of<int64_t>(1, most_panels));
-  while (g.groups * p.panel_groups < wanted && p.panel_groups * 2 <= p.panels && pairs <= 512) p.panel_groups++;
+  // Two panels or more share the source's tiles; one each where that gives all pieces that are wanted: they pack their own weights.
+  const bool alone = p.panels >= wanted && pairs <= kPairsAlone;
+  while (g.groups * p.panel_groups < wanted && (alone || p.panel_groups * 2 <= p.panels) && pairs <= 512) p.panel_groups++;
   p.bands = min_of(ceil_div<int64_t>(pairs, 8), ceil_div(wanted, g.groups * p.panel_groups));
   const int64_t macs = p.channel_blocks * s.taps() * kBlockMacs;  // of a pair and a panel
   p.least = ceil_div(kConvPieceMacs, macs);
