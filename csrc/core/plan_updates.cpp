@@ -26,7 +26,7 @@ bool by_filters(const View& v, const View& like) {
          std::equal(v.shape, v.shape + v.ndim, like.shape) && v.strides[0] * v.shape[0] == v.numel();
 }
 
-// The number of filters in a piece of the gradient that step k makes for step `update`, or 0: it stays whole.
+// The number of filters in a piece of the gradient that step s makes for step `update`, or 0: it stays whole.
 int64_t filters_of_piece(const Program& p, const Step& s, const Step& update) {
   const View &dw = view_at(p, s, 0), &g = view_at(p, s, s.nout);
   const int64_t bytes = dw.numel() * itemsize(dw.dtype);

@@ -326,25 +326,29 @@ FD_INLINE void split_exponent(VecF x, VecF& k, VecF& m) {
 }
 #endif
 
+#if defined(__AVX512F__)
+// a / b from r, about 1 / b, corrected by its remainder.
+FD_INLINE VecF quotient_by(VecF r, VecF a, VecF b) {
+  const VecF q = a * r;
+  return fma(fma(-q, b, a), r, q);
+}
+FD_INLINE VecF about_reciprocal(VecF b) { return VecF((VecF::Native)_mm512_rcp14_ps((__m512)b.v)); }
+#endif
 // a / b within 1 ulp for b in [2^-100, 2^100] and finite a (the divider of AVX-512 machines is slow: a product by the approximate
 // reciprocal, corrected by its remainder, is twice as fast). NaN passes through; the sign of a zero may be lost.
 FD_INLINE VecF quotient(VecF a, VecF b) {
 #if defined(__AVX512F__)
-  const VecF r((VecF::Native)_mm512_rcp14_ps((__m512)b.v));
-  const VecF q = a * r;
-  return fma(fma(-q, b, a), r, q);
+  return quotient_by(about_reciprocal(b), a, b);
 #else
   return a / b;
 #endif
 }
 FD_INLINE VecD quotient(VecD a, VecD b) { return a / b; }
 
-// The same for b up to 2^125, or infinity.
+// The same for b up to 2^125, or infinity, whose reciprocal is 0.
 FD_INLINE VecF quotient_to_infinity(VecF a, VecF b) {
 #if defined(__AVX512F__)
-  const VecF r((VecF::Native)_mm512_rcp14_ps((__m512)b.v));  // of infinity: 0
-  const VecF q = a * r;
-  return fma(fma(-q, min(VecF(0x1p125f), b), a), r, q);
+  return quotient_by(about_reciprocal(b), a, min(VecF(0x1p125f), b));
 #else
   return a / b;
 #endif
