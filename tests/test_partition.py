@@ -102,12 +102,15 @@ TILE_PIECES = {
 
 def pixel_pieces(shape) -> tuple[int, float]:
     """How many pieces y and dx are cut into at most."""
-    batch, channels, _, _, kernel, stride, groups = shape
+    batch, channels, size, filters, kernel, stride, groups = shape
     tiles = fd._C.isa() == "amx" and batch > 1
-    if not tiles and kernel == 3 and stride == 1 and groups == 1 and 32 <= channels <= 384:
-        # Winograd's algorithm has scratch for so many: 24 MB in all, of 33 tiles of 36 values of the channels and some columns each.
-        scratch = min(32, (6 << 20) // (36 * 33 * (channels + 32)))
-        return (scratch if scratch >= 24 else 8), 1.1  # no cut need fit where there is little
+    if not tiles and kernel == 3 and stride == 1 and groups == 1 and channels >= 32:
+        # Winograd's algorithm: the register tile's rows of 4x4 pixels, of up to 96 at a time, by two vectors of columns.
+        rows, lanes = {"baseline": (4, 4), "avx2": (6, 8)}.get(fd._C.isa(), (14, 16))
+        squares = batch * (-(-size // 4)) ** 2
+        squares = -(-squares // -(-squares // 96))
+        strips = -(-squares // rows)
+        return strips * -(-filters // (2 * lanes)), -(-squares // strips) * strips / squares
     return TILE_PIECES.get(shape, (1 << 20, 1)) if tiles else (1 << 20, 1)
 
 

@@ -58,6 +58,12 @@ struct ConvShape {
     for (int axis = 0; axis < 2; axis++) all = all && kernel[axis] == 3 && stride[axis] == 1 && dilation[axis] == 1;
     return all;
   }
+  // 1x1 kernels of step 1, where no AMX tiles run: images are matrices of pixels by channels.
+  bool product() const {
+    bool all = !gemm_has_tiles && groups == 1 && in_channels > 4;
+    for (int axis = 0; axis < 2; axis++) all = all && kernel[axis] == 1 && stride[axis] == 1 && padding[axis] == 0;
+    return all;
+  }
   // Step 1, and planes of moderate size for a row of the result.
   bool fits_planes() const {
     int64_t plane = 1;
@@ -146,28 +152,69 @@ inline bool plane_weights_pay(const ConvShape& s) {
          double((columns + 15) / 16 * 16) * (columns % 16 ? kPartVectors : 1);
 }
 
-// Winograd's algorithm for 3x3 kernels in float32: `chunks` parts with scratch of their own, for blocks of up to kWinogradTiles
-// tiles of 4x4 output pixels. chunks == 0: not worth it, or not possible.
-constexpr int64_t kWinogradTiles = 33;
+// Winograd's algorithm for 3x3 kernels in float32: blocks of up to kWinogradTiles tiles of 4x4 output pixels; or where weights are
+// large (of more than kWinogradWeights numbers, transformed) or tiles few, `round` tiles at a time, whose values all threads share.
+// tiles == 0: not worth it, or not possible.
+constexpr int64_t kWinogradTiles = 33, kWinogradRound = 96, kWinogradPart = 64, kWinogradWeights = 200000;
+inline int64_t winograd_pitch(int64_t n) { return ((n + 15) / 16 | 1) * 16; }  // cache lines in odd number: rows share no sets
 struct WinogradPlan {
-  int64_t tiles, chunks, chunk_floats;
+  int64_t tiles, round, shared_floats;  // shared: weights, or values of a round
 };
 inline WinogradPlan winograd_plan(const ConvShape& s, bool forward, int64_t item) {
-  WinogradPlan p = {0, 0, 0};
+  const WinogradPlan none = {0, 0, 0};
   const int64_t source = forward ? s.in_channels : s.out_channels, columns = forward ? s.out_channels : s.in_channels;
   const int64_t* size = forward ? s.out : s.in;
   for (int axis = 0; axis < 2; axis++) {
-    if (s.kernel[axis] != 3 || s.stride[axis] != 1 || s.dilation[axis] != 1) return p;
+    if (s.kernel[axis] != 3 || s.stride[axis] != 1 || s.dilation[axis] != 1) return none;
   }
   // Worth it: channels enough to outweigh the transforms, few pixels wasted in tiles at the edge, tiles enough to outweigh the
-  // transform of the weights, and a block that stays in the L2 cache.
-  if (item != 4 || s.groups != 1 || source % 16 || source < 32 || source > 384 || columns < 32) return p;
-  const int64_t down = (size[0] + 3) / 4, across = (size[1] + 3) / 4;
-  p.tiles = saturating_mul(s.batch, down, across);
-  if (p.tiles < 48 || saturating_mul(size[0], size[1]) < saturating_mul(down, across, 10)) return p;
-  p.chunk_floats = 36 * kWinogradTiles * (source + 32);
-  p.chunks = (int64_t(6) << 20) / p.chunk_floats;  // 24 MB in all
-  p.chunks = p.chunks > 32 ? 32 : p.chunks < 8 ? 8 : p.chunks;
+  // transform of the weights, and not so many channels that AMX tiles, where there are any, gain more.
+  const int64_t most = gemm_has_tiles ? 384 : 2048, least = gemm_has_tiles ? 48 : 8;
+  if (item != 4 || s.groups != 1 || source % 16 || source < 32 || source > most || columns < 32) return none;
+  const int64_t down = (size[0] + 3) / 4, across = (size[1] + 3) / 4, tiles = saturating_mul(s.batch, down, across);
+  if (tiles < least || saturating_mul(size[0], size[1]) < saturating_mul(down, across, 10)) return none;
+  const int64_t weights = 36 * (saturating_mul(source, whole_vectors(columns, item)) + 16 * ((columns + 7) / 8));
+  if (gemm_has_tiles || (tiles >= 48 && weights <= kWinogradWeights)) return {tiles, 0, weights};
+  const int64_t rounds = (tiles + kWinogradRound - 1) / kWinogradRound, round = (tiles + rounds - 1) / rounds;
+  return {tiles, round, 36 * (round * winograd_pitch(source) + 16)};
+}
+
+// The same for the gradient by the weights (isa/conv_winograd_weight.h): `round` tiles at a time, whose values fill up to
+// kWinogradRoundFloats (twice that in a single round), and sums of `columns` columns, of up to kWinogradSumFloats. tiles == 0: not
+// worth it, or not possible.
+constexpr int64_t kWinogradRoundFloats = int64_t(1) << 19, kWinogradSumFloats = int64_t(3) << 19, kWinogradRoundMost = 192;
+struct WinogradGradPlan {
+  int64_t tiles, round, columns;
+  int64_t rounds() const { return (tiles + round - 1) / round; }
+  // Numbers of one of 36 values; a line more, since those of a tile or a sum are read or written together.
+  int64_t x_plane(int64_t channels) const { return round * winograd_pitch(channels) + 16; }
+  int64_t dy_plane() const { return round * winograd_pitch(columns) + 16; }
+  int64_t sum_plane(int64_t channels) const { return channels * columns + 16; }
+  int64_t floats(int64_t channels) const {
+    return 36 * (x_plane(channels) + dy_plane() + (rounds() > 1 ? sum_plane(channels) : 0));
+  }
+};
+inline WinogradGradPlan winograd_grad_plan(const ConvShape& s, int64_t item) {
+  WinogradGradPlan p = {0, 0, 0};
+  if (gemm_has_tiles) return p;
+  for (int axis = 0; axis < 2; axis++) {
+    if (s.kernel[axis] != 3 || s.stride[axis] != 1 || s.dilation[axis] != 1) return p;
+  }
+  const int64_t channels = s.in_channels, columns = s.out_channels, down = (s.out[0] + 3) / 4, across = (s.out[1] + 3) / 4;
+  if (item != 4 || s.groups != 1 || channels % 16 || columns % 16 || channels < 32 || columns < 32) return p;
+  if (channels > 4096 || saturating_mul(s.out[0], s.out[1]) < saturating_mul(down, across, 10)) return p;
+  const int64_t tiles = saturating_mul(s.batch, down, across);
+  if (tiles < 8) return p;
+  p.tiles = p.round = tiles;  // in one round, if values fit: their sums are finished where they are formed
+  p.columns = columns < kWinogradPart ? columns : kWinogradPart;
+  if (tiles <= kWinogradRoundMost && p.floats(channels) <= 2 * kWinogradRoundFloats) return p;
+  p.columns = larger(kWinogradSumFloats / (36 * channels) / kWinogradPart * kWinogradPart, kWinogradPart);
+  if (p.columns > columns) p.columns = columns;
+  int64_t most = kWinogradRoundFloats / (36 * (winograd_pitch(channels) + winograd_pitch(p.columns)));
+  if (most > kWinogradRoundMost) most = kWinogradRoundMost;
+  if (most < 24) return {0, 0, 0};  // sums would be read and written for too few products
+  const int64_t rounds = (tiles + most - 1) / most;
+  p.round = (tiles + rounds - 1) / rounds;
   return p;
 }
 
@@ -327,8 +374,8 @@ inline int64_t pass_panels(int64_t columns, int64_t panel_bytes, int64_t room) {
 }
 struct ConvGatherPlan {
   int64_t pass_columns;  // of a group; whole blocks of 32, or all
-  int64_t zeros, positions, padded_input, weights, tile_source, winograd_weights, winograd_scratch, wide_out, bytes;
-  bool planes, tiles, runs,
+  int64_t zeros, positions, padded_input, weights, tile_source, winograd_shared, wide_out, bytes;
+  bool product, planes, tiles, runs,
       images;  // tiles, images: on AMX tiles, pixels of a row (runs: and those between rows), or images, side by side
   WinogradPlan winograd;
 };
@@ -345,12 +392,13 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   // (images of 14 to 56) while the tile unit runs at its full rate, and faster when it does not; not for 16-bit numbers, as
   // bfloat16 needs one product of tiles instead of six.
   const bool whole_rows = (forward ? s.out : s.in)[1] % 16 == 0;
-  p.tiles = gather_tiles_pay(s, forward, item) && (p.winograd.chunks == 0 || whole_rows || narrow_out);
-  p.images = image_tiles_pay(s, forward, p.tiles, p.winograd.chunks > 0 && !narrow_out, item);
+  p.tiles = gather_tiles_pay(s, forward, item) && (p.winograd.tiles == 0 || whole_rows || narrow_out);
+  p.images = image_tiles_pay(s, forward, p.tiles, p.winograd.tiles > 0 && !narrow_out, item);
   p.tiles = p.tiles && !p.images;
   p.runs = p.tiles && tile_steps(s, forward).in_runs((forward ? s.out : s.in)[0], (forward ? s.out : s.in)[1]);
   if (p.tiles || p.images) p.winograd = {0, 0, 0};
-  p.planes = !p.tiles && !p.images && p.winograd.chunks == 0 && !(forward && s.merges_row()) && plane_gather_pays(s, forward);
+  p.planes = !p.tiles && !p.images && p.winograd.tiles == 0 && !(forward && s.merges_row()) && plane_gather_pays(s, forward);
+  p.product = s.product() && !p.planes;
   // Weights as tiles or as multiply-adds want them: where tiles give up, multiply-adds come next, and pack them anew.
   const int64_t tile_panel = saturating_mul(s.taps(), (source + 31) / 32, 32 * 32 * 6),
                 plain_panel = saturating_mul(s.taps(), source, 32 * item);
@@ -363,11 +411,11 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
                         ? saturating_mul(s.taps(), s.in_channels, item)
                         : saturating_mul(s.groups, saturating_mul(s.taps(), source, whole_vectors(p.pass_columns, item)), item);
   if (p.tiles) weights = larger(weights, saturating_mul(s.groups, (p.pass_columns + 31) / 32, tile_panel));
-  const bool winograd = p.winograd.chunks > 0;
+  if (p.product) weights = larger(weights, saturating_mul(gemm_workspace_elements(1, s.out_pixels(), columns, source), item));
+  const bool winograd = p.winograd.tiles > 0;
   p.weights = scratch.add(weights);
   p.tile_source = scratch.add(p.images ? saturating_mul(image_tile_groups(s, forward), image_tile_bytes(s, forward)) : 0);
-  p.winograd_weights = scratch.add(winograd ? saturating_mul(36, source, whole_vectors(columns, item), item) : 0);
-  p.winograd_scratch = scratch.add(winograd ? saturating_mul(p.winograd.chunks, p.winograd.chunk_floats, item) : 0);
+  p.winograd_shared = scratch.add(winograd ? saturating_mul(p.winograd.shared_floats, item) : 0);
   p.wide_out = scratch.add(narrow_out ? saturating_mul(forward ? s.out_pixels() : s.in_pixels(), columns, s.groups, item) : 0);
   p.bytes = scratch.bytes;
   return p;
@@ -379,9 +427,11 @@ constexpr int64_t kDirectTaps = 25;
 struct ConvWeightPlan {
   int64_t splits, rows_per_split;  // rows of y, counted over the batch
   int64_t padded_input, padded_grad, sums, wide_out, bytes;
-  bool pad_input, pad_grad, direct, tiles, planes;
+  bool pad_input, pad_grad, direct, tiles, planes, product;
   WeightBlocks blocks;  // on AMX tiles
+  WinogradGradPlan winograd;
 };
+constexpr int64_t kConvProductPixels = 2040;     // of a 1x1 convolution at a time: too few for sums in parts (gemm_splits)
 constexpr int64_t kWeightFewSums = 256 << 10;    // numbers
 constexpr int64_t kWeightBlockBytes = 64 << 10;  // of dy, that a part goes through at a time
 // Whether the kernel can take the gradient of a max-pooling that follows, instead of dy, and spread it block by block.
@@ -391,7 +441,8 @@ inline bool conv_weight_spreads(const ConvShape& s, int64_t item) {
          saturating_mul(s.out[1], 2 * lanes, item) <= kWeightBlockBytes;
 }
 // filters: of all, where `some` has only some of them, which are summed as with all.
-inline ConvWeightPlan conv_weight_plan(const ConvShape& some, int64_t item, bool narrow_out, int64_t filters = 0) {
+inline ConvWeightPlan conv_weight_plan(const ConvShape& some, int64_t item, bool narrow_out, bool allow_winograd,
+                                       int64_t filters = 0) {
   ConvWeightPlan p;
   ConvScratch scratch;
   ConvShape s = some;
@@ -401,7 +452,11 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& some, int64_t item, bool
   // Parts enough to share among 16 threads, each with enough pixels to outweigh the final addition.
   const int64_t panels = saturating_mul(s.groups, (columns + 2 * lanes - 1) / (2 * lanes));
   p.tiles = weight_tiles_pay(s, item);  // multiply-adds are what is left where tiles give up: no memory is kept for many parts
-  int64_t splits = s.depthwise() ? 16 : panels < 16 && !p.tiles ? 16 / (panels > 0 ? panels : 1) : 1;
+  p.winograd = allow_winograd && !p.tiles ? winograd_grad_plan(s, item) : WinogradGradPlan{0, 0, 0};
+  const bool winograd = p.winograd.tiles > 0;
+  p.planes = !p.tiles && !winograd && !conv_weight_spreads(s, item) && plane_weights_pay(s);
+  p.product = s.product() && !p.planes && some.out_channels >= lanes && !s.pads_input();
+  int64_t splits = s.depthwise() ? 16 : panels < 16 && !p.tiles && !winograd && !p.product ? 16 / (panels > 0 ? panels : 1) : 1;
   if (splits > 1 && !s.depthwise()) {  // among 32 where the sums of all parts are few, as in first layers
     const int64_t sums = saturating_mul(s.groups, terms, columns), few = kWeightFewSums / (sums > 0 ? sums : 1);
     int64_t more = 32 / (panels > 0 ? panels : 1);
@@ -429,7 +484,6 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& some, int64_t item, bool
       tile_sums = saturating_mul(b.splits, saturating_mul((s.group_in() + 31) / 32, own_blocks, s.taps(), 1024 * item) +
                                                saturating_mul(own_blocks, 32, item));
   }
-  p.planes = !p.tiles && !conv_weight_spreads(s, item) && plane_weights_pay(s);
   p.pad_input = s.pads_input() && (s.padding[0] || s.padding[1]);
   p.pad_grad = !s.depthwise() && s.out_channels < lanes;
   const bool reads_little = s.taps() >= 4 || saturating_mul(s.in_pixels(), s.in_channels, item) <= 1 << 20;
@@ -440,8 +494,10 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& some, int64_t item, bool
   if (s.depthwise())
     p.sums = scratch.add(saturating_mul(p.splits, s.taps() + 1, s.in_channels, item));
   else {
-    const int64_t plain = p.direct ? 0 : saturating_mul(saturating_mul(p.splits, s.groups), saturating_mul(terms, own), item);
-    p.sums = scratch.add(plain > tile_sums ? plain : tile_sums);
+    int64_t plain = p.direct ? 0 : saturating_mul(saturating_mul(p.splits, s.groups), saturating_mul(terms, own), item);
+    const int64_t pixels = s.out_pixels() < kConvProductPixels ? s.out_pixels() : kConvProductPixels;
+    if (p.product) plain = saturating_mul(gemm_workspace_elements(1, some.out_channels, s.in_channels, pixels), item);
+    p.sums = scratch.add(winograd ? p.winograd.floats(s.in_channels) * item : plain > tile_sums ? plain : tile_sums);
   }
   p.wide_out = scratch.add(narrow_out ? saturating_mul(some.out_channels, terms, item) : 0);
   p.bytes = scratch.bytes;

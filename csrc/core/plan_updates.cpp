@@ -124,7 +124,7 @@ void split_updates(Program& p) {
       Step& part = steps.back();
       part.attrs.i[13] = all.shape[0], part.attrs.i[14] = from;
       const ConvShape shape = conv_shape(part.attrs, view_at(p, part, 3), view_at(p, part, 0), view_at(p, part, 2));
-      part.workspace = conv_weight_plan(shape, itemsize(all.dtype), false, all.shape[0]).bytes;
+      part.workspace = conv_weight_plan(shape, itemsize(all.dtype), false, part.attrs.i[15], all.shape[0]).bytes;
       steps.push_back(some_filters(p, update, made, from, count));
     }
     for (const size_t j : behind) steps.push_back(p.steps[j]);

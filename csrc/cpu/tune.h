@@ -18,23 +18,31 @@ constexpr int kTileRows[kTileMaxVectors + 1] = {0, 6, 6, 0, 2};
 constexpr int kTileRows[kTileMaxVectors + 1] = {0, 4, 4, 0, 2};
 #endif
 
-// GEMM loops. A's strip of rows(nv) x kGemmKc stays in L1, a block of B of kGemmKc x kGemmBlockCols in L2.
-constexpr int64_t kGemmKc = 384;
-constexpr int64_t kGemmBlockCols = 512;      // columns of C in one piece of work, at most
+// GEMM loops. A's strip of rows(nv) x kGemmKc and a panel of B stay in L1 (32 KB with AVX2, 48 with AVX-512), a block of B of
+// kGemmKc x kGemmBlockCols in L2 (512 KB, 1 to 2 MB). kGemmWide: the same for transposed rows of A.
+constexpr int64_t kGemmKc = FD_VEC_BYTES == 32 ? 192 : 384, kGemmWideKc = 192;
+template <class T>
+constexpr int64_t kGemmBlockCols = FD_VEC_BYTES == 32 ? 1536 / sizeof(T) : 512;  // columns of C in one piece of work, at most
+template <class T>
+constexpr int64_t kGemmWideCols = FD_VEC_BYTES == 32 ? 2048 / sizeof(T) : 1024;
 constexpr int64_t kGemmBlockTiles = 16;      // and tiles along its rows
 constexpr int64_t kGemmChunks = 16;          // pieces wanted, so that threads finish together, ...
 constexpr int64_t kGemmChunkMacs = 1 << 18;  // ... unless they fall below this many multiply-adds (a few microseconds)
 constexpr int64_t kConvPieceMacs = 1 << 19;  // the same for convolutions
 constexpr int64_t kGemmDirectTiles = 10;     // up to so many tiles of rows a row-major B is read where it lies
 constexpr int64_t kGemmDirectBytes = FD_VEC_BYTES == 64 ? 768 << 10 : 128 << 10;  // and also when all of B is no larger
-constexpr int64_t kGemmCopyBytes = 2 << 10;        // steps of k of A that are so far apart are copied to a strip
-constexpr int64_t kGemmCopyRows = 112;             // rows that are copied side by side where they are adjacent: 448 bytes a step
-constexpr int64_t kGemmPackPiece = 1 << 13;        // elements that a thread packs at a time
-constexpr int64_t kGemvChunkMacs = 1 << 15;        // pieces of products with few rows, which wait for memory
-constexpr int64_t kGemvLeast = 64;                 // columns of a piece, however many threads there are
-constexpr int64_t kDotRows = 12;                   // up to so many rows, x W^T is computed as dot products
-constexpr int64_t kGemmPrefetchBytes = 256 << 10;  // a larger B, read where it lies, and a larger C are prefetched
-constexpr int64_t kGemmPrefetchK = 128;            // C only if k is at least this long
+constexpr int64_t kGemmCopyBytes = 2 << 10;                     // steps of k of A that are so far apart are copied to a strip
+constexpr int64_t kGemmCopyFew = FD_VEC_BYTES == 32 ? 192 : 0;  // or so few transposed rows
+constexpr int64_t kGemmCopyRows = 112;               // rows that are copied side by side where they are adjacent: 448 bytes a step
+constexpr int64_t kGemmPackPiece = 1 << 13;          // elements that a thread packs at a time
+constexpr int64_t kGemvChunkMacs = 1 << 15;          // pieces of products with few rows, which wait for memory
+constexpr int64_t kGemvBytes = 16 << 10;             // of y, at most
+constexpr int64_t kGemvLeast = 64;                   // columns of a piece, however many threads there are
+constexpr int64_t kDotRows = 12;                     // up to so many rows, x W^T is computed as dot products
+constexpr int64_t kGemmPrefetchBytes = 256 << 10;    // a larger B, read where it lies, and a larger C are prefetched
+constexpr bool kFetchesStrips = FD_VEC_BYTES == 32;  // of A, during the strip before
+constexpr int64_t kGemmPrefetchK = 128;              // C only if k is at least this long
+constexpr bool kWinogradFetches = FD_VEC_BYTES == 32;  // where results will be written, during products
 
 }  // namespace
 }  // namespace fastdl

@@ -172,10 +172,10 @@ py::tuple conv_plans(int64_t batch, int64_t channels, int64_t height, int64_t wi
   for (int axis = 0; axis < 2; axis++) s.out[axis] = (s.in[axis] + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
   const auto gather = [&](bool forward) {
     const ConvGatherPlan p = conv_gather_plan(s, forward, sizeof(float), false, true);
-    return s.slides() ? "sliding" : p.images ? "images" : p.runs ? "runs" : p.tiles ? "rows" : p.winograd.chunks ? "winograd" : p.planes ? "planes" : "multiply-adds";
+    return s.slides() ? "sliding" : p.images ? "images" : p.runs ? "runs" : p.tiles ? "rows" : p.winograd.tiles ? "winograd" : p.planes ? "planes" : p.product ? "product" : "multiply-adds";
   };
-  const ConvWeightPlan weights = conv_weight_plan(s, sizeof(float), false);
-  return py::make_tuple(gather(true), gather(false), s.slides() ? "sliding" : weights.tiles ? "tiles" : weights.planes ? "planes" : "multiply-adds");
+  const ConvWeightPlan weights = conv_weight_plan(s, sizeof(float), false, true);
+  return py::make_tuple(gather(true), gather(false), s.slides() ? "sliding" : weights.tiles ? "tiles" : weights.winograd.tiles ? "winograd" : weights.planes ? "planes" : weights.product ? "product" : "multiply-adds");
 }
 
 }  // namespace
@@ -254,7 +254,7 @@ PYBIND11_MODULE(_C, m) {
   m.def("conv_plans", &conv_plans, py::arg("batch"), py::arg("channels"), py::arg("height"), py::arg("width"), py::arg("filters"),
         py::arg("kernel"), py::arg("stride"), py::arg("padding"), py::arg("dilation"), py::arg("groups"),
         "Tests: how conv2d, its gradient by the input and that by the weights are computed in float32: by 'images', 'rows', "
-        "'winograd', 'sliding', 'planes' or 'multiply-adds'; the last by 'tiles', 'sliding', 'planes' or 'multiply-adds'.");
+        "'winograd', 'sliding', 'planes', 'product' or 'multiply-adds'; the last by 'tiles', 'winograd', 'sliding', 'planes', 'product' or 'multiply-adds'.");
   m.def("set_matmul_parts", [](int parts) { return std::exchange(gemm_parts, parts); });
   m.def("memory_stats", memory_stats_dict);
   m.def("reset_peak_memory", &reset_peak_memory);

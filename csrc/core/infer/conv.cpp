@@ -165,7 +165,8 @@ void infer_conv2d_backward(Call& c) {
     checked_numel(op_name(c), shape, 4, 8);
     set_out(c, 0, dtype, shape, 4);
     set_out(c, 1, dtype, shape, 1);
-    reserve(c, conv_weight_plan(s, itemsize(c.compute), dtype != c.compute).bytes);
+    c.attrs.i[15] = winograd_allowed();
+    reserve(c, conv_weight_plan(s, itemsize(c.compute), dtype != c.compute, c.attrs.i[15]).bytes);
   }
 }
 

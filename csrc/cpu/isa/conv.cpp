@@ -1,16 +1,17 @@
 // conv2d and its gradients, on channels-last (NHWC) memory: matrix products over addresses, without im2col.
 //   conv_tile.h    the register tile: rows of A anywhere in memory        conv_pack.h    layouts of weights and borders
 //   conv_gather.h  y, and dx: sums over taps                              conv_weight.h  dw and db: sums over pixels
-//   conv_winograd.h  3x3 kernels                                     conv_tiles*.h  the same on AMX tiles
+//   conv_winograd*.h  3x3 kernels                                 conv_product.h  1x1 kernels
 //   conv_first.h   y for images with few channels                 conv_depthwise.h  one filter per channel
-//   conv_planes.h  few channels per group: lanes are pixels
+//   conv_planes.h  few channels per group: lanes are pixels       conv_tiles*.h  y, dx and dw on AMX tiles
 // Here the three ops are put into these forms. Sums are cut by sizes only: results are bitwise equal for any number of threads.
 #include "cpu/isa/conv_depthwise.h"
 #include "cpu/isa/conv_first.h"
 #include "cpu/isa/conv_gather.h"
 #include "cpu/isa/conv_planes.h"
+#include "cpu/isa/conv_product.h"
 #include "cpu/isa/conv_weight.h"
-#include "cpu/isa/conv_winograd.h"
+#include "cpu/isa/conv_winograd_weight.h"
 #if defined(__AMX_BF16__)
 #include "cpu/isa/conv_tiles_gather.h"
 #include "cpu/isa/conv_tiles_images.h"
@@ -68,13 +69,13 @@ void for_columns(const ConvGatherPlan& plan, const Gather<T>& g, const ConvPack<
 
 template <class T>
 void products(const Args& a, const ConvGatherPlan& plan, const Gather<T>& g, const ConvPack<T>* pack) {
+  if (plan.product) return product_pixels(g, *pack, scratch<T>(a, plan.weights));
   if (plan.planes && gather_planes(g, *pack)) return;
   if constexpr (sizeof(T) == 4) {
 #if defined(__AMX_BF16__)
     if (plan.tiles && gather_on_tiles(g, *pack, scratch<uint16_t>(a, plan.weights))) return;
 #endif
-    if (plan.winograd.chunks)
-      return winograd(g, *pack, plan.winograd, scratch<T>(a, plan.winograd_weights), scratch<T>(a, plan.winograd_scratch));
+    if (plan.winograd.tiles && winograd(g, *pack, plan.winograd, scratch<T>(a, plan.winograd_shared))) return;
   }
   gather(g, pack);
 }
@@ -214,9 +215,6 @@ void conv2d_backward_input_kernel(const Args& a) {
     return;
   }
   const bool one_phase = rows.count * cols.count == 1;
-  if (plan.winograd.chunks) {  // taps in the order in which they lie on dy
-    for (int64_t tap = 0; tap < taps; tap++) position[tap] = taps - 1 - tap;
-  }
   if (s.depthwise()) pack_depthwise(s, w.ptr<T>(), position, packed);
   if (rows.count < rows.stride || cols.count < cols.stride) {  // pixels that no tap reads
     T* out = g.out;
@@ -271,6 +269,14 @@ bool weights_by_tiles(const ConvWeightPlan& plan, const WeightGrad<T>& g) {
 }
 
 template <class T>
+bool weights_by_winograd(const ConvWeightPlan& plan, const WeightGrad<T>& g) {
+  if constexpr (sizeof(T) == 4) {
+    if (plan.winograd.tiles) return winograd_weight_grad(g, plan.winograd), true;
+  }
+  return (void)plan, (void)g, false;
+}
+
+template <class T>
 void conv2d_backward_weight_kernel(const Args& a) {
   const View &dy = a.in[0], &x = a.in[1], &dw = a.out[0], &db = a.out[1];
   ConvShape s = conv_shape(*a.attrs, x, dw, dy);
@@ -278,7 +284,7 @@ void conv2d_backward_weight_kernel(const Args& a) {
   const bool pooled = a.nin == 3;  // dy is that of a max-pooling behind, whose taps are given: a program's pass made it so
   for (int axis = 0; axis < 2 && pooled; axis++) s.out[axis] = a.attrs->i[11 + axis];
   const int64_t filters = a.attrs->i[13], first = a.attrs->i[14];  // dy is a view of some of so many (plan_updates.cpp), or 0
-  const ConvWeightPlan plan = conv_weight_plan(s, sizeof(T), narrow, filters);
+  const ConvWeightPlan plan = conv_weight_plan(s, sizeof(T), narrow, a.attrs->i[15], filters);
   if (db.numel() == 0) return;
 
   WeightGrad<T> g;
@@ -319,7 +325,10 @@ void conv2d_backward_weight_kernel(const Args& a) {
       g.dy = padded;
       g.dy_pitch = Vec<T>::size;
     }
-    if (!weights_by_tiles(plan, g)) plan.direct ? direct_weight_grad(g) : weight_grad(g);
+    if (plan.product)
+      product_weight_grad(g, g.sums);
+    else if (!weights_by_tiles(plan, g) && !weights_by_winograd(plan, g))
+      plan.direct ? direct_weight_grad(g) : weight_grad(g);
   }
   if constexpr (sizeof(T) == 4) {
     if (narrow) {

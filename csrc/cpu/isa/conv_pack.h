@@ -59,6 +59,11 @@ void pack_block(const ConvPack<T>& p, int64_t group, int64_t v, int64_t r0, int6
     int64_t channel = r, tap = 0;
     for (int64_t j = 0; j < length; j += lanes) {
       const int n = int(min_of<int64_t>(lanes, length - j));
+      if (n == 1) {  // the ninth of nine taps: no square for a column
+        T* to = out + (p.position[tap] * p.channels + channel) * width;
+        for (int i = 0; i < lanes; i++) to[i] = i < used ? run[i * p.column_stride + j] : T(0);
+        continue;
+      }
       Vec<T> square[lanes];
       for (int i = 0; i < lanes; i++) square[i] = i < used ? load_partial(run + i * p.column_stride + j, n) : Vec<T>(T(0));
       transpose_rows(square);

@@ -83,15 +83,15 @@ struct WeightPanel {
   // The block's dy and the distance of its pixels; spread_block() first where there is something to spread.
   int64_t pitch() const { return spread ? width : w.dy_pitch; }
   const T* dy(const PixelBlock& block) const { return spread ? spread : dy(block.n) + block.y0 * w.s.out[1] * w.dy_pitch; }
-  ConvTile<T> tile(const PixelBlock& block, bool fresh) const {
+  ConvTile<T> tile(const PixelBlock& block, bool fresh, int64_t x_pitch, int64_t x_image) const {
     ConvTile<T> t;
     t.row_step = 0;
-    t.a_segment = w.s.stride[0] * w.x_size[1] * w.s.in_channels;
-    t.a_k = w.s.stride[1] * w.s.in_channels;
+    t.a_segment = w.s.stride[0] * w.x_size[1] * x_pitch;
+    t.a_k = w.s.stride[1] * x_pitch;
     t.b_k = pitch();
     t.b_segment = w.s.out[1] * pitch();
     t.groups = block.images;
-    t.a_group = w.x_size[0] * w.x_size[1] * w.s.in_channels;
+    t.a_group = x_image;
     t.b_group = w.s.out[0] * w.s.out[1] * pitch();
     t.tail = Vec<T>::size;
     t.accumulate = !fresh;
@@ -101,15 +101,22 @@ struct WeightPanel {
   }
 };
 
+// Channels of x around a block, and the distances of its pixels and images: in x itself, or copied (copy_strip).
+template <class T>
+struct StripSource {
+  const T* x;  // the first pixel of the block's first image, at the first channel
+  int64_t pitch, image;
+};
+
 // `count` channels from `channel` on, all taps: sums[tap][layout channels], these from `at` on.
 template <class T>
-void add_channels(const WeightPanel<T>& panel, const PixelBlock& block, bool fresh, int64_t channel, int64_t count, T* sums,
-                  int64_t layout, int64_t at) {
+void add_channels(const WeightPanel<T>& panel, const PixelBlock& block, bool fresh, const StripSource<T>& source, int64_t count,
+                  T* sums, int64_t layout, int64_t at) {
   const WeightGrad<T>& w = panel.w;
   const ConvShape& s = w.s;
-  const T *x = panel.x(block.n) + channel, *dy = panel.dy(block.n), *rows[kConvRows];
+  const T *dy = panel.dy(block), *rows[kConvRows];
   T* c[kConvRows];
-  ConvTile<T> t = panel.tile(block, fresh);
+  ConvTile<T> t = panel.tile(block, fresh, source.pitch, source.image);
   t.rows = rows;
   t.c = c;
   int64_t v = 0, h = -1;
@@ -121,9 +128,9 @@ void add_channels(const WeightPanel<T>& panel, const PixelBlock& block, bool fre
     t.segments = xs.begin < xs.end ? ys.end - ys.begin : 0;
     if (t.segments == 0 && !fresh) continue;
     t.k = xs.end - xs.begin;
-    t.b = dy + (ys.begin * s.out[1] + xs.begin) * w.dy_pitch;
+    t.b = dy + ((ys.begin - block.y0) * s.out[1] + xs.begin) * panel.pitch();
     const int64_t pixel = (ys.begin * s.stride[0] + shift_y) * w.x_size[1] + xs.begin * s.stride[1] + shift_x;
-    const T* from = t.segments ? x + pixel * s.in_channels : x;
+    const T* from = t.segments ? source.x + pixel * source.pitch : source.x;
     for (int64_t i = 0; i < count; i++) {
       rows[i] = from + i;
       c[i] = sums + (tap * layout + at + i) * panel.width;
@@ -157,6 +164,43 @@ void spread_block(const WeightPanel<T>& panel, const PixelBlock& block) {
     }
 }
 
+// Whether a block of dy is copied, one panel wide, and channels of x around it: pixels that lie a power of two apart share few sets
+// of the caches.
+template <class T>
+FD_INLINE bool copies_blocks(const WeightGrad<T>& w) {
+  return FD_VEC_BYTES < 64 && !w.pairs && !w.taps && w.s.taps() >= 4 &&
+         w.s.out[1] * 2 * Vec<T>::size * int64_t(sizeof(T)) <= kWeightBlockBytes;
+}
+template <class T>
+void copy_block(const WeightPanel<T>& panel, const PixelBlock& block) {
+  const T* from = panel.dy(block.n) + block.y0 * panel.w.s.out[1] * panel.w.dy_pitch;
+  T *to = panel.spread, *const end = to + block.images * (block.y1 - block.y0) * panel.w.s.out[1] * panel.width;
+  for (; to < end; from += panel.w.dy_pitch, to += panel.width)
+    for (int64_t j = 0; j < panel.width; j += Vec<T>::size) store(to + j, load(from + j));
+}
+
+// Channels from `channel` on, as many as a tile has rows, copied to scratch of the thread where that pays.
+template <class T>
+StripSource<T> strip_source(const WeightPanel<T>& panel, const PixelBlock& block, int64_t channel, bool copies) {
+  constexpr int64_t lanes = Vec<T>::size, width = (kConvWeightRows + lanes - 1) / lanes * lanes;
+  const WeightGrad<T>& w = panel.w;
+  const int64_t line = w.x_size[1] * w.s.in_channels, image = w.x_size[0] * line;
+  const StripSource<T> plain = {panel.x(block.n) + channel, w.s.in_channels, image};
+  if (!copies || w.s.group_in() < width) return plain;
+  const int64_t reach = (w.s.kernel[0] - 1) * w.s.dilation[0], low = block.y0 * w.s.stride[0] - w.padding[0];
+  const int64_t y0 = max_of<int64_t>(0, low), y1 = min_of(w.x_size[0], low + (block.y1 - 1 - block.y0) * w.s.stride[0] + reach + 1);
+  const int64_t rows = max_of<int64_t>(0, y1 - y0), first = min_of(channel, w.s.group_in() - width), pixels = rows * w.x_size[1];
+  T* to = static_cast<T*>(thread_scratch(max_of<int64_t>(1, block.images * pixels) * width * int64_t(sizeof(T))));
+  if (!to) return plain;
+  const StripSource<T> strip = {to + (channel - first) - y0 * w.x_size[1] * width, width, pixels * width};
+  for (int64_t n = 0; n < block.images; n++) {
+    const T* from = panel.x(block.n + n) + y0 * line + first;
+    for (int64_t i = 0; i < pixels; i++, from += w.s.in_channels, to += width)
+      for (int64_t j = 0; j < width; j += lanes) store(to + j, load(from + j));
+  }
+  return strip;
+}
+
 // The same for rows that are (tap, channel) pairs, on padded x: no tap falls outside.
 template <class T>
 void add_pairs(const WeightPanel<T>& panel, const PixelBlock& block, bool fresh, T* sums) {
@@ -164,7 +208,7 @@ void add_pairs(const WeightPanel<T>& panel, const PixelBlock& block, bool fresh,
   const ConvShape& s = w.s;
   const T *x = panel.x(block.n), *rows[kConvRows];
   T* c[kConvRows];
-  ConvTile<T> t = panel.tile(block, fresh);
+  ConvTile<T> t = panel.tile(block, fresh, s.in_channels, w.x_size[0] * w.x_size[1] * s.in_channels);
   t.rows = rows;
   t.c = c;
   t.segments = block.y1 - block.y0;
@@ -270,13 +314,19 @@ void direct_weight_grad(const WeightGrad<T>& w) {
   parallel_chunks(products * ranges, [&](int64_t chunk) {
     const int64_t r = chunk % ranges, p = chunk / ranges % panels, b0 = r * tiles.count / ranges,
                   b1 = (r + 1) * tiles.count / ranges;
-    const WeightPanel<T> panel(w, chunk / ranges / panels, p);
+    WeightPanel<T> panel(w, chunk / ranges / panels, p);
     piece_work(weight_macs(w, w.s.batch * w.s.out[0], tiles.begin(b1) - tiles.begin(b0), panel.width), kConvPieceMacs);
     alignas(64) T sums[kDirectTaps * kConvWeightRows * 2 * Vec<T>::size];
+    alignas(64) T copied[kWeightBlockBytes / sizeof(T)];
+    const bool copies = copies_blocks(w);
     for (int64_t b = b0; b < b1; b++) {
       const int64_t first = tiles.begin(b), count = tiles.begin(b + 1) - first;
-      for_blocks(w, 0, panel.width,
-                 [&](const PixelBlock& block, bool fresh) { add_channels(panel, block, fresh, first, count, sums, count, 0); });
+      panel.spread = copies ? copied : nullptr;
+      for_blocks(w, 0, panel.width, [&](const PixelBlock& block, bool fresh) {
+        if (copies) copy_block(panel, block);
+        add_channels(panel, block, fresh, strip_source(panel, block, first, copies), count, sums, count, 0);
+      });
+      panel.spread = nullptr;
       finish_channels(panel, sums, count, 1, 0, first, 0, count * w.s.taps());
     }
     if (r > 0) return;
@@ -299,15 +349,19 @@ void add_weight_grad(const WeightGrad<T>& w) {
     const int64_t rows = min_of(w.s.batch * w.s.out[0] - split * w.rows_per_split, w.rows_per_split);
     piece_work(weight_macs(w, rows, b1 > b0 ? tiles.begin(b1) - tiles.begin(b0) : 0, panel.width), kConvPieceMacs);
     alignas(64) T spread[kWeightBlockBytes / sizeof(T)];
-    if (w.taps) panel.spread = spread;
+    const bool copies = copies_blocks(w);
+    if (w.taps || copies) panel.spread = spread;
     T* sums = w.panel_sums(split, group, p);
     for_blocks(w, split, panel.width, [&](const PixelBlock& block, bool fresh) {
       if (w.taps) spread_block(panel, block);
+      if (copies) copy_block(panel, block);
       if (w.pairs)
         add_pairs(panel, block, fresh, sums);
       else
-        for (int64_t b = b0; b < b1; b++)
-          add_channels(panel, block, fresh, tiles.begin(b), tiles.begin(b + 1) - tiles.begin(b), sums, channels, tiles.begin(b));
+        for (int64_t b = b0; b < b1; b++) {
+          const int64_t first = tiles.begin(b), count = tiles.begin(b + 1) - first;
+          add_channels(panel, block, fresh, strip_source(panel, block, first, copies), count, sums, channels, first);
+        }
       if (r == 0) add_bias(panel, block, fresh, sums + last * panel.width);
     });
   });

@@ -1,8 +1,8 @@
 // Matrix product C (m, n) = A (m, k) B (k, n) (+ bias, relu) for float and double and any strides of A and B.
 //
 // Method: the loops of BLIS (Van Zee and van de Geijn, 2015) with the roles of the caches swapped for row-major C. A strip of A
-// (up to 14 rows, 384 of k) stays in L1 while a block of B (384 of k, up to 512 columns), packed in panels as wide as the tile,
-// streams past it from L2. Three savings for the sizes of neural nets:
+// (6 or 14 rows, 192 or 384 of k) stays in L1 while a block of B (as much of k, up to 512 columns), packed in panels as wide as the
+// tile, streams past it from L2. Three savings for the sizes of neural nets:
 //   - few rows, or a small B: B is read where it lies (row-major B only), nothing is packed;
 //   - B transposed in memory (x W^T) and few rows: C^T = B^T A^T is computed instead, which packs the smaller operand, and
 //     each finished block of C^T is transposed into C;
@@ -43,10 +43,12 @@ FD_INLINE int panel_vectors(const GemmPlan& plan, int64_t v, int64_t end, bool p
   return left >= 4 && plan.nv == 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-// Is each step of k on another page of A, or nearly so? Then copying a strip pays, where several panels pass over it.
+// Is each step of k on another page of A, or nearly so, or are lines of transposed rows mostly of other tiles, and few rows there
+// to find the rest in L1? Then copying a strip pays, where several panels pass over it.
 template <class T>
 FD_INLINE bool steps_far(const Gemm<T>& g) {
-  return g.a_k != 1 && g.a_k * int64_t(sizeof(T)) >= kGemmCopyBytes && g.k >= Vec<T>::size;
+  if (g.a_k == 1 || g.k < Vec<T>::size) return false;
+  return g.a_k * int64_t(sizeof(T)) >= kGemmCopyBytes || (g.a_row == 1 && g.m <= kGemmCopyFew);
 }
 
 template <class T>
@@ -57,10 +59,10 @@ inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
   p.max_rows = kTileRows[p.nv];
   p.tiles = ceil_div(g.m, int64_t(p.max_rows));
   p.vectors = ceil_div(g.n, int64_t(lanes));
-  // Transposed rows of A: blocks of B half as high and twice as wide halve the copies of A, and leave it more of L2, of which
+  // Transposed rows of A: blocks of B less high and wider save copies of A, and leave it more of L2, of which
   // rows that lie pages apart share few sets. From sizes alone, however many share the work, as sums are cut at kc.
-  const bool wide = g.a_row == 1 && steps_far(g) && g.n > kGemmBlockCols;
-  const int64_t most = wide ? kGemmKc / 2 : kGemmKc, most_cols = wide ? 2 * kGemmBlockCols : kGemmBlockCols;
+  const bool wide = g.a_row == 1 && steps_far(g) && g.n > kGemmBlockCols<T>;
+  const int64_t most = wide ? kGemmWideKc : kGemmKc, most_cols = wide ? kGemmWideCols<T> : kGemmBlockCols<T>;
   p.k_blocks = max_of(ceil_div(g.k, most), int64_t(1));
   p.kc = g.k <= most ? g.k : ceil_div(ceil_div(g.k, p.k_blocks), int64_t(8)) * 8;
   p.k_blocks = max_of(ceil_div(g.k, max_of(p.kc, int64_t(1))), int64_t(1));
@@ -106,6 +108,26 @@ inline void pack_vectors(const Gemm<T>& g, const GemmPlan& plan, int64_t k0, int
     }
   }
 }
+
+// Fetches rows [i0, i1) of a row-major A evenly during the tiles of the strip before, `tiles` of them.
+template <class T>
+struct NextStrip {
+  static constexpr int64_t line = 64 / int64_t(sizeof(T));
+  const T* row;
+  int64_t a_row, rows, lines, at = 0, share;
+  FD_INLINE NextStrip(const Gemm<T>& g, int64_t i0, int64_t i1, int64_t k0, int64_t kc, int64_t tiles)
+      : row(g.a + i0 * g.a_row + k0),
+        a_row(g.a_row),
+        rows(kFetchesStrips && g.a_k == 1 && i1 > i0 ? i1 - i0 : 0),
+        lines(ceil_div(kc, line)),
+        share(ceil_div(rows * lines, tiles)) {}
+  FD_INLINE void fetch() {
+    for (int64_t n = share; n > 0 && rows > 0; n--) {
+      __builtin_prefetch(row + at * line);
+      if (++at == lines) at = 0, row += a_row, rows--;
+    }
+  }
+};
 
 // One piece: row block rb, column block cb of C. pack_here: nobody else needs these panels, so they are packed just before use.
 template <class T>
@@ -163,7 +185,10 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
       t.a_row = strip.a_row;
       t.a_k = strip.a_k;
       t.prefetch = prefetch && tile == tile0;
+      NextStrip<T> next(g, i0 + rows, tile + 1 < tile1 && !copy_strip ? (tile + 2) * g.m / plan.tiles : 0, k0, kc,
+                        ceil_div(v1 - v0, int64_t(plan.nv)));
       for (int64_t v = v0; v < v1;) {
+        next.fetch();
         const int nv = panel_vectors(plan, v, v1, !plan.packed && cut);
         const bool edge = cut && v + nv == v1;
         const int64_t j = v * lanes;

@@ -93,6 +93,11 @@ __attribute__((noinline)) void tile_kernel(const Tile<T>& t) {
 #pragma GCC unroll 4
     for (int j = 0; j < NV; j++) acc[i][j] = Vec<T>(T(0));
   }
+  if (FD_VEC_BYTES < 64 && t.fetch_c) {  // few rows: all at once
+    const T* c = t.c;
+#pragma GCC unroll 6
+    for (int i = 0; i < MR; i++, c += t.c_row) __builtin_prefetch(c, 1);
+  }
   const char* b = reinterpret_cast<const char*>(t.b);
   const char* a[bases];
   a[0] = reinterpret_cast<const char*>(t.a);

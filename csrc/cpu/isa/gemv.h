@@ -269,10 +269,9 @@ inline void gemv_batch(Gemm<T> g, GemmBatch batch, T* workspace) {
     }
     return finish_row(g.c, g.n, g.bias, g.relu, g.finish);
   }
-  // stretches of y: long enough for whole cache lines of B and little overhead, at most what stays in L1
-  const int64_t rows = ceil_div(part_macs, max_of(g.k, int64_t(1)));
-  const int64_t stretch = min_of(
-      int64_t(2048), g.b_col == 1 ? max_of(ceil_div(rows, int64_t(256)) * 256, int64_t(512)) : ceil_div(rows, int64_t(4)) * 4);
+  // stretches of y that stay in L1; where rows of B are read, as long as that, as each row begins on a page of its own
+  const int64_t rows = ceil_div(part_macs, max_of(g.k, int64_t(1))), whole = kGemvBytes / int64_t(sizeof(T));
+  const int64_t stretch = g.b_col == 1 ? whole : min_of(int64_t(2048), ceil_div(rows, int64_t(4)) * 4);
   const int64_t least = max_of(ceil_div(part_macs, max_of(g.k, int64_t(1))), g.b_col == 1 ? kGemvLeast : 4);
   const ColumnBlocks stretches(batch.count, g.n, stretch, least, num_threads(), g.b_col == 1 ? ColumnBlocks::kUnit : 4);
   const int64_t group = stretches.count > 1 ? 1 : max_of(int64_t(1), part_macs / max_of(g.n * g.k, int64_t(1)));
