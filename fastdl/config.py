@@ -49,7 +49,7 @@ def set_conv_winograd(allowed: bool) -> bool:
     """Whether 3x3 convolutions in float32 may use Winograd's algorithm (default: yes). Returns the setting before.
 
     It is up to twice as fast; rounding errors are about twice those of the direct sum, and an infinity or NaN in the input reaches
-    all 4x4 output pixels of its tile.
+    all 4x4 output pixels of its tile, and all nine taps of its channel in the gradient by the weights.
     """
 
     return _C.set_conv_winograd(allowed)

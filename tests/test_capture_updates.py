@@ -202,6 +202,7 @@ WIDE = {
     "tiles": (16, 8, 256, 256, 3),
     "tiles, two sums": (8, 16, 128, 128, 7),
     "one tap": (16, 8, 1024, 1024, 1),
+    "one tap, two parts of pixels": (33, 8, 512, 2048, 1),
 }
 
 
@@ -256,7 +257,8 @@ def test_large_gradients_of_filters_in_pieces(name, settings):
     expected = -(-filters // (64 * max(1, 5 * 2**18 // (channels * kernel**2 * (8 if "dtype" in settings else 4)) // 64)))
     assert expected > 1
     assert (pieces(found[True]), pieces(found[False])) == (expected, 1)
-    assert found[True].stats()["arena_bytes"] < found[False].stats()["arena_bytes"] - 1e6
+    if n * size**2 <= channels * kernel**2:  # else results are larger than the gradient
+        assert found[True].stats()["arena_bytes"] < found[False].stats()["arena_bytes"] - 1e6
     if fd._C.isa() == "amx":
         plan = fd._C.conv_plans(n, channels, size, size, filters, kernel, 1, kernel // 2, 1, 1)[2]
         assert (plan == "tiles") == (name != "few pixels")

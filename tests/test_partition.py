@@ -100,18 +100,24 @@ TILE_PIECES = {
 }
 
 
-def pixel_pieces(shape) -> tuple[int, float]:
+def pixel_pieces(shape) -> list[tuple[int, float]]:
     """How many pieces y and dx are cut into at most."""
     batch, channels, size, filters, kernel, stride, groups = shape
-    tiles = fd._C.isa() == "amx" and batch > 1
-    if not tiles and kernel == 3 and stride == 1 and groups == 1 and channels >= 32:
-        # Winograd's algorithm: the register tile's rows of 4x4 pixels, of up to 96 at a time, by two vectors of columns.
-        rows, lanes = {"baseline": (4, 4), "avx2": (6, 8)}.get(fd._C.isa(), (14, 16))
-        squares = batch * (-(-size // 4)) ** 2
-        squares = -(-squares // -(-squares // 96))
-        strips = -(-squares // rows)
-        return strips * -(-filters // (2 * lanes)), -(-squares // strips) * strips / squares
-    return TILE_PIECES.get(shape, (1 << 20, 1)) if tiles else (1 << 20, 1)
+    if fd._C.isa() == "amx":
+        return [TILE_PIECES.get(shape, (1 << 20, 1)) if batch > 1 else (1 << 20, 1)]
+    squares = batch * (-(-size // 4)) ** 2
+    if fd._C.conv_plans(batch, channels, size, size, filters, kernel, stride, kernel // 2, 1, groups)[0] != "winograd" or (
+        squares >= 48 and 36 * (channels * filters + 16 * filters // 8) <= 200_000
+    ):
+        return [(1 << 20, 1)]
+    # Winograd's algorithm in rounds of up to 96 squares of 4x4 pixels: rows of the register tile by two vectors of columns.
+    rows, lanes = {"baseline": (4, 4), "avx2": (6, 8)}.get(fd._C.isa(), (14, 16))
+    rounds = -(-squares // 96)
+    found = []
+    for part in (-(-squares // rounds), squares - (rounds - 1) * -(-squares // rounds)):
+        strips = -(-part // rows)
+        found.append((strips * -(-filters // (2 * lanes)), -(-part // strips) * strips / part))
+    return found
 
 
 def weight_pieces(shape) -> tuple[int, float]:
@@ -135,9 +141,9 @@ def test_convolutions(shape):
     def conv(x, w):
         return fd.conv2d(x, w, stride=stride, padding=kernel // 2, groups=groups)
 
-    check(lambda: conv(x, w), few, [pixels])
-    check(lambda: backward(lambda x: conv(x, w), x), few, [pixels])
-    check(lambda: backward(lambda w: conv(x, w), w), few, [pixels, weights])
+    check(lambda: conv(x, w), few, pixels)
+    check(lambda: backward(lambda x: conv(x, w), x), few, pixels)
+    check(lambda: backward(lambda w: conv(x, w), w), few, [*pixels, weights])
 
 
 FAMILIES = {

@@ -7,9 +7,10 @@ import pytest
 
 import fastdl as fd
 
-# The last three where there are no AMX tiles: few tiles for many weights, in one round and in two; a single column beyond a panel.
+# Where there are no AMX tiles: few tiles for many weights, in one round and in two; a single column beyond a panel; gradients by the
+# weights in several rounds, the last also for some columns at a time.
 EVERYWHERE = [(3, 32, 18, 14, 40, 1), (3, 48, 17, 15, 33, 1), (2, 64, 22, 20, 32, 0), (2, 32, 20, 22, 48, 2)]
-WITHOUT_TILES = [(2, 80, 8, 8, 144, 1), (2, 96, 32, 31, 112, 1), (3, 96, 8, 9, 81, 1)]
+WITHOUT_TILES = [(2, 80, 8, 8, 144, 1), (2, 96, 32, 31, 112, 1), (3, 96, 8, 9, 81, 1), (4, 64, 28, 28, 64, 1), (4, 256, 20, 20, 192, 1)]
 
 
 @pytest.fixture(params=EVERYWHERE + WITHOUT_TILES, ids=str)
@@ -37,16 +38,17 @@ def test_rounding_errors_are_near_those_of_the_direct_sum(case):
     exact = results(*case, "float64", True)
     direct, fast = results(*case, "float32", False), results(*case, "float32", True)
     x, weight, *_, p = case
+    everywhere = (*x.shape, weight.shape[0], p) in EVERYWHERE
     differ = set()
     for name, e, d, f in zip(("y", "dx", "dw", "db"), exact, direct, fast):
         rms = lambda a, e=e: np.sqrt(np.mean((a - e) ** 2))  # noqa: E731
         assert rms(f) <= (8 if fd._C.isa() == "amx" else 4) * rms(d)  # on tiles, the direct sum is the more exact one
-        assert np.abs(f - e).max() <= 2e-5 * e.std()
+        assert np.abs(f - e).max() <= (1e-5 if everywhere and name in ("y", "dx") else 4e-5) * e.std()
         if (f != d).any():
             differ.add(name)
     plans = fd._C.conv_plans(*x.shape, weight.shape[0], 3, 1, p, 1, 1)
     planned = {name for name, plan in zip(("y", "dx", "dw"), plans) if plan == "winograd"}
-    assert planned <= differ and (planned or fd._C.isa() == "amx"), f"sizes were chosen so that Winograd's algorithm runs: {plans}"
+    assert planned <= differ and (planned or (not everywhere and fd._C.isa() == "amx")), f"sizes were chosen so that Winograd's algorithm runs: {plans}"
     if fd._C.isa() != "amx" and weight.shape[0] % 16 == 0:
         assert planned == {"y", "dx", "dw"}
 

@@ -180,8 +180,8 @@ inline WinogradPlan winograd_plan(const ConvShape& s, bool forward, int64_t item
 }
 
 // The same for the gradient by the weights (isa/conv_winograd_weight.h): `round` tiles at a time, whose values fill up to
-// kWinogradRoundFloats (twice that in a single round), and sums of `columns` columns, of up to kWinogradSumFloats. tiles == 0: not
-// worth it, or not possible.
+// kWinogradRoundFloats (twice that in a single round, or with many channels), and sums of `columns` columns, of up to
+// kWinogradSumFloats. tiles == 0: not worth it, or not possible.
 constexpr int64_t kWinogradRoundFloats = int64_t(1) << 19, kWinogradSumFloats = int64_t(3) << 19, kWinogradRoundMost = 192;
 struct WinogradGradPlan {
   int64_t tiles, round, columns;
@@ -210,9 +210,11 @@ inline WinogradGradPlan winograd_grad_plan(const ConvShape& s, int64_t item) {
   if (tiles <= kWinogradRoundMost && p.floats(channels) <= 2 * kWinogradRoundFloats) return p;
   p.columns = larger(kWinogradSumFloats / (36 * channels) / kWinogradPart * kWinogradPart, kWinogradPart);
   if (p.columns > columns) p.columns = columns;
-  int64_t most = kWinogradRoundFloats / (36 * (winograd_pitch(channels) + winograd_pitch(p.columns)));
+  const int64_t tile = 36 * (winograd_pitch(channels) + winograd_pitch(p.columns)), wide = 2 * kWinogradRoundFloats / tile;
+  int64_t most = kWinogradRoundFloats / tile;
   if (most > kWinogradRoundMost) most = kWinogradRoundMost;
-  if (most < 24) return {0, 0, 0};  // sums would be read and written for too few products
+  if (most < 48) most = wide < 48 ? wide : 48;  // many channels
+  if (most < 16) return {0, 0, 0};              // sums would be read and written for too few products
   const int64_t rounds = (tiles + most - 1) / most;
   p.round = (tiles + rounds - 1) / rounds;
   return p;
@@ -431,6 +433,7 @@ struct ConvWeightPlan {
   WeightBlocks blocks;  // on AMX tiles
   WinogradGradPlan winograd;
 };
+constexpr int64_t kConvProductChannels = kGemmPackLimit / 2048;  // x of kConvProductPixels is packed whole
 constexpr int64_t kConvProductPixels = 2040;     // of a 1x1 convolution at a time: too few for sums in parts (gemm_splits)
 constexpr int64_t kWeightFewSums = 256 << 10;    // numbers
 constexpr int64_t kWeightBlockBytes = 64 << 10;  // of dy, that a part goes through at a time
@@ -455,7 +458,7 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& some, int64_t item, bool
   p.winograd = allow_winograd && !p.tiles ? winograd_grad_plan(s, item) : WinogradGradPlan{0, 0, 0};
   const bool winograd = p.winograd.tiles > 0;
   p.planes = !p.tiles && !winograd && !conv_weight_spreads(s, item) && plane_weights_pay(s);
-  p.product = s.product() && !p.planes && some.out_channels >= lanes && !s.pads_input();
+  p.product = s.product() && !p.planes && some.out_channels >= lanes && !s.pads_input() && s.in_channels <= kConvProductChannels;
   int64_t splits = s.depthwise() ? 16 : panels < 16 && !p.tiles && !winograd && !p.product ? 16 / (panels > 0 ? panels : 1) : 1;
   if (splits > 1 && !s.depthwise()) {  // among 32 where the sums of all parts are few, as in first layers
     const int64_t sums = saturating_mul(s.groups, terms, columns), few = kWeightFewSums / (sums > 0 ? sums : 1);

@@ -1,9 +1,9 @@
 // conv2d and its gradients, on channels-last (NHWC) memory: matrix products over addresses, without im2col.
 //   conv_tile.h    the register tile: rows of A anywhere in memory        conv_pack.h    layouts of weights and borders
 //   conv_gather.h  y, and dx: sums over taps                              conv_weight.h  dw and db: sums over pixels
-//   conv_winograd*.h  3x3 kernels                                 conv_product.h  1x1 kernels
-//   conv_first.h   y for images with few channels                 conv_depthwise.h  one filter per channel
-//   conv_planes.h  few channels per group: lanes are pixels       conv_tiles*.h  y, dx and dw on AMX tiles
+//   conv_winograd*.h  3x3 kernels                                         conv_product.h  1x1 kernels
+//   conv_first.h   y for images with few channels                         conv_depthwise.h  one filter per channel
+//   conv_planes.h  few channels per group: lanes are pixels               conv_tiles*.h  y, dx and dw on AMX tiles
 // Here the three ops are put into these forms. Sums are cut by sizes only: results are bitwise equal for any number of threads.
 #include "cpu/isa/conv_depthwise.h"
 #include "cpu/isa/conv_first.h"

@@ -101,7 +101,7 @@ struct WeightPanel {
   }
 };
 
-// Channels of x around a block, and the distances of its pixels and images: in x itself, or copied (copy_strip).
+// Channels of x around a block, and the distances of its pixels and images: in x itself, or copied (strip_source).
 template <class T>
 struct StripSource {
   const T* x;  // the first pixel of the block's first image, at the first channel
@@ -190,6 +190,7 @@ StripSource<T> strip_source(const WeightPanel<T>& panel, const PixelBlock& block
   const int64_t reach = (w.s.kernel[0] - 1) * w.s.dilation[0], low = block.y0 * w.s.stride[0] - w.padding[0];
   const int64_t y0 = max_of<int64_t>(0, low), y1 = min_of(w.x_size[0], low + (block.y1 - 1 - block.y0) * w.s.stride[0] + reach + 1);
   const int64_t rows = max_of<int64_t>(0, y1 - y0), first = min_of(channel, w.s.group_in() - width), pixels = rows * w.x_size[1];
+  if (block.images * pixels * width * int64_t(sizeof(T)) > 4 * kWeightBlockBytes) return plain;  // taps that reach far
   T* to = static_cast<T*>(thread_scratch(max_of<int64_t>(1, block.images * pixels) * width * int64_t(sizeof(T))));
   if (!to) return plain;
   const StripSource<T> strip = {to + (channel - first) - y0 * w.x_size[1] * width, width, pixels * width};

@@ -1,6 +1,6 @@
 // 3x3 convolution of step 1 in a quarter of the multiplications: Winograd's F(4x4, 3x3) (Lavin and Gray, 2016). A tile of 4x4
 // output pixels comes from 6x6 pixels d of the source as A^T [ sum over channels (G w G^T) * (B^T d B) ] A, so that what is left is
-// 36 matrix products of tiles x channels by channels x columns, done by the register tile of conv_tile.h.
+// 36 matrix products of tiles x channels by channels x columns, done by the register tiles of conv_tile.h and gemm_tile.h.
 //
 // The matrices follow from interpolation at 0, +-sqrt(1/2), +-sqrt(2) and infinity. At these points rounding errors are about twice
 // those of the direct sum (rms, 64 to 512 channels); at the usual 0, +-1, +-2 they would be four times as large, and ten at worst.
@@ -112,6 +112,13 @@ __attribute__((noinline)) inline void winograd_read(const float* image, const in
   }
 }
 
+// The same of what tile i reads.
+inline void winograd_read(const Gather<float>& g, int64_t i, int64_t begin, int64_t end, float* to, int64_t plane) {
+  const WinogradTile t = winograd_tile(g, i);
+  winograd_read(g.source + t.n * g.size[0] * g.size[1] * g.pitch, g.size, g.pitch, t.y + g.low(0), t.x + g.low(1), begin, end, to,
+                plane);
+}
+
 // Tile i of the block: output pixels of one panel from the 36 products.
 __attribute__((noinline)) inline void winograd_write(const Gather<float>& g, const WinogradTile& t, int64_t i,
                                                      const Panels<float>& panels, int64_t p, const float* products, int64_t plane) {
@@ -175,11 +182,7 @@ inline void winograd_block(const Gather<float>& g, const float* weights, int64_t
                            float* tiles) {
   const Panels<float> panels(g.columns, 2);
   float* products = tiles + 36 * kWinogradBlock * g.run;
-  for (int64_t i = first; i < last; i++) {
-    const WinogradTile t = winograd_tile(g, i);
-    winograd_read(g.source + t.n * g.size[0] * g.size[1] * g.pitch, g.size, g.pitch, t.y + g.low(0), t.x + g.low(1), 0, g.run,
-                  tiles + (i - first) * g.run, kWinogradBlock * g.run);
-  }
+  for (int64_t i = first; i < last; i++) winograd_read(g, i, 0, g.run, tiles + (i - first) * g.run, kWinogradBlock * g.run);
   const float* rows[kConvRows];
   float* c[kConvRows];
   ConvTile<float> t;
@@ -227,9 +230,7 @@ inline bool winograd_rounds(const Gather<float>& g, const ConvPack<float>& pack,
     parallel_for(count * parts, 8, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; i++) {
         const int64_t row = i / parts, c = i % parts * kWinogradPart;
-        const WinogradTile t = winograd_tile(g, first + row);
-        winograd_read(g.source + t.n * g.size[0] * g.size[1] * g.pitch, g.size, g.pitch, t.y + g.low(0), t.x + g.low(1), c,
-                      min_of(g.run, c + kWinogradPart), values + row * pitch, plane);
+        winograd_read(g, first + row, c, min_of(g.run, c + kWinogradPart), values + row * pitch, plane);
       }
     });
     const Blocks all(count, kTileRows[2]);
@@ -280,7 +281,7 @@ inline bool winograd_rounds(const Gather<float>& g, const ConvPack<float>& pack,
   return true;
 }
 
-// g as for gather(), with 3x3 taps of distance 1; packed, shared: see ConvGatherPlan. False where a thread finds no scratch.
+// g as for gather(), with 3x3 taps of distance 1; shared: plan.shared_floats numbers. False where a thread finds no scratch.
 inline bool winograd(const Gather<float>& g, const ConvPack<float>& pack, const WinogradPlan& plan, float* shared) {
   if (plan.round) return winograd_rounds(g, pack, plan, shared);
   const Panels<float> panels(g.columns, 2);

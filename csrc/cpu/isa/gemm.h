@@ -48,6 +48,7 @@ FD_INLINE int panel_vectors(const GemmPlan& plan, int64_t v, int64_t end, bool p
 template <class T>
 FD_INLINE bool steps_far(const Gemm<T>& g) {
   if (g.a_k == 1 || g.k < Vec<T>::size) return false;
+  static_assert(kGemmCopyFew == 0 || kGemmKc == kGemmWideKc, "sums must not be cut by the number of rows");
   return g.a_k * int64_t(sizeof(T)) >= kGemmCopyBytes || (g.a_row == 1 && g.m <= kGemmCopyFew);
 }
 

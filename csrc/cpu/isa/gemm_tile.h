@@ -26,7 +26,7 @@ struct Tile {
   int64_t c_row;
   int tail;         // lanes of the last vector that belong to C: 1 .. lanes
   bool prefetch;    // B is a matrix that is not in L2 yet
-  bool fetch_c;     // C is not in the caches: its rows are fetched during the sums, evenly
+  bool fetch_c;     // C is not in the caches: its rows are fetched, during the sums, evenly, or the few of a small tile before
   bool accumulate;  // C += instead of C =
   bool relu;        // applied last: leave off until the last block of k
   const T* bias;    // null or one value per column, added to the sum: as relu
