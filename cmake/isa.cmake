@@ -1,7 +1,7 @@
 # The instruction sets that kernels are compiled for, lowest first: name | compile flags. What a CPU must offer for each is
 # tested in csrc/cpu/cpuid.cpp under the same names. A kernel file csrc/cpu/isa/<family>.cpp is compiled once per row;
 # a file named <family>_<isa>.cpp only for that row. The last row has only the families that use tiles.
-set(FASTDL_AMX_FAMILIES matmul conv attention)
+set(FASTDL_AMX_FAMILIES matmul conv conv_weight attention)
 if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
   set(FASTDL_ISA_TABLE
       "baseline|-march=x86-64-v2"

@@ -1,38 +1,24 @@
-// conv2d and its gradients, on channels-last (NHWC) memory: matrix products over addresses, without im2col.
+// conv2d and its gradient by the input, on channels-last (NHWC) memory: matrix products over addresses, without im2col.
 //   conv_tile.h    the register tile: rows of A anywhere in memory        conv_pack.h    layouts of weights and borders
-//   conv_gather.h  y, and dx: sums over taps                              conv_weight.h  dw and db: sums over pixels
+//   conv_gather.h  y, and dx: sums over taps                              conv_weight.*  dw and db: sums over pixels
 //   conv_winograd*.h  3x3 kernels                                         conv_product.h  1x1 kernels
 //   conv_first.h   y for images with few channels                         conv_depthwise.h  one filter per channel
 //   conv_planes.h  few channels per group: lanes are pixels               conv_tiles*.h  y, dx and dw on AMX tiles
-// Here the three ops are put into these forms. Sums are cut by sizes only: results are bitwise equal for any number of threads.
+// Here, and for dw and db in conv_weight.cpp, the ops are put into these forms. Sums are cut by sizes only: results are bitwise
+// equal for any number of threads.
 #include "cpu/isa/conv_depthwise.h"
 #include "cpu/isa/conv_first.h"
 #include "cpu/isa/conv_gather.h"
 #include "cpu/isa/conv_planes.h"
 #include "cpu/isa/conv_product.h"
-#include "cpu/isa/conv_weight.h"
-#include "cpu/isa/conv_winograd_weight.h"
+#include "cpu/isa/conv_winograd.h"
 #if defined(__AMX_BF16__)
 #include "cpu/isa/conv_tiles_gather.h"
 #include "cpu/isa/conv_tiles_images.h"
-#include "cpu/isa/conv_tiles_weight.h"
 #endif
 
 namespace fastdl {
 namespace {
-
-template <class T>
-T* scratch(const Args& a, int64_t offset) {
-  return reinterpret_cast<T*>(static_cast<char*>(a.workspace) + offset);
-}
-
-// Operands of a bfloat16 result are such numbers themselves: products of one part are exact. Else the setting of precision decides.
-int parts_of(DType out) { return out == DType::bfloat16 ? 1 : 0; }
-
-template <class T>
-void set_zeros(T* zeros, int64_t n) {
-  for (int64_t i = 0; i < n; i++) zeros[i] = T(0);
-}
 
 // Depthwise weights (C, 1, KH, KW) to [position][C].
 template <class T>
@@ -251,93 +237,6 @@ void conv2d_backward_input_kernel(const Args& a) {
   }
 }
 
-// dy with its few channels padded to one vector.
-template <class T>
-void pad_channels(const T* from, int64_t pixels, int64_t channels, T* to) {
-  parallel_for(pixels, 4096, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i++) store(to + i * Vec<T>::size, load_partial(from + i * channels, int(channels)));
-  });
-}
-
-// On AMX tiles; false where that is not possible, or not accurate.
-template <class T>
-bool weights_by_tiles(const ConvWeightPlan& plan, const WeightGrad<T>& g) {
-#if defined(__AMX_BF16__)
-  if constexpr (sizeof(T) == 4) return plan.tiles && weight_on_tiles(g, plan.blocks);
-#endif
-  return (void)plan, (void)g, false;
-}
-
-template <class T>
-bool weights_by_winograd(const ConvWeightPlan& plan, const WeightGrad<T>& g) {
-  if constexpr (sizeof(T) == 4) {
-    if (plan.winograd.tiles) return winograd_weight_grad(g, plan.winograd), true;
-  }
-  return (void)plan, (void)g, false;
-}
-
-template <class T>
-void conv2d_backward_weight_kernel(const Args& a) {
-  const View &dy = a.in[0], &x = a.in[1], &dw = a.out[0], &db = a.out[1];
-  ConvShape s = conv_shape(*a.attrs, x, dw, dy);
-  const bool narrow = dw.dtype != dtype_of<T>();
-  const bool pooled = a.nin == 3;  // dy is that of a max-pooling behind, whose taps are given: a program's pass made it so
-  for (int axis = 0; axis < 2 && pooled; axis++) s.out[axis] = a.attrs->i[11 + axis];
-  const int64_t filters = a.attrs->i[13], first = a.attrs->i[14];  // dy is a view of some of so many (plan_updates.cpp), or 0
-  const ConvWeightPlan plan = conv_weight_plan(s, sizeof(T), narrow, a.attrs->i[15], filters);
-  if (db.numel() == 0) return;
-
-  WeightGrad<T> g;
-  g.s = s;
-  g.parts = parts_of(dw.dtype);
-  g.splits = plan.splits;
-  g.rows_per_split = plan.rows_per_split;
-  g.x = x.ptr<T>();
-  g.dy = dy.ptr<T>();
-  g.filters = filters ? filters : s.group_out();
-  g.first_filter = first;
-  g.dy_pitch = filters ? filters : s.out_channels;
-  for (int axis = 0; axis < 2; axis++) {
-    g.x_size[axis] = s.in[axis];
-    g.padding[axis] = s.padding[axis];
-  }
-  g.pairs = s.pads_input();
-  for (int axis = 0; axis < 2 && pooled; axis++) g.window[axis] = a.attrs->i[9 + axis], g.pooled[axis] = dy.shape[2 + axis];
-  if (pooled) g.taps = a.in[2].ptr<uint8_t>();
-  g.sums = scratch<T>(a, plan.sums);
-  g.dw = narrow ? scratch<T>(a, plan.wide_out) : dw.ptr<T>();
-  g.db = narrow ? g.dw + dw.numel() : db.ptr<T>();
-  if (s.batch == 0) {
-    set_zeros(g.dw, dw.numel());
-    set_zeros(g.db, db.numel());
-  } else if (s.depthwise()) {
-    depthwise_weight_grad(g);
-  } else if (!plan.planes || !weight_planes(g)) {
-    if (plan.pad_input) {
-      T* padded = scratch<T>(a, plan.padded_input);
-      pad_input(s, g.x, padded);
-      g.x = padded;
-      for (int axis = 0; axis < 2; axis++) g.x_size[axis] = s.padded(axis), g.padding[axis] = 0;
-    }
-    if (s.out_channels < Vec<T>::size) {
-      T* padded = scratch<T>(a, plan.padded_grad);
-      pad_channels(g.dy, s.out_pixels(), s.out_channels, padded);
-      g.dy = padded;
-      g.dy_pitch = Vec<T>::size;
-    }
-    if (plan.product)
-      product_weight_grad(g, g.sums);
-    else if (!weights_by_tiles(plan, g) && !weights_by_winograd(plan, g))
-      plan.direct ? direct_weight_grad(g) : weight_grad(g);
-  }
-  if constexpr (sizeof(T) == 4) {
-    if (narrow) {
-      narrow_output(g.dw, dw);
-      narrow_output(g.db, db);
-    }
-  }
-}
-
 }  // namespace
 
 FD_KERNEL_TABLE(conv) = {
@@ -345,8 +244,6 @@ FD_KERNEL_TABLE(conv) = {
     {OpId::conv2d, kF64, conv2d_kernel<double>},
     {OpId::conv2d_backward_input, kF32, conv2d_backward_input_kernel<float>},
     {OpId::conv2d_backward_input, kF64, conv2d_backward_input_kernel<double>},
-    {OpId::conv2d_backward_weight, kF32, conv2d_backward_weight_kernel<float>},
-    {OpId::conv2d_backward_weight, kF64, conv2d_backward_weight_kernel<double>},
     {},
 };
 

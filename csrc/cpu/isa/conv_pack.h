@@ -10,6 +10,19 @@ namespace {
 
 constexpr int64_t kConvSumsPiece = 1 << 15;  // numbers of parts of a sum that a thread adds up at a time
 
+template <class T>
+T* scratch(const Args& a, int64_t offset) {
+  return reinterpret_cast<T*>(static_cast<char*>(a.workspace) + offset);
+}
+
+// Operands of a bfloat16 result are such numbers themselves: products of one part are exact. Else the setting of precision decides.
+int parts_of(DType out) { return out == DType::bfloat16 ? 1 : 0; }
+
+template <class T>
+void set_zeros(T* zeros, int64_t n) {
+  for (int64_t i = 0; i < n; i++) zeros[i] = T(0);
+}
+
 // Columns of a product cut into panels of `most` (1 or 2) vectors; the last may be narrower, and its last vector partly used.
 template <class T>
 struct Panels {
