@@ -8,6 +8,11 @@ if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
       "avx2|-march=x86-64-v3"
       "avx512|-march=x86-64-v4 -mprefer-vector-width=512"
       "amx|-march=x86-64-v4 -mprefer-vector-width=512 -mavx512bf16 -mamx-tile -mamx-bf16 -mamx-int8")
+  if(FASTDL_EMULATE_ISA)  # the two highest in software
+    set(emulated "-O1 -fexpensive-optimizations -march=x86-64-v3 -include ${PROJECT_SOURCE_DIR}/csrc/cpu/emu/avx512.h")
+    list(TRANSFORM FASTDL_ISA_TABLE REPLACE "^(avx512)\\|.*" "\\1|${emulated}")
+    list(TRANSFORM FASTDL_ISA_TABLE REPLACE "^(amx)\\|.*" "\\1|-DFASTDL_EMULATE_AMX ${emulated}")
+  endif()
 else()
   set(FASTDL_ISA_TABLE "baseline|")
 endif()

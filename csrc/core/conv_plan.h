@@ -206,8 +206,11 @@ inline WinogradGradPlan winograd_grad_plan(const ConvShape& s, int64_t item) {
   const int64_t tiles = saturating_mul(s.batch, down, across);
   if (tiles < 8) return p;
   p.tiles = p.round = tiles;  // in one round, if values fit: their sums are finished where they are formed
-  p.columns = columns < kWinogradPart ? columns : kWinogradPart;
-  if (tiles <= kWinogradRoundMost && p.floats(channels) <= 2 * kWinogradRoundFloats) return p;
+  for (int64_t passes = 1; passes <= (columns + kWinogradPart - 1) / kWinogradPart; passes++) {  // few, whose columns threads share
+    p.columns = ((columns - 1) / passes / kWinogradPart + 1) * kWinogradPart;
+    if (p.columns > columns) p.columns = columns;
+    if (tiles <= kWinogradRoundMost && p.floats(channels) <= 2 * kWinogradRoundFloats) return p;
+  }
   p.columns = larger(kWinogradSumFloats / (36 * channels) / kWinogradPart * kWinogradPart, kWinogradPart);
   if (p.columns > columns) p.columns = columns;
   const int64_t tile = 36 * (winograd_pitch(channels) + winograd_pitch(p.columns)), wide = 2 * kWinogradRoundFloats / tile;

@@ -50,6 +50,7 @@ int detect() {
 
   // x86-64-v3: FMA, MOVBE, AVX, F16C; BMI1, AVX2, BMI2; LZCNT; XMM and YMM saved
   if (!has(f1.c, {12, 22, 28, 29}) || !has(f7.b, {3, 5, 8}) || !has(ext.c, {5}) || (saved & 0x6) != 0x6) return 0;
+  if (isa_emulated()) return 3;  // in the registers of AVX2
   // x86-64-v4: AVX-512 F, DQ, CD, BW, VL; mask and ZMM registers saved
   if (!has(f7.b, {16, 17, 28, 30, 31}) || (saved & 0xe0) != 0xe0) return 1;
   // AVX512_BF16; AMX-BF16, AMX-TILE, AMX-INT8; tile configuration and data saved
@@ -98,7 +99,7 @@ struct Choice {
         for (int k = 0; k < kCount; k++) error += (k ? ", " : " ") + std::string(kNames[k]);
       }
     }
-    if (supported == kAmx && cap == kAmx && !permit_amx()) supported = kAmx - 1;
+    if (supported == kAmx && cap == kAmx && !isa_emulated() && !permit_amx()) supported = kAmx - 1;
     chosen = supported < cap ? supported : cap;
     while (chosen > 0 && !isa_compiled(chosen)) chosen--;
   }

@@ -9,6 +9,15 @@ const char* isa_name(int isa);  // "baseline", "avx2", "avx512", "amx"
 bool isa_supported(int isa);    // by this machine
 bool isa_compiled(int isa);     // into this library
 
+// Whether this library has AVX-512 and AMX in software (cpu/emu), for tests on machines without.
+constexpr bool isa_emulated() {
+#if defined(FASTDL_EMULATE_ISA)
+  return true;
+#else
+  return false;
+#endif
+}
+
 // The highest that is supported, compiled and allowed by the environment variable FASTDL_ISA. Found once.
 int chosen_isa();
 

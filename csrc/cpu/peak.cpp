@@ -83,10 +83,11 @@ __attribute__((target("amx-tile,amx-bf16"), noinline)) double amx_bf16(int64_t n
 double measure_peak(const std::string& kind, int64_t rounds) {
 #if defined(__x86_64__)
   const std::string isa = isa_name(chosen_isa());
-  const int width = isa == "baseline" ? 0 : isa == "avx2" ? 1 : 2;
+  const int width = isa == "baseline" ? 0 : isa == "avx2" || isa_emulated() ? 1 : 2;
   if (kind == "fp32") return (width == 0 ? fp32_sse : width == 1 ? fp32_avx2 : fp32_avx512)(rounds);
   if (kind == "fp64") return (width == 0 ? fp64_sse : width == 1 ? fp64_avx2 : fp64_avx512)(rounds);
-  if (kind == "amx_bf16" && isa == "amx") return amx_bf16(rounds);  // else the process has not asked for tile registers
+  // A process below "amx" has not asked for tile registers.
+  if (kind == "amx_bf16" && isa == "amx" && !isa_emulated()) return amx_bf16(rounds);
 #else
   (void)kind, (void)rounds;
 #endif

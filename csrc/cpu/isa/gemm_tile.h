@@ -32,15 +32,6 @@ struct Tile {
   const T* bias;    // null or one value per column, added to the sum: as relu
 };
 
-// Keeps a broadcast in one register: GCC would fold it into the memory operand of each multiply-add, NV loads instead of one.
-#if defined(__x86_64__)
-#define FD_KEEP_VECTOR(x) asm("" : "+v"(x))
-#define FD_KEEP_POINTER(x) asm("" : "+r"(x))
-#else
-#define FD_KEEP_VECTOR(x) asm("" : "+w"(x))
-#define FD_KEEP_POINTER(x) asm("" : "+r"(x))
-#endif
-
 // Adds C and bias to the sums, applies relu, stores. partial: the last vector has t.tail lanes.
 template <bool partial, class T, int MR, int NV>
 FD_INLINE void finish_tile(const Tile<T>& t, Vec<T> (&acc)[MR][NV]) {

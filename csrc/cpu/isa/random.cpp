@@ -21,11 +21,7 @@ FD_INLINE uint64_t offset_of(const Args& a) { return uint64_t(a.attrs->i[1]); }
 template <class T>
 FD_INLINE Vec<T> product(Vec<T> a, Vec<T> b) {
   Vec<T> r = a * b;
-#if defined(__x86_64__)
-  __asm__("" : "+v"(r.v));
-#elif defined(__aarch64__)
-  __asm__("" : "+w"(r.v));
-#endif
+  FD_KEEP_VECTOR(r.v);
   return r;
 }
 

@@ -2,6 +2,9 @@
 //
 // Raw instructions with tile numbers in the text: the intrinsics of GCC 12 do not tell the compiler that loads read memory.
 #pragma once
+#if defined(FASTDL_EMULATE_AMX)
+#include "cpu/emu/amx.h"
+#else
 #include <cstdint>
 
 namespace fastdl {
@@ -35,3 +38,4 @@ class TileRegisters {
 
 }  // namespace
 }  // namespace fastdl
+#endif

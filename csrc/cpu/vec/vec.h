@@ -22,6 +22,17 @@
 #endif
 #define FD_INLINE inline __attribute__((always_inline))
 
+// Keeps a value as it is, in its register: without, GCC folds a broadcast into the memory operand of each multiply-add that uses it,
+// or joins a product with a sum behind it.
+#if defined(FASTDL_EMULATE_ISA)
+#define FD_KEEP_VECTOR(x) asm("" : "+m"(x))  // wider than registers are
+#elif defined(__x86_64__)
+#define FD_KEEP_VECTOR(x) asm("" : "+v"(x))
+#else
+#define FD_KEEP_VECTOR(x) asm("" : "+w"(x))
+#endif
+#define FD_KEEP_POINTER(x) asm("" : "+r"(x))
+
 namespace fastdl {
 namespace {
 
