@@ -61,7 +61,7 @@ NETS: dict[str, tuple[Callable[[], list[Any]], tuple[int, int], tuple[int, int]]
     "norm, gelu": (lambda: [*first(), *norms(5, nn.GELU)], (6, 1), (5, 6)),
     "skip connections": (lambda: [*first(), Block(), Block(), Block()], (8, 2), (8, 3)),
     "projections": (lambda: [*first(), Block(True), Block(), Block(True)], (4, 2), (7, 5)),
-    "bias and activation": (lambda: [nn.Conv2d(1, C, 3, padding=1), nn.ReLU(), *(m for _ in range(18) for m in (nn.Conv2d(C, C, 3, padding=1), nn.Tanh()))], (0, 0), (0, 19)),
+    "bias and activation": (lambda: [nn.Conv2d(1, C, 3, padding=1), nn.ReLU(), *(m for _ in range(18) for m in (nn.Conv2d(C, C, 3, padding=1), nn.Tanh()))], (0, 0), (0, 25)),
     "changed": (lambda: [*first(), *(Changed() for _ in range(12))], (0, 0), (0, 0)),
 }
 

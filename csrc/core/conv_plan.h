@@ -368,9 +368,10 @@ inline bool weight_tiles_pay(const ConvShape& s, int64_t item) {
 }
 
 // y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group. Weights for tiles are packed
-// for some columns at a time, in up to kTileWeightBytes (or 32 columns of every group); for multiply-adds for all at once, but
-// where they only stand in for tiles. With images side by side, tiles' weights lie in scratch of threads.
-constexpr int64_t kTileWeightBytes = int64_t(8) << 20, kSpareWeightBytes = int64_t(1) << 20;
+// for some columns at a time, in up to kTileWeightBytes (or 32 columns of every group); for multiply-adds in up to
+// kPlainWeightBytes (or 128 columns), or kSpareWeightBytes where they only stand in for tiles, or for Winograd's algorithm in
+// rounds: there, weights lie in scratch of threads.
+constexpr int64_t kTileWeightBytes = int64_t(8) << 20, kSpareWeightBytes = int64_t(1) << 20, kPlainWeightBytes = int64_t(5) << 19;
 // The columns of a pass, in panels of 32, where a panel takes so many bytes of `room`: passes are about equal.
 inline int64_t pass_panels(int64_t columns, int64_t panel_bytes, int64_t room) {
   const int64_t panels = (columns + 31) / 32, most = larger(1, room / larger(1, panel_bytes)),
@@ -378,7 +379,7 @@ inline int64_t pass_panels(int64_t columns, int64_t panel_bytes, int64_t room) {
   return (panels + passes - 1) / passes;
 }
 struct ConvGatherPlan {
-  int64_t pass_columns;  // of a group; whole blocks of 32, or all
+  int64_t pass_columns;  // of a group, whose weights are packed together; whole blocks of 32, or all
   int64_t zeros, positions, padded_input, weights, tile_source, winograd_shared, wide_out, bytes;
   bool product, planes, tiles, runs,
       images;  // tiles, images: on AMX tiles, pixels of a row (runs: and those between rows), or images, side by side
@@ -408,9 +409,12 @@ inline ConvGatherPlan conv_gather_plan(const ConvShape& s, bool forward, int64_t
   const int64_t tile_panel = saturating_mul(s.taps(), (source + 31) / 32, 32 * 32 * 6),
                 plain_panel = saturating_mul(s.taps(), source, 32 * item);
   p.pass_columns = columns;
-  if ((p.tiles || p.images) && s.groups == 1)
+  if (s.groups == 1 && p.winograd.tiles == 0 && !p.product && !p.planes && !(forward && s.merges_row()))
     p.pass_columns =
-        32 * (p.images ? pass_panels(columns, plain_panel, kSpareWeightBytes) : pass_panels(columns, tile_panel, kTileWeightBytes));
+        32 * (p.tiles ? pass_panels(columns, tile_panel, kTileWeightBytes)
+                      : pass_panels(columns, plain_panel,
+                                    p.images ? kSpareWeightBytes : larger(kPlainWeightBytes, saturating_mul(4, plain_panel))));
+  if (p.winograd.round) p.pass_columns = 32 * pass_panels(columns, plain_panel, kSpareWeightBytes);
   if (p.pass_columns > columns) p.pass_columns = columns;
   int64_t weights = s.depthwise()
                         ? saturating_mul(s.taps(), s.in_channels, item)
@@ -460,6 +464,7 @@ inline ConvWeightPlan conv_weight_plan(const ConvShape& some, int64_t item, bool
   p.tiles = weight_tiles_pay(s, item);  // multiply-adds are what is left where tiles give up: no memory is kept for many parts
   p.winograd = allow_winograd && !p.tiles ? winograd_grad_plan(s, item) : WinogradGradPlan{0, 0, 0};
   const bool winograd = p.winograd.tiles > 0;
+  if (p.winograd.columns > some.out_channels) p.winograd.columns = some.out_channels;
   p.planes = !p.tiles && !winograd && !conv_weight_spreads(s, item) && plane_weights_pay(s);
   p.product = s.product() && !p.planes && some.out_channels >= lanes && !s.pads_input() && s.in_channels <= kConvProductChannels;
   int64_t splits = s.depthwise() ? 16 : panels < 16 && !p.tiles && !winograd && !p.product ? 16 / (panels > 0 ? panels : 1) : 1;

@@ -2,9 +2,10 @@
 // it (rematerialisation; Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost"). That is what batch_norm made, by a
 // pass over memory from the convolution's result and center, scale and offset of each channel, which are kept (keep_factors); and
 // convolutions of few operations for each byte of their result: first layers and projections of skip connections, or, if that is
-// asked for, 3x3 kernels on up to 64 channels. The same kernels on the same values: the bits are the same, too.
+// asked for, 3x3 kernels on up to 128 channels. The same kernels on the same values: the bits are the same, too.
 #include <algorithm>
 #include <map>
+#include <memory>
 #include <set>
 
 #include "launch.h"
@@ -16,9 +17,13 @@ namespace {
 
 constexpr int64_t kLeastPeak = int64_t(32) << 20;  // bytes: smaller programs keep all that they made
 // The price of a byte where most live: bytes that are read and written, or operations, so many of which take as long as a byte, of
-// all that must be made to save it. And the most operations of one convolution for each byte of its result, or if more are asked
-// for.
-constexpr double kPrice = 24, kOperations = 16, kFewOperations = 32, kManyOperations = 300;
+// all that must be made to save it. And the most operations of one convolution for each byte of its result.
+struct Limits {
+  double price, operations;
+};
+constexpr double kOperations = 16;
+// If more convolutions are asked for, the better plan of two: the search is greedy, and freer, it may end higher.
+constexpr Limits kLimits = {24, 32}, kMoreLimits[] = {{24, 300}, {40, 600}};
 constexpr int64_t kMostWork = 4'000'000;  // units that are gone through while a plan is sought, and as many to make it smaller
 
 // Which bytes live at each step, scratch included.
@@ -66,7 +71,7 @@ struct Schedule {
 
 class Recomputation {
  public:
-  Recomputation(Program& p, bool convolutions) : p_(p), convolutions_(convolutions), value_of_(p.blocks.size(), -1) {
+  Recomputation(Program& p, const Limits& limits) : p_(p), limits_(limits), value_of_(p.blocks.size(), -1) {
     for (size_t k = 0; k < p.steps.size(); k = units_.back().second) {
       size_t end = k + 1;
       while (p.steps[k].group >= 0 && end < p.steps.size() && p.steps[end].group == p.steps[k].group) end++;
@@ -113,7 +118,7 @@ class Recomputation {
     added.assign(gaps.begin(), gaps.end());
     do plans.push_back({added.size(), now.peak(), now.cost});
     while (improve(gaps, added, now));
-    const auto price = [](const Plan& plan) { return plan.cost + kPrice * double(plan.peak); };
+    const auto price = [this](const Plan& plan) { return plan.cost + limits_.price * double(plan.peak); };
     const Plan best =
         *std::min_element(plans.begin(), plans.end(), [&](const Plan& a, const Plan& b) { return price(a) < price(b); });
     gaps = {added.begin(), added.begin() + std::ptrdiff_t(best.gaps)};
@@ -151,7 +156,7 @@ class Recomputation {
       }
       const double operations = norm ? 0 : double(flops_of(*s.op, args));
       value.cost += operations / kOperations;
-      bool whole = operations <= (convolutions_ ? kManyOperations : kFewOperations) * double(value.bytes);
+      bool whole = operations <= limits_.operations * double(value.bytes);
       for (int v = s.nout; whole && v < s.nout + s.nin; v++) {
         const int b = block_at(p_, s, v);
         if (b < 0 || (norm && v != s.nout && v != added(s))) continue;  // the rest is in the factors
@@ -286,7 +291,7 @@ class Recomputation {
       Schedule s = run(gaps);
       gaps.erase(gap);
       const double cost = s.cost - now.cost, gain = (before - excess(s)) / std::max(cost, 1.0);
-      if (!s.possible || s.peak() > peak || cost > kPrice * double(values_[size_t(v)].bytes) || gain <= best) continue;
+      if (!s.possible || s.peak() > peak || cost > limits_.price * double(values_[size_t(v)].bytes) || gain <= best) continue;
       best = gain, chosen = gap, next = std::move(s);
     }
     if (best <= 0) return false;
@@ -295,7 +300,7 @@ class Recomputation {
   }
 
   Program& p_;
-  const bool convolutions_;
+  const Limits limits_;
   std::vector<std::pair<size_t, size_t>> units_;  // steps of each
   std::vector<int> unit_of_, value_of_;           // of a step, of a block (or -1)
   std::vector<Value> values_;                     // in the order of their steps
@@ -339,12 +344,21 @@ void recompute_values(Program& p, bool convolutions) {
   if (live.empty()) return;
   const int64_t peak = *std::max_element(live.begin(), live.end());
   if (peak < kLeastPeak) return;
-  Recomputation plan(p, convolutions);
-  const Schedule schedule = plan.find();
-  if (const int64_t all = plan.peak_of_all(); schedule.peak() > all - all / 16) return;
+  std::vector<Limits> limits = {kLimits};
+  if (convolutions) limits.assign(std::begin(kMoreLimits), std::end(kMoreLimits));
+  std::unique_ptr<Recomputation> plan;
+  Schedule schedule;
+  double best = 0;
+  for (const Limits& l : limits) {
+    auto other = std::make_unique<Recomputation>(p, l);
+    Schedule found = other->find();
+    const double price = found.cost + limits.back().price * double(found.peak());
+    if (!plan || price < best) best = price, plan = std::move(other), schedule = std::move(found);
+  }
+  if (const int64_t all = plan->peak_of_all(); schedule.peak() > all - all / 16) return;
   std::vector<Step> again;
   for (const int v : schedule.order)
-    if (v >= 0) again.push_back(make_again(p, plan.values()[size_t(v)].step));
+    if (v >= 0) again.push_back(make_again(p, plan->values()[size_t(v)].step));
   std::map<int, int> now;  // block of a value -> the one that holds it
   const auto move = [&](const Step& s) {
     for (int v = 0; v < s.nout + s.nin; v++) {
@@ -356,11 +370,11 @@ void recompute_values(Program& p, bool convolutions) {
   size_t next = 0;
   for (const int v : schedule.order) {
     if (v < 0) {
-      for (size_t k = plan.units()[size_t(~v)].first; k < plan.units()[size_t(~v)].second; k++)
+      for (size_t k = plan->units()[size_t(~v)].first; k < plan->units()[size_t(~v)].second; k++)
         move(p.steps[k]), order.push_back(p.steps[k]);
       continue;
     }
-    const int b = plan.values()[size_t(v)].block;
+    const int b = plan->values()[size_t(v)].block;
     const Block made = p.blocks[size_t(b)];
     now[b] = int(p.blocks.size());
     p.blocks.push_back(made);

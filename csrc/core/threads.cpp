@@ -367,7 +367,12 @@ void parallel_chunks(int64_t chunks, void (*body)(void*, int64_t), void* ctx) {
   taken.store(false, std::memory_order_release);
 }
 
+static std::atomic<bool> scratch_withheld{false};
+
+bool withhold_scratch(bool on) { return scratch_withheld.exchange(on); }
+
 void* thread_scratch(int64_t bytes) {
+  if (scratch_withheld.load(std::memory_order_relaxed)) return nullptr;
   struct Block {
     void* data = nullptr;
     int64_t bytes = 0;

@@ -18,6 +18,7 @@ struct ChunkRecord {
   int64_t least;
   std::vector<int64_t> work;
 };
+bool withhold_scratch(bool on);                   // for tests: thread_scratch() finds no memory; returns what was before
 std::vector<ChunkRecord> record_chunks(bool on);  // of the calling thread's calls; returns what was recorded until now
 
 // Empty, or what was wrong with the environment variables (they are then ignored).

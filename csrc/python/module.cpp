@@ -246,6 +246,7 @@ PYBIND11_MODULE(_C, m) {
     for (ChunkRecord& record : record_chunks(on)) calls.emplace_back(record.least, std::move(record.work));
     return calls;
   });
+  m.def("_withhold_scratch", &withhold_scratch);
   m.def("set_num_threads", [](int n) {
     if (n < 1 || n > 1024) throw py::value_error("set_num_threads: need a number from 1 to 1024");
     set_num_threads(n);

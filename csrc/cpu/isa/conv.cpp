@@ -38,13 +38,13 @@ bool by_images(const Args& a, const ConvShape& s, bool forward, const ConvGather
   return (void)a, (void)s, (void)forward, (void)plan, (void)g, (void)pack, false;
 }
 
-// Columns of all groups, as many at a time as have their weights packed together: calls f(g, pack) for them.
+// Columns of all groups, `width` at a time: calls f(g, pack) for them.
 template <class T, class F>
-void for_columns(const ConvGatherPlan& plan, const Gather<T>& g, const ConvPack<T>& pack, F f) {
-  for (int64_t c = 0; c < g.columns; c += plan.pass_columns) {
+void for_columns(int64_t width, const Gather<T>& g, const ConvPack<T>& pack, F f) {
+  for (int64_t c = 0; c < g.columns; c += width) {
     Gather<T> part = g;
     ConvPack<T> part_pack = pack;
-    part_pack.columns = part.columns = min_of(plan.pass_columns, g.columns - c);
+    part_pack.columns = part.columns = min_of(width, g.columns - c);
     part_pack.weights += c * pack.column_stride;
     part.out += c;
     if (part.bias) part.bias += c;
@@ -62,8 +62,17 @@ void products(const Args& a, const ConvGatherPlan& plan, const Gather<T>& g, con
     if (plan.tiles && gather_on_tiles(g, *pack, scratch<uint16_t>(a, plan.weights))) return;
 #endif
     if (plan.winograd.tiles && winograd(g, *pack, plan.winograd, scratch<T>(a, plan.winograd_shared))) return;
+    if (plan.winograd.round) {  // a thread found no scratch: there is space for the weights of a pass
+      return for_columns(plan.pass_columns, g, *pack,
+                         [](const Gather<T>& part, const ConvPack<T>& weights) { gather(part, &weights); });
+    }
   }
   gather(g, pack);
+}
+
+// In rounds of Winograd's algorithm threads pack the weights that they need.
+inline int64_t columns_at_once(const ConvGatherPlan& plan, int64_t columns) {
+  return plan.winograd.round ? columns : plan.pass_columns;
 }
 
 template <class T>
@@ -127,7 +136,8 @@ void conv2d_kernel(const Args& a) {
       pack_weights(pack);
       if (!gather_first(g)) gather<T>(g, nullptr);
     } else if (!by_images(a, s, true, plan, g, pack)) {
-      for_columns(plan, g, pack, [&](const Gather<T>& part, const ConvPack<T>& weights) { products(a, plan, part, &weights); });
+      for_columns(columns_at_once(plan, g.columns), g, pack,
+                  [&](const Gather<T>& part, const ConvPack<T>& weights) { products(a, plan, part, &weights); });
     }
   }
   if constexpr (sizeof(T) == 4) {
@@ -207,7 +217,7 @@ void conv2d_backward_input_kernel(const Args& a) {
     parallel_for(dx.numel(), 65536, [&](int64_t begin, int64_t end) { set_zeros(out + begin, end - begin); });
   }
   const Phases* phases[2] = {&rows, &cols};
-  for_columns(plan, g, pack, [&](Gather<T> part, const ConvPack<T>& weights) {
+  for_columns(columns_at_once(plan, g.columns), g, pack, [&](Gather<T> part, const ConvPack<T>& weights) {
     if (!s.depthwise() && !one_phase) pack_weights(weights);
     int64_t first = 0;  // tap
     for (int64_t v = 0; v < rows.count; v++) {
