@@ -27,6 +27,7 @@ SHAPES = [
     (3, 48, 31, 29, 40, 1, 1, 0, 1, 1),  # a product of 2,697 pixels: two parts of dw
     (1, 5, 3, 2, 33, 1, 1, 0, 1, 1),
     (1, 130, 1, 1, 70, 1, 1, 0, 1, 1),
+    (1, 200, 7, 6, 500, 3, 2, 1, 1, 1),  # weights packed in two passes, for 256 and 244 columns of y, 128 and 72 of dx
 ]  # fmt: skip
 
 
@@ -52,13 +53,31 @@ def test_beside_float64(shape):
     rng = np.random.default_rng(sum(shape))
     x, w = rng.standard_normal((n, c, height, width)), rng.standard_normal((o, c // groups, k, k))
     g = rng.standard_normal((n, o, *((size + 2 * p - d * (k - 1) - 1) // s + 1 for size in (height, width))))
+    bias = rng.standard_normal(o)
     exact = reference(x, w, g, s, p, d, groups)
+    exact[0][:] += bias[:, None, None]
     for dtype, bound in (("float32", 1e-5), ("float64", 1e-13)):
-        tx, tw, tg = (fd.array(a.astype(dtype)) for a in (x, w, g))
+        tx, tw, tg, tb = (fd.array(a.astype(dtype)) for a in (x, w, g, bias))
         dw, db = fd.conv2d_backward_weight(tg, tx, s, p, d, groups, (k, k))
-        found = fd.conv2d(tx, tw, None, s, p, d, groups), fd.conv2d_backward_input(tg, tw, s, p, d, groups, (height, width)), dw, db
+        found = fd.conv2d(tx, tw, tb, s, p, d, groups), fd.conv2d_backward_input(tg, tw, s, p, d, groups, (height, width)), dw, db
         for name, a, e in zip(("y", "dx", "dw", "db"), found, exact):
             assert np.abs(a.numpy() - e).max() <= bound * max(1, np.sqrt((e**2).mean())), (name, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_short_floats_in_passes(dtype):
+    """Results of float32 products, of which columns beyond the first pass have their own places in the scratch."""
+    n, c, height, width, o, k, s, p, d, groups = SHAPES[-1]
+    rng = np.random.default_rng(1)
+    x, w, bias = (fd.array(rng.standard_normal(shape)).astype(dtype) for shape in ((n, c, height, width), (o, c, k, k), (o,)))
+    y = fd.conv2d(x, w, bias, s, p, d, groups)
+    g = fd.array(rng.standard_normal(y.shape)).astype(dtype)
+    dx = fd.conv2d_backward_input(g, w, s, p, d, groups, (height, width))
+    wide = [a.astype("float64").numpy() for a in (x, w, g, bias)]
+    exact = reference(*wide[:3], s, p, d, groups)
+    exact[0][:] += wide[3][:, None, None]
+    for a, e in zip((y, dx), exact):
+        assert np.abs(a.astype("float64").numpy() - e).max() <= 2.0 ** (-10 if dtype == "float16" else -7) * np.abs(e).max()
 
 
 def test_kernels_of_one_tap_are_products_of_matrices():

@@ -206,10 +206,11 @@ inline WinogradGradPlan winograd_grad_plan(const ConvShape& s, int64_t item) {
   const int64_t tiles = saturating_mul(s.batch, down, across);
   if (tiles < 8) return p;
   p.tiles = p.round = tiles;  // in one round, if values fit: their sums are finished where they are formed
-  for (int64_t passes = 1; passes <= (columns + kWinogradPart - 1) / kWinogradPart; passes++) {  // few, whose columns threads share
+  const int64_t parts = tiles <= kWinogradRoundMost ? (columns + kWinogradPart - 1) / kWinogradPart : 0;
+  for (int64_t passes = 1; passes <= parts; passes++) {  // few, whose columns threads share
     p.columns = ((columns - 1) / passes / kWinogradPart + 1) * kWinogradPart;
     if (p.columns > columns) p.columns = columns;
-    if (tiles <= kWinogradRoundMost && p.floats(channels) <= 2 * kWinogradRoundFloats) return p;
+    if (p.floats(channels) <= 2 * kWinogradRoundFloats) return p;
   }
   p.columns = larger(kWinogradSumFloats / (36 * channels) / kWinogradPart * kWinogradPart, kWinogradPart);
   if (p.columns > columns) p.columns = columns;
@@ -369,8 +370,8 @@ inline bool weight_tiles_pay(const ConvShape& s, int64_t item) {
 
 // y = x * w, and dx = dy * flipped w: `source` channels are read, `columns` are written, per group. Weights for tiles are packed
 // for some columns at a time, in up to kTileWeightBytes (or 32 columns of every group); for multiply-adds in up to
-// kPlainWeightBytes (or 128 columns), or kSpareWeightBytes where they only stand in for tiles, or for Winograd's algorithm in
-// rounds: there, weights lie in scratch of threads.
+// kPlainWeightBytes (or 128 columns), or where they only stand in for tiles of images, or for Winograd's algorithm in rounds, in
+// kSpareWeightBytes (or 32 columns): there, weights lie in scratch of threads.
 constexpr int64_t kTileWeightBytes = int64_t(8) << 20, kSpareWeightBytes = int64_t(1) << 20, kPlainWeightBytes = int64_t(5) << 19;
 // The columns of a pass, in panels of 32, where a panel takes so many bytes of `room`: passes are about equal.
 inline int64_t pass_panels(int64_t columns, int64_t panel_bytes, int64_t room) {

@@ -353,9 +353,10 @@ void recompute_values(Program& p, bool convolutions) {
     auto other = std::make_unique<Recomputation>(p, l);
     Schedule found = other->find();
     const double price = found.cost + limits.back().price * double(found.peak());
-    if (!plan || price < best) best = price, plan = std::move(other), schedule = std::move(found);
+    if (const int64_t all = other->peak_of_all(); found.peak() > all - all / 16 || (plan && price >= best)) continue;
+    best = price, plan = std::move(other), schedule = std::move(found);
   }
-  if (const int64_t all = plan->peak_of_all(); schedule.peak() > all - all / 16) return;
+  if (!plan) return;
   std::vector<Step> again;
   for (const int v : schedule.order)
     if (v >= 0) again.push_back(make_again(p, plan->values()[size_t(v)].step));

@@ -25,7 +25,6 @@ namespace emu {
 #define FD_EMU static inline __attribute__((always_inline, unused))
 
 typedef float F16 __attribute__((vector_size(64)));
-typedef double D8 __attribute__((vector_size(64)));
 typedef int32_t I16 __attribute__((vector_size(64)));
 typedef uint32_t U16 __attribute__((vector_size(64)));
 typedef uint64_t U8 __attribute__((vector_size(64)));
@@ -227,17 +226,18 @@ FD_EMU __m512d roundscale_pd(__m512d a) {
   return join(_mm256_round_pd(low(a), mode), _mm256_round_pd(high(a), mode));
 }
 
-// Exponent of a number of which frexp would give a fraction in [1/2, 1); denormal ones as well.
+// Such that a number is a fraction in [1, 2) times this power of two; of denormal ones as well.
 FD_EMU int exponent_of(float x) { return __builtin_ilogbf(x); }
 FD_EMU float scalef(float a, float n) {
+  if (n != n) return n;
   return __builtin_scalbnf(a, int(__builtin_floorf(n < -600 ? -600.f : n > 600 ? 600.f : n)));
 }
 FD_EMU float getexp(float x) {
   return x == 0 ? -__builtin_inff() : x - x != 0 ? x * x : float(exponent_of(x));  // infinity, of either sign, and NaN
 }
 FD_EMU float getmant(float x) {  // in [3/4, 3/2); NaN for negative numbers
-  if (x != x || (x < 0)) return __builtin_nanf("");
-  if (x == 0 || x - x != 0) return 1;
+  if (x != x || x < 0) return x != x ? x : -__builtin_nanf("");
+  if (x == 0 || x - x != 0) return __builtin_copysignf(1, x);
   const float m = __builtin_scalbnf(x, -exponent_of(x));
   return m >= 1.5f ? m / 2 : m;
 }
@@ -279,7 +279,7 @@ FD_EMU __m512i cvtepu8_epi32(__m128i a) { return join(_mm256_cvtepu8_epi32(a), _
 FD_EMU __m512i cvtepu8_epi64(__m128i a) { return join(_mm256_cvtepu8_epi64(a), _mm256_cvtepu8_epi64(_mm_srli_si128(a, 4))); }
 template <class V>
 FD_EMU __m128i low_bytes(__m512i a) {
-  constexpr int n = sizeof(V) == 64 ? 64 / int(sizeof(V{}[0])) : 0;
+  constexpr int n = 64 / int(sizeof(V{}[0]));
   uint8_t r[16] = {};
   for (int i = 0; i < n; i++) r[i] = uint8_t(V(a)[i]);
   return read<__m128i>(r);
