@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -13,6 +16,15 @@ rng = np.random.default_rng(0)
 
 def normal(*shape):
     return rng.standard_normal(shape)
+
+
+@contextlib.contextmanager
+def no_scratch() -> Iterator[None]:
+    assert not _C._withhold_scratch(True)
+    try:
+        yield
+    finally:
+        assert _C._withhold_scratch(False)
 
 
 def conv(n, c, h, w, o, kernel, stride=1, groups=1):
@@ -79,11 +91,10 @@ def test_results_without_scratch(name, threads):
     exact = run("float64")
     with_scratch = run("float32")
     _C.set_num_threads(threads)
-    assert not _C._withhold_scratch(True)
     try:
-        without = run("float32")
+        with no_scratch():
+            without = run("float32")
     finally:
-        assert _C._withhold_scratch(False)
         _C.set_num_threads(before)
     for e, w, f in zip(exact, with_scratch, without, strict=True):
         e = e.numpy()
@@ -101,28 +112,23 @@ def test_short_floats_without_scratch(dtype):
         return [(fd.array(a).astype(dtype) @ fd.array(b).astype(dtype)), fd.conv2d(fd.array(x).astype(dtype), fd.array(w).astype(dtype), None, 1, 1)]
 
     want = run()
-    _C._withhold_scratch(True)
-    try:
+    with no_scratch():
         got = run()
-    finally:
-        _C._withhold_scratch(False)
     for f, g in zip(want, got, strict=True):
         f, g = f.astype("float64").numpy(), g.astype("float64").numpy()
         np.testing.assert_allclose(g, f, rtol=2**-7, atol=2**-7 * np.abs(f).max())
 
 
-@pytest.mark.skipif(_C.isa() == "amx", reason="tiles come before Winograd's algorithm")
-def test_direct_sums_stand_in_for_winograds_algorithm():
-    x, w = (fd.array(normal(*s).astype("float32")) for s in ((2, 256, 8, 8), (272, 256, 3, 3)))
-    assert _C.conv_plans(2, 256, 8, 8, 272, 3, 1, 1, 1, 1)[0] == "winograd"
-    fast = fd.conv2d(x, w, None, 1, 1).numpy()
-    before = fd.set_conv_winograd(False)
-    direct = fd.conv2d(x, w, None, 1, 1).numpy()
-    fd.set_conv_winograd(before)
-    _C._withhold_scratch(True)
-    try:
-        without = fd.conv2d(x, w, None, 1, 1).numpy()
-    finally:
-        _C._withhold_scratch(False)
-    assert (fast != direct).any()
+@pytest.mark.parametrize("n, c, h, w, o", [(3, 32, 18, 14, 40), (2, 256, 8, 8, 272)], ids=["blocks of tiles", "rounds, or tiles of AMX"])
+def test_direct_sums_stand_in_for_winograds_algorithm(n, c, h, w, o):
+    x, weight = (fd.array(normal(*shape).astype("float32")) for shape in ((n, c, h, w), (o, c, 3, 3)))
+    planned = _C.conv_plans(n, c, h, w, o, 3, 1, 1, 1, 1)[0]
+    assert planned == "winograd" or (_C.isa() == "amx" and c > 32)
+    usual = fd.conv2d(x, weight, None, 1, 1).numpy()
+    with no_scratch():
+        without = fd.conv2d(x, weight, None, 1, 1).numpy()
+        before = fd.set_conv_winograd(False)
+        direct = fd.conv2d(x, weight, None, 1, 1).numpy()
+        fd.set_conv_winograd(before)
     np.testing.assert_array_equal(without, direct)
+    assert (usual != direct).any()
