@@ -127,8 +127,6 @@ def weight_pieces(shape) -> tuple[int, float]:
         return 16 * (channels // 32), 1.05  # depthwise: sixteen parts by two vectors of channels
     if channels < 32:
         return 32, 1.1  # first layers: parts by vectors of filters
-    if shape == (16, 256, 8, 256, 3, 1, 1) and fd._C.isa() == "avx512":
-        return 19 * 4, 1.05  # Winograd's algorithm: fourteen channels by 32 of the 128 filters that are summed at a time
     pairs = -(-channels // 32) * -(-filters // 32)  # of blocks of 32
     return (max(pairs, 32) if batch > 1 else 28), 1.1
 

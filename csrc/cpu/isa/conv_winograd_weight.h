@@ -177,7 +177,12 @@ inline void winograd_finish(const WeightPanel<float>& panel, int64_t channel, in
 // dw of the columns at hand, and db. count: tiles of the only round, whose sums are yet to be formed, in the L2 cache, or 0.
 inline void winograd_panels(const WinogradGrad& g, int64_t count) {
   const int64_t most = g.w.panels().most * VecF::size, first = g.first / most, panels = ceil_div(g.columns, most);
-  const Blocks strips(g.channels, kTileRows[2]), blocks(strips.count, max_of<int64_t>(1, kWinogradChannels / kTileRows[2]));
+  // Half as many channels at a time where threads would not finish together.
+  const int64_t whole = ceil_div(g.channels, kWinogradChannels), half = ceil_div(g.channels, kWinogradChannels / 2);
+  const auto share = [&](int64_t rows) { return cut_share(1, rows, panels, {rows, panels}, num_threads()); };
+  const int64_t channels = share(whole) > 1.1 && share(half) < share(whole) ? kWinogradChannels / 2 : kWinogradChannels;
+  const Blocks strips(g.channels, min_of<int64_t>(kTileRows[2], channels));
+  const Blocks blocks(strips.count, max_of<int64_t>(1, channels / kTileRows[2]));
   parallel_chunks(panels * blocks.count, [&](int64_t chunk) {
     const int64_t p = chunk % panels, b = chunk / panels;
     const WeightPanel<float> panel(g.w, 0, first + p);
