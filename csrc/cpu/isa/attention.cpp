@@ -233,10 +233,10 @@ void backward(const Args& a) {
 
 }  // namespace
 
-FD_KERNEL_TABLE(attention) = {{OpId::attention, kF32, forward<float>},
-                              {OpId::attention, kF64, forward<double>},
-                              {OpId::attention_backward, kF32, backward<float>},
-                              {OpId::attention_backward, kF64, backward<double>},
-                              {}};
+FD_KERNEL_TABLE(attention) = {
+    {OpId::attention, kF32, forward<float>},
+    {OpId::attention_backward, kF32, backward<float>},
+    FD_ROWS_WITHOUT_TILES({OpId::attention, kF64, forward<double>}, {OpId::attention_backward, kF64, backward<double>}){},
+};
 
 }  // namespace fastdl

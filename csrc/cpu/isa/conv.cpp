@@ -251,10 +251,9 @@ void conv2d_backward_input_kernel(const Args& a) {
 
 FD_KERNEL_TABLE(conv) = {
     {OpId::conv2d, kF32, conv2d_kernel<float>},
-    {OpId::conv2d, kF64, conv2d_kernel<double>},
     {OpId::conv2d_backward_input, kF32, conv2d_backward_input_kernel<float>},
-    {OpId::conv2d_backward_input, kF64, conv2d_backward_input_kernel<double>},
-    {},
+    FD_ROWS_WITHOUT_TILES({OpId::conv2d, kF64, conv2d_kernel<double>},
+                          {OpId::conv2d_backward_input, kF64, conv2d_backward_input_kernel<double>}){},
 };
 
 }  // namespace fastdl

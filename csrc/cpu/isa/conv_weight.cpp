@@ -102,8 +102,7 @@ void conv2d_backward_weight_kernel(const Args& a) {
 
 FD_KERNEL_TABLE(conv_weight) = {
     {OpId::conv2d_backward_weight, kF32, conv2d_backward_weight_kernel<float>},
-    {OpId::conv2d_backward_weight, kF64, conv2d_backward_weight_kernel<double>},
-    {},
+    FD_ROWS_WITHOUT_TILES({OpId::conv2d_backward_weight, kF64, conv2d_backward_weight_kernel<double>}){},
 };
 
 }  // namespace fastdl

@@ -14,6 +14,13 @@
 // FD_KERNEL_TABLE(softmax) = {{OpId::softmax, kF32, softmax_kernel<float>}, ..., {}};
 #define FD_KERNEL_TABLE(family) extern "C" const ::fastdl::KernelRow FD_CONCAT(fastdl_rows_, family, FD_ISA)[]
 
+// Rows of dtypes that tiles do not serve: the instruction set with tiles leaves them to the one below it.
+#if defined(__AMX_BF16__)
+#define FD_ROWS_WITHOUT_TILES(...)
+#else
+#define FD_ROWS_WITHOUT_TILES(...) __VA_ARGS__,
+#endif
+
 namespace fastdl {
 namespace {
 // compute-dtype masks for rows; the 16-bit floats share the float kernel, which converts on load and store

@@ -156,18 +156,16 @@ constexpr DTypeMask k32Bit = mask_of(DType::int32) | mask_of(DType::uint32),
 #else
 #define BF16_KERNEL(run) through_float<bf16, run<float>>
 #endif
-#define FLOAT_ROWS(op)                                                                                                          \
-  {OpId::op, kF32, run_##op<float>}, {OpId::op, kF64, run_##op<double>}, {OpId::op, kF16, through_float<f16, run_##op<float>>}, \
-      {OpId::op, kBF16, BF16_KERNEL(run_##op)},
+#define FLOAT_ROWS(op)                                                                      \
+  {OpId::op, kF32, run_##op<float>}, {OpId::op, kF16, through_float<f16, run_##op<float>>}, \
+      {OpId::op, kBF16, BF16_KERNEL(run_##op)}, FD_ROWS_WITHOUT_TILES({OpId::op, kF64, run_##op<double>})
 
 FD_KERNEL_TABLE(matmul) = {
-    FLOAT_ROWS(matmul) FLOAT_ROWS(linear) FLOAT_ROWS(linear_backward_weight){OpId::matmul, k8Bit, run_matmul_any<uint8_t>},
-    {OpId::matmul, k16Bit, run_matmul_any<uint16_t>},
-    {OpId::matmul, k32Bit, run_matmul_any<uint32_t>},
-    {OpId::matmul, k64Bit, run_matmul_any<uint64_t>},
-    {OpId::matmul, mask_of(DType::complex64), run_matmul_any<c64>},
-    {OpId::matmul, mask_of(DType::complex128), run_matmul_any<c128>},
-    {},
+    FLOAT_ROWS(matmul) FLOAT_ROWS(linear) FLOAT_ROWS(linear_backward_weight)  //
+    FD_ROWS_WITHOUT_TILES({OpId::matmul, k8Bit, run_matmul_any<uint8_t>}, {OpId::matmul, k16Bit, run_matmul_any<uint16_t>},
+                          {OpId::matmul, k32Bit, run_matmul_any<uint32_t>}, {OpId::matmul, k64Bit, run_matmul_any<uint64_t>},
+                          {OpId::matmul, mask_of(DType::complex64), run_matmul_any<c64>},
+                          {OpId::matmul, mask_of(DType::complex128), run_matmul_any<c128>}){},
 };
 
 }  // namespace fastdl
