@@ -300,6 +300,56 @@ def test_gradients_of_filters_that_stay_whole(why):
     assert pieces(run) == 1
 
 
+# shape of x, results, pieces of the gradient by weights of 2.4 to 3.3 MB
+LINEAR = {
+    "few rows": ((7, 1024), 700, 3),
+    "three axes": ((4, 33, 800), 1000, 3),
+    "turned": ((1030, 9), 610, 3),
+    "as long as is worth it": ((640, 1024), 640, 2),
+    "longer": ((650, 1024), 640, 1),  # x would be packed twice for too little
+    "few columns": ((9, 16), 40000, 2),
+}
+
+
+@pytest.mark.parametrize("settings", [{}, {"bias": False}, {"dtype": "float64"}, {"optimiser": "sgd"}, {"optimiser": "adamw"}], ids=str)
+@pytest.mark.parametrize("name", LINEAR)
+def test_large_gradients_of_linear_layers_in_pieces(name, settings):
+    shape, out, expected = LINEAR[name]
+    dtype = settings.get("dtype", "float32")
+
+    def train(passes):
+        fd.manual_seed(3)
+        layer = nn.Linear(shape[-1] if name != "turned" else shape[0], out, bias=settings.get("bias", True)).to(dtype)
+        opt = OPTIMISERS[settings.get("optimiser", "adam")](layer.parameters())
+
+        def step(x):
+            loss = (layer(x.T if name == "turned" else x) ** 2).mean()
+            loss.backward()
+            opt.step()
+            opt.zero_grad()
+            return loss.detach()
+
+        rng = np.random.default_rng(1)
+        return bits_of_training(step, passes, [[rng.standard_normal(shape).astype(dtype)] for _ in range(4)], layer)
+
+    want, _ = train(None)
+    before = fd.get_num_threads()
+    try:
+        for threads in (1, 3):
+            fd.set_num_threads(threads)
+            got, run = train({})
+            assert got == want
+    finally:
+        fd.set_num_threads(before)
+    assert train({"updates": False})[0] == want
+    if fd._C.isa() == "amx" and np.prod(shape[:-1]) >= 32:
+        return
+    if dtype == "float32":
+        assert ops(run).count("linear_backward_weight") == expected
+    elif name == "few rows":
+        assert ops(run).count("linear_backward_weight") > expected
+
+
 def test_a_gradient_of_filters_that_somebody_keeps_stays_whole():
     def train(passes):
         net, _, data = wide("few pixels")

@@ -1,8 +1,9 @@
-// Passes for updates of parameters: each runs as soon as its gradient is there, and large gradients of convolutions exist only some
-// filters at a time.
+// Passes for updates of parameters: each runs as soon as its gradient is there, and large gradients of linear layers and
+// convolutions exist only some filters at a time.
 #include <algorithm>
 
 #include "conv_plan.h"
+#include "gemm_workspace.h"
 #include "plan.h"
 
 namespace fastdl {
@@ -26,31 +27,55 @@ bool by_filters(const View& v, const View& like) {
          std::equal(v.shape, v.shape + v.ndim, like.shape) && v.strides[0] * v.shape[0] == v.numel();
 }
 
+// Rows of dw (m, n) = g^T (m, k) x (k, n) in a piece of about `some` of them, or 0. Pieces go the way that the whole would go, so
+// that sums are the same, and x, which each piece packs for itself, is not so long that this takes more than it saves. Not on
+// tiles: all of g decides whether they are accurate.
+int64_t rows_of_piece(int64_t m, int64_t n, int64_t k, int64_t some, bool tiles) {
+  if (k > 2 * some || some >= m || (tiles && tiles_pay(m, n, k))) return 0;
+  const int64_t pieces = (m + some - 1) / some, rows = (m + 16 * pieces - 1) / (16 * pieces) * 16;
+  for (const int64_t part : {rows, m - (m - 1) / rows * rows})
+    if (part < 2 || (tiles && tiles_pay(part, n, k)) || gemm_splits(1, part, n, k) != gemm_splits(1, m, n, k)) return 0;
+  return rows;
+}
+
 // The number of filters in a piece of the gradient that step s makes for step `update`, or 0: it stays whole.
 int64_t filters_of_piece(const Program& p, const Step& s, const Step& update) {
   const View &dw = view_at(p, s, 0), &g = view_at(p, s, s.nout);
   const int64_t bytes = dw.numel() * itemsize(dw.dtype);
-  if (s.nin != 2 || s.attrs.i[6] != 1 || s.device.kind != Device::CPU || !wide_float(s) || dw.dtype != s.compute ||
-      !family_is(update, "optim") || bytes < kLeastCut || dw.shape[0] % kPieceFilters || g.strides[1] != 1 ||
-      p.places[s.first_view].offset || p.blocks[size_t(block_at(p, s, 0))].bytes != bytes)
+  const bool conv = op_is(s, "conv2d_backward_weight");
+  if (s.nin != 2 || s.device.kind != Device::CPU || !wide_float(s) || dw.dtype != s.compute || !family_is(update, "optim") ||
+      bytes < kLeastCut || p.places[s.first_view].offset || p.blocks[size_t(block_at(p, s, 0))].bytes != bytes)
     return 0;
+  if (conv ? s.attrs.i[6] != 1 || dw.shape[0] % kPieceFilters || g.strides[1] != 1 : !dense(g)) return 0;
   for (int v = 0; v < update.nout + update.nin - 1; v++) {  // all arrays; the hyper-parameters come last
     if (view_at(p, update, v).given() && !by_filters(view_at(p, update, v), dw)) return 0;
     for (int w = s.nout; w < s.nout + s.nin; w++)
       if (writes(update, v) && may_overlap(p, block_at(p, update, v), block_at(p, s, w))) return 0;
   }
-  return std::max(kPieceBytes / (bytes / dw.shape[0]) / kPieceFilters * kPieceFilters, kPieceFilters);
+  const int64_t some = std::max(kPieceBytes / (bytes / dw.shape[0]) / kPieceFilters * kPieceFilters, kPieceFilters);
+  const bool tiles = gemm_has_tiles && s.compute == DType::float32;
+  return conv ? some : rows_of_piece(dw.shape[0], dw.shape[1], g.numel() / dw.shape[0], some, tiles);
 }
 
-// Step s with `count` filters from `from` on: views 0 and 1 of a gradient's step are dw and db, 2 is g; all arrays of an update.
+// Step s with `count` filters from `from` on: views 0 and 1 of a gradient's step are dw and db, 2 is g (N, filters, H, W) or, as
+// one matrix, (rows, filters); all arrays of an update.
 Step some_filters(Program& p, const Step& s, int made, int64_t from, int64_t count) {
-  const bool update = family_is(s, "optim");
+  const bool update = family_is(s, "optim"), linear = op_is(s, "linear_backward_weight");
   Step part = s;
   part.first_view = uint32_t(p.views.size());
   for (int v = 0; v < s.nout + s.nin; v++) {
     View view = view_at(p, s, v);
     Place at = p.places[s.first_view + uint32_t(v)];
     const int axis = update ? (v < s.nout + s.nin - 1 ? 0 : -1) : v < 2 ? 0 : v == 2 ? 1 : -1;
+    if (linear && v == 1) {  // db is made whole, with the first piece
+      if (from > 0) view = View{}, at = Place{};
+      p.views.push_back(view), p.places.push_back(at);
+      continue;
+    }
+    if (linear && v == 2) {
+      const int64_t filters = view.shape[view.ndim - 1], rows = view.numel() / filters;
+      view.ndim = 2, view.shape[0] = rows, view.shape[1] = view.strides[0] = filters, view.strides[1] = 1;
+    }
     if (axis >= 0 && view.given()) {
       view.shape[axis] = count;
       if (at.block != made) at.offset += from * view.strides[axis] * itemsize(view.dtype);
@@ -84,9 +109,9 @@ void advance_updates(Program& p) {
   }
 }
 
-// The gradient of a convolution's filters, read by one update only, in pieces: some filters' gradient, their update, and so on, in
-// the memory of one piece. The kernel gets the number of all filters (i13) and that of the first one (i14), goes the way and sums
-// in the order in which it would for all.
+// The gradient of a layer's filters, read by one update only, in pieces: some filters' gradient, their update, and so on, in the
+// memory of one piece, which stays in the cache. The kernel of convolutions gets the number of all filters (i13) and that of the
+// first one (i14), goes the way and sums in the order in which it would for all.
 void split_updates(Program& p) {
   const std::vector<int> written = count_writes(p), read = count_reads(p);
   std::vector<Step> steps;
@@ -95,7 +120,8 @@ void split_updates(Program& p) {
     if (taken[k]) continue;
     const Step gradient = p.steps[k];
     const int made = block_at(p, gradient, 0);
-    bool possible = op_is(gradient, "conv2d_backward_weight") && made_once(p, written, made) && read[size_t(made)] == 1 &&
+    const bool conv = op_is(gradient, "conv2d_backward_weight");
+    bool possible = (conv || op_is(gradient, "linear_backward_weight")) && made_once(p, written, made) && read[size_t(made)] == 1 &&
                     p.blocks[size_t(made)].bytes >= kLeastCut;
     size_t at = k + 1;  // the update; what lies between goes before both, if it does not need the gradient, or else behind both
     std::vector<size_t> before, behind;
@@ -121,10 +147,12 @@ void split_updates(Program& p) {
     for (int64_t from = 0; from < all.shape[0]; from += piece) {
       const int64_t count = std::min(piece, all.shape[0] - from);
       steps.push_back(some_filters(p, gradient, made, from, count));
-      Step& part = steps.back();
-      part.attrs.i[13] = all.shape[0], part.attrs.i[14] = from;
-      const ConvShape shape = conv_shape(part.attrs, view_at(p, part, 3), view_at(p, part, 0), view_at(p, part, 2));
-      part.workspace = conv_weight_plan(shape, itemsize(all.dtype), false, part.attrs.i[15], all.shape[0]).bytes;
+      if (conv) {
+        Step& part = steps.back();
+        part.attrs.i[13] = all.shape[0], part.attrs.i[14] = from;
+        const ConvShape shape = conv_shape(part.attrs, view_at(p, part, 3), view_at(p, part, 0), view_at(p, part, 2));
+        part.workspace = conv_weight_plan(shape, itemsize(all.dtype), false, part.attrs.i[15], all.shape[0]).bytes;
+      }
       steps.push_back(some_filters(p, update, made, from, count));
     }
     for (const size_t j : behind) steps.push_back(p.steps[j]);

@@ -70,7 +70,10 @@ void multiply(const Gemm<T>& g, const GemmBatch& batch, void* workspace) {
 template <class T>
 void run_matmul(const Args& args) {
   const View &a = args.in[0], &b = args.in[1], &c = args.out[0];
-  multiply(product_of<T>(c, a, b), batch_of(c, a, b), args.workspace);
+  Gemm<T> g = product_of<T>(c, a, b);
+  if constexpr (same_type<T, WideOf<T>>)
+    if (args.nin > 2) g.finish = slope_of_activation<T>(args.attrs->i[0]), g.beside = args.in[2].ptr<T>();
+  multiply(g, batch_of(c, a, b), args.workspace);
 }
 
 template <class T>
@@ -89,10 +92,13 @@ void run_linear(const Args& args) {
   if (bias.given()) g.bias = bias.ptr<T>();
   g.relu = args.attrs->i[0] == 1;
   g.finish = activation<WideOf<T>>(args.attrs->i[0]);
+  if constexpr (same_type<T, WideOf<T>>)
+    if (args.nout > 1) g.finish = keeping_activation<T>(args.attrs->i[0]), g.beside = args.out[1].ptr<T>();
   multiply(g, batch_of(y, x, wt), args.workspace);
 }
 
-// dw (N, K) = g^T x, db (N) = ones^T g
+// dw (N, K) = g^T x, db (N) = ones^T g. For pieces of dw (core/plan_updates.cpp) g has some of all columns; db, of all, goes with
+// the first piece and is absent in the others.
 template <class T>
 void run_linear_backward_weight(const Args& args) {
   const View g = as_matrix(args.in[0]), x = as_matrix(args.in[1]);
@@ -102,11 +108,11 @@ void run_linear_backward_weight(const Args& args) {
   Gemm<T> products = product_of<T>(args.out[0], gt, x);
   if (sums_rows(products)) {
     products.row_sums = args.out[1].ptr<T>();
-  } else {
+  } else if (args.out[1].given()) {
     T ones;
     store_narrow_one(&ones, WideOf<T>(1));
     Gemm<T> sums = product_of<T>(args.out[1], gt, g);
-    sums.m = 1, sums.n = g.shape[1];
+    sums.m = 1, sums.n = args.out[1].shape[0];
     sums.a = &ones, sums.a_row = sums.a_k = 0;
     multiply(sums, one, args.workspace);
   }

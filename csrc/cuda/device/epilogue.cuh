@@ -1,5 +1,6 @@
 // What becomes of sums before they are stored: bias, activation, the dtype of the result.
 #pragma once
+#include "core/activations.h"
 #include "cuda/device/pack.cuh"
 #include "cuda/gemm.h"
 #include "math/activation.h"
@@ -82,16 +83,18 @@ FD_DEVICE T bias_of(const GemmEpilogue& out, int64_t z, int64_t n) {
 template <class T>
 FD_DEVICE T activate(T x, int activation) {
   switch (activation) {
-    case 1:
+    case kRelu:
       return relu(x);
-    case 2:
+    case kSigmoid:
       return sigmoid(x);
-    case 3:
+    case kTanh:
       return tanh(x);
-    case 4:
+    case kGelu:
       return gelu(x);
-    case 5:
+    case kSilu:
       return silu(x);
+    case kGeluTanh:
+      return gelu_tanh(x);
     default:
       return x;
   }
