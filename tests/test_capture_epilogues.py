@@ -19,16 +19,16 @@ SHAPES = {  # of x, hidden units, results: one for each way in which products ar
     "one unit": ((200, 30), 1, 7),
     "one result": ((200, 30), 90, 1),
     "dots": ((3, 64), 40, 24),
-    "transposed": ((12, 50), 70, 30),
+    "transposed": ((16, 200), 300, 30),
     "tiles": ((150, 300), 45, 700),
-    "parts of long sums": ((6, 6000), 8, 6000),
+    "parts of long sums": ((20, 6000), 8, 6000),
     "three axes": ((3, 9, 40), 24, 11),
     "turned": ((5, 17, 4), 33, 6),  # leading axes that are no rows of one matrix
     "empty": ((0, 6), 5, 4),
 }
 
 
-def train(activation: str, shape: str, passes: dict[str, bool] | None, dtype: str = "float32") -> tuple[list[bytes], Any]:
+def train(activation: str, shape: str, passes: dict[str, bool] | None, dtype: str = "float32", factor: float = 1) -> tuple[list[bytes], Any]:
     size, hidden, out = SHAPES[shape]
     fd.manual_seed(3)
     net = nn.Sequential(nn.Linear(size[-1], hidden), ACTIVATIONS[activation](), nn.Linear(hidden, out)).to(dtype)
@@ -42,7 +42,8 @@ def train(activation: str, shape: str, passes: dict[str, bool] | None, dtype: st
         return y.detach()
 
     rng = np.random.default_rng(5)
-    return bits_of_training(step, passes, [[(rng.normal(size=size) * 3).astype(dtype)] for _ in range(3)], net)
+    factors = np.where(np.arange(size[-1]) == 1, factor, 3)
+    return bits_of_training(step, passes, [[(rng.normal(size=size) * factors).astype(dtype)] for _ in range(3)], net)
 
 
 def left(step: Any, names: tuple[str, ...]) -> list[str]:
@@ -76,11 +77,31 @@ def test_any_number_of_threads_and_short_floats():
     assert train("gelu", "transposed", {}, "float16")[0] == train("gelu", "transposed", None, "float16")[0]
 
 
+@pytest.mark.parametrize("factor", [1e-36, 1e30, np.inf])
+def test_numbers_that_do_not_split_into_parts_for_tiles(factor):
+    for passes in ({}, {"epilogue": False}):
+        with np.errstate(all="ignore"):
+            assert train("gelu", "tiles", passes, factor=factor)[0] == train("gelu", "tiles", None, factor=factor)[0]
+
+
+def test_weights_that_are_packed_in_slabs():
+    x, w = weights(20, 3000), weights(3000, 3000)
+
+    def f(x: Any) -> Any:
+        z = F.linear(x, w)
+        return F.gelu(z) + z
+
+    run = fd.compile(f)
+    want = f(x).numpy().tobytes()
+    assert [run(x).numpy().tobytes() for _ in range(3)] == [want] * 3
+    assert left(run, ("gelu",)) == []
+
+
 def weights(*sizes: int) -> Any:
     return fd.array(np.random.default_rng(sum(sizes)).normal(size=sizes).astype("f"))
 
 
-W, B, SQUARE = weights(9, 8), weights(9), weights(8, 8)
+W, B, SQUARE, STACK = weights(9, 8), weights(9), weights(8, 8), weights(2, 8, 7)
 
 
 def twice(x: Any) -> Any:
@@ -115,6 +136,13 @@ def written_between(x: Any) -> Any:
     return fd.ops.activation.relu_backward(g, y)
 
 
+def batches(x: Any) -> Any:
+    """Products of matrices that each have their own right operand."""
+    a = (x.reshape(2, 3, 8) * 1).detach().requires_grad_()
+    (F.silu(a) @ STACK).sum().backward()
+    return a.grad
+
+
 def reshaped(x: Any) -> Any:
     return F.gelu(F.linear(x, W, B).reshape(-1))
 
@@ -135,6 +163,7 @@ def gradient_read_twice(x: Any) -> Any:
         (reads_both, ("gelu",), 0),
         (in_place, ("relu",), 1),
         (written_between, ("relu_backward",), 1),
+        (batches, ("silu_backward",), 0),
         (reshaped, ("gelu",), 1),
         (gradient_read_twice, ("tanh_backward",), 1),
     ],
@@ -146,6 +175,17 @@ def test_what_else_reads_and_writes(function: Callable[[Any], Any], names: tuple
         got, want = ([t.numpy().tobytes() for t in (r if isinstance(r, tuple) else (r,))] for r in (step(x), function(x)))
         assert got == want
     assert len(left(step, names)) == count, step.dump()
+
+
+def test_a_derivative_that_goes_where_its_argument_is():
+    held = fd.zeros((6, 8))
+    step = fd.compile(lambda x: fd.ops.activation.relu_backward(x @ SQUARE, held, out=held))
+    for seed in range(4):
+        x, y = np.random.default_rng(seed).normal(size=(2, 6, 8)).astype("f")
+        held[...] = fd.array(y)
+        want = (x @ SQUARE.numpy()) * (y > 0)
+        np.testing.assert_allclose(step(fd.array(x)).numpy(), want, rtol=1e-5, atol=1e-5)
+    assert left(step, ("relu_backward",)) == ["relu_backward"]
 
 
 def test_activation_of_a_convolution():

@@ -21,11 +21,15 @@ int64_t activation_of(const Step& s, const char* suffix) {
 }
 
 // Whether step k may run together with step j before it, whose result, block `made`, it reads: nothing on the way writes what it
-// reads, or reads or writes what it writes.
+// reads, or reads or writes what it writes, or may refuse its indices before that; nor does it write over what it reads.
 bool moves_up(const Program& p, size_t k, size_t j, int made) {
   const Step& s = p.steps[k];
+  const int to = block_at(p, s, 0);
+  for (int v = s.nout; v < s.nout + s.nin; v++)
+    if (may_overlap(p, to, block_at(p, s, v))) return false;
   for (size_t m = j; m < k; m++) {
     const Step& other = p.steps[m];
+    if (other.check == IndexCheck::At && p.blocks[size_t(to)].kind != Block::Internal) return false;
     for (int v = 0; v < s.nout + s.nin; v++)
       for (int w = 0; w < other.nout + other.nin; w++)
         if (block_at(p, s, v) != made && (writes(s, v) || writes(other, w)) &&

@@ -46,7 +46,9 @@ int64_t filters_of_piece(const Program& p, const Step& s, const Step& update) {
   if (s.nin != 2 || s.device.kind != Device::CPU || !wide_float(s) || dw.dtype != s.compute || !family_is(update, "optim") ||
       bytes < kLeastCut || p.places[s.first_view].offset || p.blocks[size_t(block_at(p, s, 0))].bytes != bytes)
     return 0;
-  if (conv ? s.attrs.i[6] != 1 || dw.shape[0] % kPieceFilters || g.strides[1] != 1 : !dense(g)) return 0;
+  if (conv ? s.attrs.i[6] != 1 || dw.shape[0] % kPieceFilters || g.strides[1] != 1
+           : !g.contiguous() || !view_at(p, s, s.nout + 1).contiguous())
+    return 0;
   for (int v = 0; v < update.nout + update.nin - 1; v++) {  // all arrays; the hyper-parameters come last
     if (view_at(p, update, v).given() && !by_filters(view_at(p, update, v), dw)) return 0;
     for (int w = s.nout; w < s.nout + s.nin; w++)
@@ -68,7 +70,7 @@ Step some_filters(Program& p, const Step& s, int made, int64_t from, int64_t cou
     Place at = p.places[s.first_view + uint32_t(v)];
     const int axis = update ? (v < s.nout + s.nin - 1 ? 0 : -1) : v < 2 ? 0 : v == 2 ? 1 : -1;
     if (linear && v == 1) {  // db is made whole, with the first piece
-      if (from > 0) view = View{}, at = Place{};
+      if (from > 0) view.ndim = -1, view.data = nullptr, at = Place{};
       p.views.push_back(view), p.places.push_back(at);
       continue;
     }

@@ -106,7 +106,7 @@ void run_linear_backward_weight(const Args& args) {
   GemmBatch one = {};
   one.count = 1;
   Gemm<T> products = product_of<T>(args.out[0], gt, x);
-  if (sums_rows(products)) {
+  if (args.out[1].given() && sums_rows(products)) {
     products.row_sums = args.out[1].ptr<T>();
   } else if (args.out[1].given()) {
     T ones;
