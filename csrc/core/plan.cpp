@@ -98,6 +98,61 @@ void merge_common_steps(Program& p) {
   erase_steps(p, dead);
 }
 
+namespace {
+
+// Whether step k may run together with step j before it, whose result, block `made`, it reads: nothing on the way writes what it
+// reads, or reads or writes what it writes, or may refuse its indices before that.
+bool moves_up(const Program& p, size_t k, size_t j, int made) {
+  const Step& s = p.steps[k];
+  for (size_t m = j; m < k; m++) {
+    const Step& other = p.steps[m];
+    if (other.check == IndexCheck::At && p.blocks[size_t(block_at(p, s, 0))].kind != Block::Internal) return false;
+    for (int v = 0; v < s.nout + s.nin; v++)
+      for (int w = 0; w < other.nout + other.nin; w++)
+        if (block_at(p, s, v) != made && (writes(s, v) || writes(other, w)) &&
+            may_overlap(p, block_at(p, s, v), block_at(p, other, w)))
+          return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+// linear or conv2d without activation, then an activation of all that it wrote: the product's own epilogue does it in registers.
+void fuse_epilogues(Program& p) {
+  const std::vector<int> written = count_writes(p), read = count_reads(p);
+  std::vector<bool> dead(p.steps.size());
+  std::map<int, size_t> product;  // block -> the step that makes it
+  for (size_t k = 0; k < p.steps.size(); k++) {
+    Step& s = p.steps[k];
+    const bool linear = family_is(s, "linear"), conv = family_is(s, "conv2d");
+    if (linear || conv) {
+      if (s.attrs.i[linear ? 0 : 7] == 0 && block_at(p, s, 0) >= 0) product[block_at(p, s, 0)] = k;
+      continue;
+    }
+    const int activation = !std::strcmp(s.op->name, "relu")      ? 1
+                           : !std::strcmp(s.op->name, "sigmoid") ? 2
+                           : !std::strcmp(s.op->name, "tanh")    ? 3
+                                                                 : 0;
+    if (!activation || (s.compute != DType::float32 && s.compute != DType::float64)) continue;
+    const int from = block_at(p, s, 1), to = block_at(p, s, 0);
+    const auto it = product.find(from);
+    if (it == product.end() || to < 0 || p.blocks[from].kind != Block::Internal || written[from] != 1 || read[from] != 1 ||
+        written[to] != 1)
+      continue;
+    Step& made = p.steps[it->second];
+    const uint32_t target = made.first_view;
+    if (made.compute != s.compute || !same_view(p.views[target], p.views[s.first_view + 1]) ||
+        !same_view(p.views[target], p.views[s.first_view]) || !moves_up(p, k, it->second, from))
+      continue;
+    made.attrs.i[family_is(made, "linear") ? 0 : 7] = activation;
+    p.views[target] = p.views[s.first_view];
+    p.places[target] = p.places[s.first_view];
+    dead[k] = true;
+  }
+  erase_steps(p, dead);
+}
+
 // An elementwise result takes the place of an operand that nobody needs any more.
 void reuse_in_place(Program& p) {
   find_lifetimes(p);

@@ -19,7 +19,9 @@ bool ordered(const Program& p, const Step& a, const Step& b) {
 }
 
 // A gradient of so many bytes is made and used up in pieces of about kPieceBytes, of whole groups of filters each.
-constexpr int64_t kLeastCut = int64_t(2) << 20, kPieceBytes = int64_t(5) << 18, kPieceFilters = 64;
+// Gradients of linear layers save memory, and no time until they are larger than caches.
+constexpr int64_t kLeastCut = int64_t(2) << 20, kLeastCutLinear = int64_t(8) << 20;
+constexpr int64_t kPieceBytes = int64_t(5) << 18, kPieceFilters = 64;
 
 // Whether v lies filter behind filter, so that some filters are a view of their own.
 bool by_filters(const View& v, const View& like) {
@@ -44,7 +46,8 @@ int64_t filters_of_piece(const Program& p, const Step& s, const Step& update) {
   const int64_t bytes = dw.numel() * itemsize(dw.dtype);
   const bool conv = op_is(s, "conv2d_backward_weight");
   if (s.nin != 2 || s.device.kind != Device::CPU || !wide_float(s) || dw.dtype != s.compute || !family_is(update, "optim") ||
-      bytes < kLeastCut || p.places[s.first_view].offset || p.blocks[size_t(block_at(p, s, 0))].bytes != bytes)
+      bytes < (conv ? kLeastCut : kLeastCutLinear) || p.places[s.first_view].offset ||
+      p.blocks[size_t(block_at(p, s, 0))].bytes != bytes)
     return 0;
   if (conv ? s.attrs.i[6] != 1 || dw.shape[0] % kPieceFilters || g.strides[1] != 1
            : !g.contiguous() || !view_at(p, s, s.nout + 1).contiguous())

@@ -29,7 +29,7 @@ struct GemmEpilogue {
   int64_t bias_z_stride;
   void* line_sums;  // or null: gets sum over k of A's lines, (z, m), for gradients of biases
   DType dtype, bias_dtype;
-  int8_t activation;  // see core/activations.h
+  int8_t activation;  // codes of ops.def (linear)
 };
 
 struct GemmProblem {

@@ -50,35 +50,6 @@ def test_replays_equal_eager_steps(kind, optimizer):
         np.testing.assert_array_equal(got[1][name], value, err_msg=name)
 
 
-@pytest.mark.parametrize("activation", ["relu", "sigmoid", "tanh", "gelu", "silu", "gelu_tanh"])
-def test_activations_become_epilogues(activation):
-    """In kernels for few rows and for many, and in convolutions; not where the gradient needs what the activation was applied to."""
-    act, rng = getattr(fd, activation), np.random.default_rng(0)
-    arrays = [(3, 40), (70, 40), (2, 3, 6, 5), (50, 40), (50,), (4, 3, 3, 3), (4,)]
-    few, many, images, *weights = (fd.array(rng.normal(size=shape).astype("float32"), device="cuda") for shape in arrays)
-
-    def f(few, many, images):
-        w, b, filters, bias = weights
-        return act(F.linear(few, w, b)), act(F.linear(many, w, b)), act(F.conv2d(images, filters, bias))
-
-    run = fd.compile(f)
-    want = f(few, many, images)
-    for _ in range(3):
-        for got, eager in zip(run(few, many, images), want, strict=True):
-            np.testing.assert_array_equal(got.cpu().numpy(), eager.cpu().numpy())
-    assert activation not in [line.split()[1] for line in run.dump().splitlines()[2:]]
-    x = many.detach().requires_grad_()
-
-    def gradient():
-        act(F.linear(x, *weights[:2])).sum().backward()
-        g, x.grad = x.grad, None
-        return g
-
-    step, want = fd.compile(gradient), gradient().cpu().numpy()
-    for _ in range(3):
-        np.testing.assert_array_equal(step().cpu().numpy(), want)
-
-
 def test_programs_by_device():
     """One function on two devices: two programs."""
     f = fd.compile(lambda x: (x * 2 + 1).sum(axis=0))

@@ -3,7 +3,6 @@
 #include <cstdlib>
 #include <cstring>
 
-#include "core/activations.h"
 #include "core/conv_plan.h"
 #include "core/infer/infer.h"
 
@@ -110,8 +109,8 @@ void infer_conv2d(Call& c) {
     s.kernel[axis] = w.shape[2 + axis];
     s.out[axis] = out_size(c, s, axis);
   }
-  if (c.attrs.i[7] < 0 || c.attrs.i[7] >= kActivations)
-    fail(ErrorCode::Value, "%s: activation code %lld; need 0 to %d", op_name(c), (long long)c.attrs.i[7], int(kActivations) - 1);
+  if (c.attrs.i[7] < 0 || c.attrs.i[7] > 5)
+    fail(ErrorCode::Value, "%s: activation code %lld; need 0 to 5", op_name(c), (long long)c.attrs.i[7]);
   const DType dtype = choose_dtypes(c);
   const int64_t shape[4] = {s.batch, s.out_channels, s.out[0], s.out[1]};
   checked_numel(op_name(c), shape, 4, 8);

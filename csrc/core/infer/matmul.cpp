@@ -1,10 +1,11 @@
 // Shapes, dtypes and scratch of matmul, linear and the weight gradient of linear.
-#include "core/activations.h"
 #include "core/gemm_workspace.h"
 #include "infer.h"
 
 namespace fastdl {
 namespace {
+
+constexpr int kActivations = 6;  // codes of ops.def
 
 // The dtype of all inputs together; workspace as elements of the dtype that the kernels compute in.
 void set_compute(Call& c, int inputs) {
@@ -90,8 +91,7 @@ void infer_linear(Call& c) {
     fail(ErrorCode::Shape, "linear: bias is %s, w is %s; need bias.shape == (w.shape[0],)", shape_text(bias).c_str(),
          shape_text(w).c_str());
   if (c.attrs.i[0] < 0 || c.attrs.i[0] >= kActivations)
-    fail(ErrorCode::Value, "linear: activation code %lld; need 0 to %d", static_cast<long long>(c.attrs.i[0]),
-         int(kActivations) - 1);
+    fail(ErrorCode::Value, "linear: activation code %lld; need 0 to %d", static_cast<long long>(c.attrs.i[0]), kActivations - 1);
   set_compute(c, 3);
   check_sizes(c, 3);
   int64_t shape[kMaxDims];

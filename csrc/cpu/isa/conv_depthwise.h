@@ -156,7 +156,7 @@ void slide_rows(const Gather<T>& g, int64_t first, int64_t last) {
       t.next_out = r + rows < last ? t.out + rows * t.out_row : t.out;
     };
     const auto finish = [&](int64_t rows) {
-      for (int64_t i = 0; g.activate && i < rows * t.count; i++) g.activate(t.out + i * g.out_pitch, nullptr, g.pitch);
+      for (int64_t i = 0; g.activate && i < rows * t.count; i++) g.activate(t.out + i * g.out_pitch, g.pitch);
       r += rows;
     };
     if (kSlidingRows == 2 && r + 1 < last && y + 1 < g.count[0] && top >= -1 && top + 3 <= g.size[0] && g.size[0] > 2) {
@@ -218,7 +218,7 @@ FD_INLINE void depthwise_pixels(const Gather<T>& g, const T* image, int64_t y, i
       store(out + i * out_step + c, r);
     else
       store_partial(out + i * out_step + c, r, lanes);
-    if (g.activate) g.activate(out + i * out_step + c, nullptr, lanes);
+    if (g.activate) g.activate(out + i * out_step + c, lanes);
   }
 }
 

@@ -154,7 +154,7 @@ bool gather_first(const Gather<T>& g) {
           t.x = row + at * step;
           t.y = out + at * g.out_pitch + panels.begin(p);
           tile(t);
-          for (int64_t i = 0; i < pixels && g.activate; i++) g.activate(t.y + i * g.out_pitch, nullptr, panels.used(p));
+          for (int64_t i = 0; i < pixels && g.activate; i++) g.activate(t.y + i * g.out_pitch, panels.used(p));
         }
       }
     }

@@ -165,7 +165,7 @@ void gather_chunk(const Gather<T>& g, int64_t group, int64_t m0, int64_t m1, int
         t.bias = last && g.bias ? g.bias + t.c_column : nullptr;
         run_tile(panels.vectors(p), rows, t);
         if (last && g.activate) {
-          for (int64_t i = 0; i < rows; i++) g.activate(pixels.out[i] + t.c_column, nullptr, panels.used(p));
+          for (int64_t i = 0; i < rows; i++) g.activate(pixels.out[i] + t.c_column, panels.used(p));
         }
       }
       if (last) break;

@@ -184,7 +184,7 @@ struct PlaneGather {
       else
         for (int64_t i = 0; i < groups; i++)
           transpose(y + i * filters * to.size + r * in.pitch, to.size, out + i * g.columns, g.out_pitch, g.columns, g.count[1]);
-      for (int64_t i = 0; g.activate && i < g.count[1]; i++) g.activate(out + i * g.out_pitch, nullptr, groups * g.columns);
+      for (int64_t i = 0; g.activate && i < g.count[1]; i++) g.activate(out + i * g.out_pitch, groups * g.columns);
     }
   }
   int64_t bytes(int64_t groups, int64_t rows) const {

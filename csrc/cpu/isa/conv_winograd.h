@@ -147,7 +147,7 @@ __attribute__((noinline)) inline void winograd_write(const Gather<float>& g, con
         VecF r = y[h] + bias;
         if (g.relu) r = max(VecF(0.0f), r);
         store_partial(out, r, used);
-        if (g.activate) g.activate(out, nullptr, used);
+        if (g.activate) g.activate(out, used);
       }
     }
   }

@@ -209,20 +209,15 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
         tile_fn<T>(nv, rows)(t);
         v += nv;
       }
-      if (last && g.finish && !g.mirror) {  // rows that are in L1 or L2 still
-        const int64_t j0 = v0 * lanes, count = min_of(v1 * lanes, g.n) - j0;
-        for (int64_t at = i0 * g.c_row + j0, i = 0; i < rows; i++, at += g.c_row) g.finish(g.c + at, moved(g.beside, at), count);
-      }
     }
   }
+  const int64_t i0 = tile0 * g.m / plan.tiles, i1 = tile1 * g.m / plan.tiles, j0 = v0 * lanes, j1 = min_of(v1 * lanes, g.n);
   if (g.mirror) {
-    const int64_t i0 = tile0 * g.m / plan.tiles, i1 = tile1 * g.m / plan.tiles, j0 = v0 * lanes, j1 = min_of(v1 * lanes, g.n);
     transpose(g.c + i0 * g.c_row + j0, g.c_row, g.mirror + j0 * g.mirror_row + i0, g.mirror_row, i1 - i0, j1 - j0);
-    for (int64_t j = j0; j < j1; j++) {
-      const int64_t at = j * g.mirror_row + i0;
-      finish_row(g.mirror + at, moved(g.beside, at), i1 - i0, g.mirror_bias ? g.mirror_bias + i0 : nullptr, g.mirror_relu,
-                 g.finish);
-    }
+    for (int64_t j = j0; j < j1; j++)
+      finish_row(g.mirror + j * g.mirror_row + i0, i1 - i0, g.mirror_bias ? g.mirror_bias + i0 : nullptr, g.mirror_relu, g.finish);
+  } else if (g.finish) {
+    for (int64_t i = i0; i < i1; i++) g.finish(g.c + i * g.c_row + j0, j1 - j0);
   }
 }
 
@@ -288,8 +283,8 @@ inline bool prefers_swap(const Gemm<T>& g, int64_t slot) {
 
 template <class T>
 inline Gemm<T> swap_operands(const Gemm<T>& g) {
-  Gemm<T> s = {g.n,     g.m,   g.k,   g.b,      g.b_col,  g.b_k, g.a,     g.a_k,  g.a_row, nullptr, g.m,
-               nullptr, false, false, g.finish, g.beside, g.c,   g.c_row, g.bias, g.relu,  nullptr};
+  Gemm<T> s = {g.n, g.m,     g.k,   g.b,   g.b_col,  g.b_k, g.a,     g.a_k,  g.a_row, nullptr,
+               g.m, nullptr, false, false, g.finish, g.c,   g.c_row, g.bias, g.relu,  nullptr};
   return s;
 }
 
@@ -327,7 +322,6 @@ inline void gemm_products(const Gemm<T>& g, const GemmBatch& batch, T* workspace
         part.a += k * g.a_k;
         part.b += k * g.b_k + j * g.b_col;
         part.c += j;
-        part.beside = moved(part.beside, j);
         part.accumulate = g.accumulate || k > 0;
         const bool last = k + k_slab >= g.k;
         part.bias = last && g.bias ? g.bias + j : nullptr;
@@ -375,7 +369,7 @@ inline void gemm_split(const Gemm<T>& g, T* workspace, int64_t splits) {
         for (int64_t s = 1; s < splits; s++) sum += sums[(s * g.m + i) * g.n + j];
         c[j] = sum;
       }
-      finish_row(c, moved(g.beside, i * g.c_row), g.n, g.bias, g.relu, g.finish);
+      finish_row(c, g.n, g.bias, g.relu, g.finish);
     }
   });
 }

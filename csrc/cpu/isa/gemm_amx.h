@@ -240,7 +240,7 @@ inline void finish_block(const Gemm<float>& g, int64_t i0, int64_t j0, const flo
       else
         _mm512_mask_storeu_ps(c + half * 16, mask, v);
     }
-    if (last && g.finish) g.finish(c, moved(g.beside, (i0 + i) * g.c_row + j0), cols);
+    if (last && g.finish) g.finish(c, cols);
   }
 }
 

@@ -188,7 +188,7 @@ inline void finish_narrow(const Gemm<bf16>& g, int64_t i0, int64_t j0, float* su
     if (g.relu) even = _mm512_max_ps(_mm512_setzero_ps(), even), odd = _mm512_max_ps(_mm512_setzero_ps(), odd);  // NaN stays
     if (g.finish) {
       _mm512_store_ps(s, even), _mm512_store_ps(s + 16, odd);
-      g.finish(s, nullptr, kSide);
+      g.finish(s, kSide);
       even = _mm512_load_ps(s), odd = _mm512_load_ps(s + 16);
     }
     const __m512i words = _mm512_permutexvar_epi16(order, (__m512i)_mm512_cvtne2ps_pbh(odd, even));
@@ -277,7 +277,7 @@ inline void narrow_plain(const Gemm<bf16>& g, int64_t i0, int64_t i1, int64_t j0
         sum += load_wide_one(g.a + i * g.a_row + k * g.a_k) * load_wide_one(g.b + k * g.b_k + j * g.b_col);
       if (g.bias) sum += load_wide_one(g.bias + j);
       if (g.relu) sum = sum < 0 ? 0 : sum;  // NaN stays
-      if (g.finish) g.finish(&sum, nullptr, 1);
+      if (g.finish) g.finish(&sum, 1);
       store_narrow_one(g.c + i * g.c_row + j, sum);
     }
 }

@@ -24,8 +24,7 @@ struct Gemm {
   const T* bias;  // per column, or null
   bool relu;
   bool accumulate;               // C +=
-  ActivateFn<WideOf<T>> finish;  // other activations, or null; ...
-  WideOf<T>* beside;             // ... and what they read or write beside C, laid out as C, or null
+  ActivateFn<WideOf<T>> finish;  // other activations, or null
   // C^T products: where the transpose of C, which itself is scratch, goes, and its bias and relu
   T* mirror;
   int64_t mirror_row;
@@ -42,18 +41,14 @@ struct GemmBatch {
 };
 
 template <class T>
-FD_INLINE T* moved(T* p, int64_t by) {
-  return p ? p + by : p;
-}
-template <class T>
-inline void finish_row(T* c, T* beside, int64_t count, const T* bias, bool relu, ActivateFn<T> finish) {
+inline void finish_row(T* c, int64_t count, const T* bias, bool relu, ActivateFn<T> finish) {
   if (bias) {
     for (int64_t i = 0; i < count; i++) c[i] += bias[i];
   }
   if (relu) {
     for (int64_t i = 0; i < count; i++) c[i] = c[i] < T(0) ? T(0) : c[i];  // NaN stays
   }
-  if (finish) finish(c, beside, count);
+  if (finish) finish(c, count);
 }
 
 // Matrix i of the batch.
@@ -64,7 +59,6 @@ FD_INLINE Gemm<T> batch_item(const Gemm<T>& g, const GemmBatch& batch, int64_t i
     r.mirror += i * g.m * g.n;
   else
     r.c += i * g.m * g.n;
-  r.beside = moved(r.beside, i * g.m * g.n);
   for (int d = batch.ndim - 1; d >= 0; d--) {
     const int64_t at = i % batch.shape[d];
     i /= batch.shape[d];
@@ -235,10 +229,8 @@ inline void dot_batch(const Gemm<T>& g, const GemmBatch& batch) {
     piece_work(macs * one.n, kGemvChunkMacs);
     one.b += j * g.b_col;
     one.c += j;
-    one.beside = moved(one.beside, j);
     dot_rows(one);
-    for (int64_t r = 0; r < g.m; r++)
-      finish_row(one.c + r * g.c_row, moved(one.beside, r * g.c_row), one.n, g.bias ? g.bias + j : nullptr, g.relu, g.finish);
+    for (int64_t r = 0; r < g.m; r++) finish_row(one.c + r * g.c_row, one.n, g.bias ? g.bias + j : nullptr, g.relu, g.finish);
   });
 }
 
@@ -257,7 +249,7 @@ inline void gemv_batch(Gemm<T> g, GemmBatch batch, T* workspace) {
     if (t.bias) {  // one value for every row: rare, added here
       g.bias = nullptr, g.relu = false, g.finish = nullptr;
       gemv_batch(g, batch, workspace);
-      for (int64_t i = 0; i < batch.count * g.n; i++) finish_row(g.c + i, moved(t.beside, i), 1, t.bias, t.relu, t.finish);
+      for (int64_t i = 0; i < batch.count * g.n; i++) finish_row(g.c + i, 1, t.bias, t.relu, t.finish);
       return;
     }
   }
@@ -275,7 +267,7 @@ inline void gemv_batch(Gemm<T> g, GemmBatch batch, T* workspace) {
       for (int64_t s = 1; s < splits; s++) sum += workspace[s * g.n + j];
       g.c[j] = sum;
     }
-    return finish_row(g.c, g.beside, g.n, g.bias, g.relu, g.finish);
+    return finish_row(g.c, g.n, g.bias, g.relu, g.finish);
   }
   // stretches of y that stay in L1; where rows of B are read, as long as that, as each row begins on a page of its own
   const int64_t rows = ceil_div(part_macs, max_of(g.k, int64_t(1))), whole = kGemvBytes / int64_t(sizeof(T));
@@ -290,7 +282,7 @@ inline void gemv_batch(Gemm<T> g, GemmBatch batch, T* workspace) {
       const int64_t j = stretches.begin(i % stretches.count), len = stretches.begin(i % stretches.count + 1) - j;
       macs += len * g.k;
       gemv_any(one.a, one.a_k, one.b + j * one.b_col, one.b_k, one.b_col, one.c + j, len, one.k);
-      finish_row(one.c + j, moved(one.beside, j), len, g.bias ? g.bias + j : nullptr, g.relu, g.finish);
+      finish_row(one.c + j, len, g.bias ? g.bias + j : nullptr, g.relu, g.finish);
     }
     piece_work(macs, part_macs);
   });

@@ -70,10 +70,7 @@ void multiply(const Gemm<T>& g, const GemmBatch& batch, void* workspace) {
 template <class T>
 void run_matmul(const Args& args) {
   const View &a = args.in[0], &b = args.in[1], &c = args.out[0];
-  Gemm<T> g = product_of<T>(c, a, b);
-  if constexpr (same_type<T, WideOf<T>>)
-    if (args.nin > 2) g.finish = slope_of_activation<T>(args.attrs->i[0]), g.beside = args.in[2].ptr<T>();
-  multiply(g, batch_of(c, a, b), args.workspace);
+  multiply(product_of<T>(c, a, b), batch_of(c, a, b), args.workspace);
 }
 
 template <class T>
@@ -92,8 +89,6 @@ void run_linear(const Args& args) {
   if (bias.given()) g.bias = bias.ptr<T>();
   g.relu = args.attrs->i[0] == 1;
   g.finish = activation<WideOf<T>>(args.attrs->i[0]);
-  if constexpr (same_type<T, WideOf<T>>)
-    if (args.nout > 1) g.finish = keeping_activation<T>(args.attrs->i[0]), g.beside = args.out[1].ptr<T>();
   multiply(g, batch_of(y, x, wt), args.workspace);
 }
 

@@ -1,6 +1,5 @@
 // What becomes of sums before they are stored: bias, activation, the dtype of the result.
 #pragma once
-#include "core/activations.h"
 #include "cuda/device/pack.cuh"
 #include "cuda/gemm.h"
 #include "math/activation.h"
@@ -83,18 +82,16 @@ FD_DEVICE T bias_of(const GemmEpilogue& out, int64_t z, int64_t n) {
 template <class T>
 FD_DEVICE T activate(T x, int activation) {
   switch (activation) {
-    case kRelu:
+    case 1:
       return relu(x);
-    case kSigmoid:
+    case 2:
       return sigmoid(x);
-    case kTanh:
+    case 3:
       return tanh(x);
-    case kGelu:
+    case 4:
       return gelu(x);
-    case kSilu:
+    case 5:
       return silu(x);
-    case kGeluTanh:
-      return gelu_tanh(x);
     default:
       return x;
   }
