@@ -136,3 +136,27 @@ def test_results_that_leave_the_function():
             got = [t.numpy().tobytes() for t in step(x)]
             y = other(x)
             assert got == [t.numpy().tobytes() for t in (F.relu(y), F.relu(other(x) + x))]
+
+
+def over_the_input(norm: Any, x: Any) -> Any:
+    """The result goes where the norm reads."""
+    return fd.relu(norm(x), out=x)
+
+
+def over_what_is_read_between(norm: Any, x: Any) -> Any:
+    """The result goes where a launch between the two reads."""
+    z, y = norm(x * 1), x * 2
+    fd.relu(z, out=x)
+    return y
+
+
+@pytest.mark.parametrize("function", [over_the_input, over_what_is_read_between])
+def test_relu_that_writes_what_is_read(function):
+    norm, other = nn.BatchNorm2d(3), nn.BatchNorm2d(3)
+    with fd.no_grad():
+        run = fd.compile(lambda x: function(norm, x))
+        for seed in range(4):
+            x = np.random.default_rng(seed).normal(size=(2, 3, 4, 5)).astype("f")
+            captured, eager = fd.array(x), fd.array(x)
+            assert run(captured).numpy().tobytes() == function(other, eager).numpy().tobytes()
+            assert captured.numpy().tobytes() == eager.numpy().tobytes()

@@ -305,7 +305,7 @@ LINEAR = {
     "few rows": ((7, 2048), 1100, 9),
     "three axes": ((4, 33, 1600), 1400, 8),
     "turned": ((1030, 9), 2100, 1),
-    "turned, long": ((700, 2600), 904, 1),  # x^T takes another way for few filters
+    "turned, long": ((700, 800), 3300, 1),  # x^T takes another way for few filters
     "as long as is worth it": ((256, 2048), 1100, 9),
     "longer": ((257, 2048), 1100, 1),  # x would be packed again for too little
     "small": ((7, 1024), 2000, 1),
@@ -345,8 +345,8 @@ def test_large_gradients_of_linear_layers_in_pieces(name, settings):
     finally:
         fd.set_num_threads(before)
     assert train({"updates": False})[0] == want
-    if fd._C.isa() == "amx" and name != "few rows" and dtype == "float32":
-        return
+    if fd._C.isa() == "amx" and name in ("three axes", "as long as is worth it"):
+        expected = 1  # on tiles
     if dtype == "float32":
         assert ops(run).count("linear_backward_weight") == expected
     elif name == "few rows":

@@ -98,10 +98,6 @@ void merge_common_steps(Program& p) {
   erase_steps(p, dead);
 }
 
-namespace {
-
-// Whether step k may run together with step j before it, whose result, block `made`, it reads: nothing on the way writes what it
-// reads, or reads or writes what it writes, or may refuse its indices before that.
 bool moves_up(const Program& p, size_t k, size_t j, int made) {
   const Step& s = p.steps[k];
   for (size_t m = j; m < k; m++) {
@@ -115,8 +111,6 @@ bool moves_up(const Program& p, size_t k, size_t j, int made) {
   }
   return true;
 }
-
-}  // namespace
 
 // linear or conv2d without activation, then an activation of all that it wrote: the product's own epilogue does it in registers.
 void fuse_epilogues(Program& p) {

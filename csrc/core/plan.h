@@ -61,6 +61,10 @@ inline std::vector<int> count_reads(const Program& p) {
   return count;
 }
 
+// Whether step k may run together with step j before it, whose result, or what becomes of it, block `made`, it reads: nothing on
+// the way writes what it reads, or reads or writes what it writes, or may refuse its indices before that. plan.cpp.
+bool moves_up(const Program& p, size_t k, size_t j, int made);
+
 inline void erase_steps(Program& p, const std::vector<bool>& dead) {
   size_t n = 0;
   for (size_t k = 0; k < p.steps.size(); k++)

@@ -82,7 +82,7 @@ void fuse_norms(Program& p) {
           continue;
         norm = it->second, other = 3 - v;
       }
-      if (norm == p.steps.size() || !same_view(to, view_at(p, p.steps[norm], 0))) continue;
+      if (norm == p.steps.size() || !same_view(to, view_at(p, p.steps[norm], 0)) || !moves_up(p, k, norm, from)) continue;
       Step& made = p.steps[norm];
       norms.erase(block_at(p, made, 0));
       if (other >= 0) {

@@ -146,9 +146,10 @@ void through_float(const Args& args) {
   }
 }
 
-constexpr DTypeMask k8Bit = mask_of(DType::int8) | mask_of(DType::uint8), k16Bit = mask_of(DType::int16) | mask_of(DType::uint16);
-constexpr DTypeMask k32Bit = mask_of(DType::int32) | mask_of(DType::uint32),
-                    k64Bit = mask_of(DType::int64) | mask_of(DType::uint64);
+[[maybe_unused]] constexpr DTypeMask k8Bit = mask_of(DType::int8) | mask_of(DType::uint8),
+                                     k16Bit = mask_of(DType::int16) | mask_of(DType::uint16);
+[[maybe_unused]] constexpr DTypeMask k32Bit = mask_of(DType::int32) | mask_of(DType::uint32),
+                                     k64Bit = mask_of(DType::int64) | mask_of(DType::uint64);
 
 }  // namespace
 
