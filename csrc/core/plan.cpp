@@ -100,15 +100,9 @@ void merge_common_steps(Program& p) {
 
 bool moves_up(const Program& p, size_t k, size_t j, int made) {
   const Step& s = p.steps[k];
-  for (size_t m = j; m < k; m++) {
-    const Step& other = p.steps[m];
-    if (other.check == IndexCheck::At && p.blocks[size_t(block_at(p, s, 0))].kind != Block::Internal) return false;
-    for (int v = 0; v < s.nout + s.nin; v++)
-      for (int w = 0; w < other.nout + other.nin; w++)
-        if (block_at(p, s, v) != made && (writes(s, v) || writes(other, w)) &&
-            may_overlap(p, block_at(p, s, v), block_at(p, other, w)))
-          return false;
-  }
+  const bool seen = p.blocks[size_t(block_at(p, s, 0))].kind != Block::Internal;
+  for (size_t m = j; m < k; m++)
+    if (ordered(p, p.steps[m], s, made) || (seen && p.steps[m].check == IndexCheck::At)) return false;
   return true;
 }
 

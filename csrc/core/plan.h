@@ -29,6 +29,15 @@ inline bool same_view(const View& a, const View& b) {
 // Whether step s writes view k (outputs come first).
 inline bool writes(const Step& s, int k) { return k < s.nout || written_inputs(s) >> (k - s.nout) & 1; }
 
+// Whether b must stay behind a: one writes what the other reads or writes. What b has to do with block `except` does not count.
+inline bool ordered(const Program& p, const Step& a, const Step& b, int except = -1) {
+  for (int v = 0; v < a.nout + a.nin; v++)
+    for (int w = 0; w < b.nout + b.nin; w++)
+      if ((writes(a, v) || writes(b, w)) && block_at(p, b, w) != except && may_overlap(p, block_at(p, a, v), block_at(p, b, w)))
+        return true;
+  return false;
+}
+
 inline void find_lifetimes(Program& p) {
   for (Block& b : p.blocks) b.first = b.last = -1;
   for (size_t k = 0; k < p.steps.size(); k++) {

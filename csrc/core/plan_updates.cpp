@@ -10,16 +10,8 @@ namespace fastdl {
 
 namespace {
 
-// Whether b must stay behind a: one writes what the other reads or writes.
-bool ordered(const Program& p, const Step& a, const Step& b) {
-  for (int v = 0; v < a.nout + a.nin; v++)
-    for (int w = 0; w < b.nout + b.nin; w++)
-      if ((writes(a, v) || writes(b, w)) && may_overlap(p, block_at(p, a, v), block_at(p, b, w))) return true;
-  return false;
-}
-
 // A gradient of so many bytes is made and used up in pieces of about kPieceBytes, of whole groups of filters each.
-// Gradients of linear layers save memory, and no time until they are larger than caches.
+// For linear layers that saves memory, not time.
 constexpr int64_t kLeastCut = int64_t(2) << 20, kLeastCutLinear = int64_t(8) << 20;
 constexpr int64_t kPieceBytes = int64_t(5) << 18, kPieceFilters = 64;
 
@@ -71,12 +63,9 @@ Step some_filters(Program& p, const Step& s, int made, int64_t from, int64_t cou
   for (int v = 0; v < s.nout + s.nin; v++) {
     View view = view_at(p, s, v);
     Place at = p.places[s.first_view + uint32_t(v)];
-    const int axis = update ? (v < s.nout + s.nin - 1 ? 0 : -1) : v < 2 ? 0 : v == 2 ? 1 : -1;
-    if (linear && v == 1) {  // db is made whole, with the first piece
-      if (from > 0) view.ndim = -1, view.data = nullptr, at = Place{};
-      p.views.push_back(view), p.places.push_back(at);
-      continue;
-    }
+    // db of a linear layer is made whole, with the first piece
+    const int axis = update ? (v < s.nout + s.nin - 1 ? 0 : -1) : linear && v == 1 ? -1 : v < 2 ? 0 : v == 2 ? 1 : -1;
+    if (linear && v == 1 && from > 0) view.ndim = -1, view.data = nullptr, at = Place{};
     if (linear && v == 2) {
       const int64_t filters = view.shape[view.ndim - 1], rows = view.numel() / filters;
       view.ndim = 2, view.shape[0] = rows, view.shape[1] = view.strides[0] = filters, view.strides[1] = 1;
@@ -115,7 +104,7 @@ void advance_updates(Program& p) {
 }
 
 // The gradient of a layer's filters, read by one update only, in pieces: some filters' gradient, their update, and so on, in the
-// memory of one piece, which stays in the cache. The kernel of convolutions gets the number of all filters (i13) and that of the
+// memory of one piece. The kernel of convolutions gets the number of all filters (i13) and that of the
 // first one (i14), goes the way and sums in the order in which it would for all.
 void split_updates(Program& p) {
   const std::vector<int> written = count_writes(p), read = count_reads(p);
