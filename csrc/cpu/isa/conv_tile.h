@@ -6,8 +6,6 @@
 // always full height: its rows are any output pixels, across image rows and images, and a tap that falls on the border points to a
 // row of zeros. Neither im2col nor a padded copy of the image is made. This is the indirect convolution of M. Dukhan (2019).
 #pragma once
-#include <utility>
-
 #include "cpu/isa/gemm_tile.h"
 
 namespace fastdl {
@@ -74,7 +72,10 @@ FD_INLINE void finish_conv_tile(const ConvTile<T>& t, Vec<T> (&acc)[MR][NV]) {
 template <class T, int MR, int NV>
 __attribute__((noinline)) void conv_tile_kernel(const ConvTile<T>& t) {
   constexpr int lanes = Vec<T>::size;
+  constexpr bool by_fours = MR <= 7;  // more row pointers leave no register to reach four rows of B
   const int64_t a_step = t.a_k * int64_t(sizeof(T)), b_step = t.b_k * int64_t(sizeof(T)), a_end = t.k * a_step;
+  int64_t b_step3 = 3 * b_step;
+  FD_KEEP_POINTER(b_step3);
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 12
   for (int i = 0; i < MR; i++) {
@@ -92,19 +93,34 @@ __attribute__((noinline)) void conv_tile_kernel(const ConvTile<T>& t) {
         FD_KEEP_POINTER(a[i]);
       }
       const char* b = reinterpret_cast<const char*>(t.b + g * t.b_group + s * t.b_segment);
-      for (int64_t k = -a_end; k != 0; k += a_step) {
+      int64_t k = -a_end;
+      const auto step = [&](const char* b_row) __attribute__((always_inline)) {
         Vec<T> bv[NV];
-#pragma GCC unroll 2
-        for (int j = 0; j < NV; j++) bv[j] = load(reinterpret_cast<const T*>(b) + j * lanes);
-#pragma GCC unroll 12
-        for (int i = 0; i < MR; i++) {
+        unroll<NV>([&](auto j) __attribute__((always_inline)) {
+          bv[j] = load(reinterpret_cast<const T*>(b_row) + j * lanes);
+          FD_IN_ORDER(bv[j].v);
+        });
+        unroll<MR>([&](auto i) __attribute__((always_inline)) {
           Vec<T> av(*reinterpret_cast<const T*>(a[i] + k));  // base + counter, so that only the counter moves
-          if (NV > 1) FD_KEEP_VECTOR(av.v);
-#pragma GCC unroll 2
-          for (int j = 0; j < NV; j++) acc[i][j] = fma(av, bv[j], acc[i][j]);
+          if (NV > 1) FD_IN_ORDER(av.v);
+          unroll<NV>([&](auto j) __attribute__((always_inline)) {
+            if (NV > 1)
+              add_product(acc[i][j], av, bv[j]);
+            else
+              acc[i][j] = fma(av, bv[j], acc[i][j]);
+          });
+        });
+        k += a_step;
+        FD_KEEP_POINTER(k);  // or GCC would step four of them
+      };
+      if (by_fours) {
+        for (int64_t n = t.k / 4; n > 0; n--) {
+          step(b), step(b + b_step), step(b + 2 * b_step), step(b + b_step3);
+          b += 4 * b_step;
         }
-        b += b_step;
       }
+#pragma GCC unroll 1
+      for (; k != 0; b += b_step) step(b);
     }
   }
   if (t.tail == lanes)

@@ -10,6 +10,7 @@
 #pragma once
 #include "cpu/isa/kernel.h"
 #include "cpu/tune.h"
+#include "cpu/vec/registers.h"
 
 namespace fastdl {
 namespace {
@@ -71,12 +72,15 @@ FD_INLINE void finish_tile(const Tile<T>& t, Vec<T> (&acc)[MR][NV]) {
 template <class T, int MR, int NV>
 __attribute__((noinline)) void tile_kernel(const Tile<T>& t) {
   constexpr int lanes = Vec<T>::size;
-  // Row i is read at base[i / 5] + {0, 1, 2, 3, 4} rows: forms of address that x86 has, so few registers hold 14 row pointers.
-  constexpr int bases = (MR + 4) / 5;
+  // A step saves instructions (registers.h): beside multiply-adds and loads it has one addition for each base of A. Row i of seven
+  // of A is at base + {0, 1, 2, 3, 4, 5, 6} rows, row k of four of B at b + {0, 1, 2, 3} rows, which are in registers.
+  constexpr int base_rows = 7, bases = (MR + base_rows - 1) / base_rows;
   // Only high tiles of a large C meet memory, and narrow ones take so little time per step that leaving the loop costs more.
   constexpr bool fetches = FD_VEC_BYTES == 64 && NV == 2 && MR > 7;
-  const int64_t row = t.a_row * int64_t(sizeof(T)), row3 = 3 * row;
-  const int64_t a_step = t.a_k * int64_t(sizeof(T)), b_step = t.b_k * int64_t(sizeof(T));
+  const int64_t row = t.a_row * int64_t(sizeof(T)), a_step = t.a_k * int64_t(sizeof(T)), b_step = t.b_k * int64_t(sizeof(T));
+  int64_t rows[base_rows] = {0, row, 2 * row, 3 * row, 4 * row, 5 * row, 6 * row}, b_step3 = 3 * b_step;
+  unroll<base_rows>([&](auto i) __attribute__((always_inline)) { FD_KEEP_POINTER(rows[i]); });
+  FD_KEEP_POINTER(b_step3);
 
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 24
@@ -92,32 +96,33 @@ __attribute__((noinline)) void tile_kernel(const Tile<T>& t) {
   const char* b = reinterpret_cast<const char*>(t.b);
   const char* a[bases];
   a[0] = reinterpret_cast<const char*>(t.a);
-  for (int g = 1; g < bases; g++) a[g] = a[g - 1] + 5 * row;
-  const auto step = [&]() __attribute__((always_inline)) {
+  for (int g = 1; g < bases; g++) a[g] = a[g - 1] + base_rows * row;
+  const auto step = [&](const char* b_row) __attribute__((always_inline)) {
     Vec<T> bv[NV];
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; j++) bv[j] = load(reinterpret_cast<const T*>(b) + j * lanes);
-#pragma GCC unroll 24
-    for (int i = 0; i < MR; i++) {
-      const char* p = a[i / 5];
-      const char* q = i % 5 == 0 ? p : i % 5 == 1 ? p + row : i % 5 == 2 ? p + 2 * row : i % 5 == 3 ? p + row3 : p + 4 * row;
-      Vec<T> av(*reinterpret_cast<const T*>(q));
-      if (NV > 1) FD_KEEP_VECTOR(av.v);
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; j++) acc[i][j] = fma(av, bv[j], acc[i][j]);
-    }
-#pragma GCC unroll 5
-    for (int g = 0; g < bases; g++) {
+    unroll<NV>([&](auto j) __attribute__((always_inline)) {
+      bv[j] = load(reinterpret_cast<const T*>(b_row) + j * lanes);
+      FD_IN_ORDER(bv[j].v);
+    });
+    unroll<MR>([&](auto i) __attribute__((always_inline)) {
+      Vec<T> av(*reinterpret_cast<const T*>(a[i / base_rows] + (i % base_rows ? rows[i % base_rows] : 0)));
+      if (NV > 1) FD_IN_ORDER(av.v);
+      unroll<NV>([&](auto j) __attribute__((always_inline)) {
+        if (NV > 1)
+          add_product(acc[i][j], av, bv[j]);
+        else
+          acc[i][j] = fma(av, bv[j], acc[i][j]);  // the broadcast may be its operand
+      });
+    });
+    unroll<bases>([&](auto g) __attribute__((always_inline)) {
       a[g] += a_step;
       FD_KEEP_POINTER(a[g]);  // or GCC would step 14 pointers, most of them in memory
-    }
-    b += b_step;
+    });
   };
   if (t.prefetch) {  // the columns after these, of which the hardware's prefetch knows nothing
     for (int64_t k = t.k; k > 0; k--) {
 #pragma GCC unroll 4
       for (int j = 0; j < NV; j++) __builtin_prefetch(reinterpret_cast<const T*>(b) + (NV + j) * lanes);
-      step();
+      step(b), b += b_step;
     }
   } else if (fetches && t.fetch_c) {
     const T* c = t.c;
@@ -126,10 +131,15 @@ __attribute__((noinline)) void tile_kernel(const Tile<T>& t) {
 #pragma GCC unroll 4
       for (int j = 0; j < NV; j++) __builtin_prefetch(c + j * lanes, 1);
       c += c_row;
-      for (int64_t n = min_of(k, every); n > 0; n--) step();
+      for (int64_t n = min_of(k, every); n > 0; n--) step(b), b += b_step;
     }
   } else {
-    for (int64_t k = t.k; k > 0; k--) step();
+    for (int64_t n = t.k / 4; n > 0; n--) {
+      step(b), step(b + b_step), step(b + 2 * b_step), step(b + b_step3);
+      b += 4 * b_step;
+    }
+#pragma GCC unroll 1
+    for (int64_t n = t.k % 4; n > 0; n--) step(b), b += b_step;
   }
   if (t.tail == lanes)
     finish_tile<false>(t, acc);
