@@ -8,12 +8,13 @@ namespace fastdl {
 namespace {
 
 // GEMM register tiles: rows(nv) is how many rows of C a tile of nv vectors of columns may have, so that accumulators, the nv
-// vectors of B and one broadcast of A fit the registers (32, 16, 16).
+// vectors of B and one broadcast of A fit the registers (32, 16, 16). With three vectors it is half of the rows with two: columns
+// of an odd number of vectors end in a panel of three, as one alone has too few sums to hide the latency of multiply-adds.
 constexpr int kTileMaxVectors = 4;
-#if FD_VEC_BYTES == 64
+#if FD_VEC_BYTES == 64  // 14 sums are enough
 constexpr int kTileRows[kTileMaxVectors + 1] = {0, 14, 14, 0, 6};
 #elif FD_VEC_BYTES == 32
-constexpr int kTileRows[kTileMaxVectors + 1] = {0, 6, 6, 0, 2};
+constexpr int kTileRows[kTileMaxVectors + 1] = {0, 6, 6, 3, 2};
 #else
 constexpr int kTileRows[kTileMaxVectors + 1] = {0, 4, 4, 0, 2};
 #endif

@@ -70,7 +70,7 @@ inline void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row,
     t.b = b + j, t.tail = int(min_of(n - j - (nv - 1) * lanes, int64_t(lanes)));
     for (int64_t i = 0; i < rows.count; i++) {
       t.a = a + rows.begin(i) * a_row, t.c = c + rows.begin(i) * c_row + j;
-      tile_fn<T>(nv, int(rows.begin(i + 1) - rows.begin(i)))(t);
+      run_tile(nv, int(rows.begin(i + 1) - rows.begin(i)), t);
     }
   }
 }

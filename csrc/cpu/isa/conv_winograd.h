@@ -270,7 +270,7 @@ inline bool winograd_rounds(const Gather<float>& g, const ConvPack<float>& pack,
             const int64_t row = all.begin(i);
             t.a = values + value * plane + row * pitch;
             t.c = products + value * product_plane + row * width;
-            tile_fn<float>(panels.vectors(p), int(all.begin(i + 1) - row))(t);
+            run_tile(panels.vectors(p), int(all.begin(i + 1) - row), t);
           }
         }
         for (int64_t i = i0; i < i1; i++) winograd_write(g, winograd_tile(g, first + i), i, panels, p, products, product_plane);

@@ -126,7 +126,7 @@ inline void winograd_sums(const WinogradGrad& g, const Blocks& strips, int64_t s
     const int64_t channel = strips.begin(i);
     t.a = g.x + value * g.x_plane + channel;
     t.c = sums + (channel - strips.begin(s0)) * sum_row;
-    tile_fn<float>(vectors, int(strips.begin(i + 1) - channel))(t);
+    run_tile(vectors, int(strips.begin(i + 1) - channel), t);
   }
 }
 

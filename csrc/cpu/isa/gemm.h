@@ -28,16 +28,19 @@ struct GemmPlan {
   int64_t row_blocks, col_blocks;  // pieces of work
   int64_t kc, k_blocks;
   bool packed;  // B is packed to workspace, else read directly
+  bool triple;  // the last panel has three vectors, the others two
 };
 
-template <class T>
-FD_INLINE int64_t panels_of(const GemmPlan& plan) {
-  return ceil_div(plan.vectors, int64_t(plan.nv));
+FD_INLINE int64_t panels_of(const GemmPlan& plan) { return ceil_div(plan.vectors - plan.triple, int64_t(plan.nv)); }
+// The first vector of a panel, or of none where there are so many.
+FD_INLINE int64_t panel_begin(const GemmPlan& plan, int64_t panel) {
+  return panel == panels_of(plan) ? plan.vectors : panel * plan.nv;
 }
 
 // Vectors in the panel at vector v of [v, end): as many as the tile takes. A partial last vector of a direct B is a panel of its
 // own, as it must be copied (nothing is read past the end of a row).
 FD_INLINE int panel_vectors(const GemmPlan& plan, int64_t v, int64_t end, bool partial_alone) {
+  if (plan.triple && v + 3 == plan.vectors) return 3;
   int64_t left = end - v;
   if (partial_alone && end == plan.vectors && left > 1) left--;
   return left >= 4 && plan.nv == 4 ? 4 : left >= 2 ? 2 : 1;
@@ -68,7 +71,8 @@ inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
   p.kc = g.k <= most ? g.k : ceil_div(ceil_div(g.k, p.k_blocks), int64_t(8)) * 8;
   p.k_blocks = max_of(ceil_div(g.k, max_of(p.kc, int64_t(1))), int64_t(1));
   p.packed = g.k > 0 && (g.b_col != 1 || (p.tiles > kGemmDirectTiles && g.n * g.k * int64_t(sizeof(T)) > kGemmDirectBytes));
-  const int64_t panels = panels_of<T>(p);
+  p.triple = kTileRows[3] > 0 && p.nv == 2 && p.vectors % 2 == 1 && p.vectors > 1 && (p.packed || g.n % lanes == 0);
+  const int64_t panels = panels_of(p);
   p.row_blocks = 1;
   p.col_blocks = ceil_div(p.vectors * lanes, most_cols);
   if (num_threads() == 1) return p;  // a block of B is packed once and stays in L2 for all rows
@@ -136,12 +140,11 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
   constexpr int lanes = Vec<T>::size;
   alignas(64) T strip_buf[kStripElements<T>];
   alignas(64) T edge_buf[kGemmKc * lanes];  // the partial last vector of a direct B
-  const int64_t panels = panels_of<T>(plan);
-  const int64_t v0 = cb * panels / plan.col_blocks * plan.nv;
-  const int64_t v1 = min_of((cb + 1) * panels / plan.col_blocks * plan.nv, plan.vectors);
+  const int64_t panels = panels_of(plan);
+  const int64_t v0 = panel_begin(plan, cb * panels / plan.col_blocks), v1 = panel_begin(plan, (cb + 1) * panels / plan.col_blocks);
   const int64_t tile0 = rb * plan.tiles / plan.row_blocks, tile1 = (rb + 1) * plan.tiles / plan.row_blocks;
   const bool cut = g.n % lanes != 0 && v1 == plan.vectors;
-  const bool copy_strip = v1 - v0 > plan.nv && steps_far(g), turned = copy_strip && g.a_row == 1;
+  const bool copy_strip = v1 - v0 > plan.nv + plan.triple && steps_far(g), turned = copy_strip && g.a_row == 1;
   T* strips = strip_buf;
   int64_t at_once = 1;
   int strip_width = 0;
@@ -206,7 +209,7 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
         t.c = g.c + i0 * g.c_row + j;
         t.tail = edge ? int(g.n - (v + nv - 1) * lanes) : lanes;
         t.bias = last && g.bias ? g.bias + j : nullptr;
-        tile_fn<T>(nv, rows)(t);
+        run_tile(nv, rows, t, [&]() { next.fetch(); });
         v += nv;
       }
     }
@@ -224,7 +227,7 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
 // Multiply-adds of a piece, padding of its tiles included.
 template <class T>
 FD_INLINE int64_t piece_macs(const Gemm<T>& g, const GemmPlan& plan, int64_t piece) {
-  const int64_t rb = piece % plan.row_blocks, cb = piece / plan.row_blocks, panels = panels_of<T>(plan);
+  const int64_t rb = piece % plan.row_blocks, cb = piece / plan.row_blocks, panels = panels_of(plan);
   const int64_t tiles = (rb + 1) * plan.tiles / plan.row_blocks - rb * plan.tiles / plan.row_blocks;
   const int64_t wide = (cb + 1) * panels / plan.col_blocks - cb * panels / plan.col_blocks;
   return tiles * wide * g.k * ceil_div(g.m, plan.tiles) * plan.nv * Vec<T>::size;
@@ -244,14 +247,14 @@ inline void gemm_batch(const Gemm<T>& g, const GemmPlan& plan, const GemmBatch& 
   };
   const auto packed_b = [&](int64_t i) { return workspace + i * slot + (g.mirror ? g.m * g.n : 0); };
   if (plan.packed && !pack_here) {
-    const int64_t panels = panels_of<T>(plan);
+    const int64_t panels = panels_of(plan);
     const int64_t share = max_of(int64_t(1), kGemmPackPiece / (plan.kc * plan.nv * lanes));  // panels in one task
     const int64_t tasks = ceil_div(panels, share), all = plan.k_blocks * tasks;
     parallel_chunks(count * all, [&](int64_t task) {
       const int64_t i = task / all, k0 = task / tasks % plan.k_blocks * plan.kc, p0 = task % tasks * share;
       piece_work(min_of(share, panels - p0) * plan.nv * lanes * plan.kc, 2 * kGemmPackPiece);
-      pack_vectors(item(i), plan, k0, min_of(plan.kc, g.k - k0), p0 * plan.nv, min_of((p0 + share) * plan.nv, plan.vectors),
-                   packed_b(i) + k0 * plan.vectors * lanes);
+      pack_vectors(item(i), plan, k0, min_of(plan.kc, g.k - k0), panel_begin(plan, p0),
+                   panel_begin(plan, min_of(p0 + share, panels)), packed_b(i) + k0 * plan.vectors * lanes);
     });
   }
   const int64_t macs = max_of(g.m * g.n / pieces * g.k, int64_t(1));

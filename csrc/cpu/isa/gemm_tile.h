@@ -15,7 +15,7 @@
 namespace fastdl {
 namespace {
 
-// One tile's work. Rows and vectors are chosen with tile_fn(); columns past the tail of the last vector are never stored.
+// One tile's work. Rows and vectors are those of run_tile(); columns past the tail of the last vector are never stored.
 template <class T>
 struct Tile {
   const T* a;
@@ -165,10 +165,25 @@ constexpr TileFn<T> kTiles[15] = {nullptr,     FD_TILE(1),  FD_TILE(2),  FD_TILE
                                   FD_TILE(10), FD_TILE(11), FD_TILE(12), FD_TILE(13), FD_TILE(14)};
 #undef FD_TILE
 
-// The kernel for a tile of mr rows and nv vectors of columns: nv 1, 2 or 4, mr <= kTileRows[nv].
+// A tile of `rows` rows and nv vectors of columns: rows <= kTileRows[nv], or of 2 where nv is 3, which is done in halves, with
+// between() between them.
+template <class T, class F>
+FD_INLINE void run_tile(int nv, int rows, const Tile<T>& t, F&& between) {
+  if (kTileRows[3] && nv == 3) {
+    const int half = (rows + 1) / 2;
+    kTiles<T, 3>[half](t);
+    if (rows == half) return;
+    between();
+    Tile<T> rest = t;
+    rest.a += half * t.a_row;
+    rest.c += half * t.c_row;
+    return kTiles<T, 3>[rows - half](rest);
+  }
+  return (nv == 1 ? kTiles<T, 1> : nv == 2 ? kTiles<T, 2> : kTiles<T, 4>)[rows](t);
+}
 template <class T>
-FD_INLINE TileFn<T> tile_fn(int nv, int mr) {
-  return nv == 1 ? kTiles<T, 1>[mr] : nv == 2 ? kTiles<T, 2>[mr] : kTiles<T, 4>[mr];
+FD_INLINE void run_tile(int nv, int rows, const Tile<T>& t) {
+  run_tile(nv, rows, t, []() {});
 }
 
 // [0, n) cut into the fewest blocks of at most `most`, near-equal in size: block i is [i * n / blocks, (i + 1) * n / blocks).
