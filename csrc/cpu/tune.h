@@ -19,6 +19,11 @@ constexpr int kTileRows[kTileMaxVectors + 1] = {0, 6, 6, 3, 2};
 constexpr int kTileRows[kTileMaxVectors + 1] = {0, 4, 4, 0, 2};
 #endif
 
+// Rows of B that are so far apart are always copied, for few tiles in blocks of kGemmLowKc x kGemmLowCols. Measured with AVX2 only.
+constexpr int64_t kGemmFarBytes = FD_VEC_BYTES == 32 ? 4 << 10 : INT64_MAX, kGemmLowTiles = 3, kGemmLowKc = 64;
+template <class T>
+constexpr int64_t kGemmLowCols = 4608 / sizeof(T);
+
 // GEMM loops. A's strip of rows(nv) x kGemmKc and a panel of B stay in L1 (32 KB with AVX2, 48 with AVX-512), a block of B of
 // kGemmKc x kGemmBlockCols in L2 (512 KB, 1 to 2 MB). kGemmWide: the same for transposed rows of A.
 constexpr int64_t kGemmKc = FD_VEC_BYTES == 32 ? 192 : 384, kGemmWideKc = 192;
@@ -30,7 +35,7 @@ constexpr int64_t kGemmBlockTiles = 16;      // and tiles along its rows
 constexpr int64_t kGemmChunks = 16;          // pieces wanted, so that threads finish together, ...
 constexpr int64_t kGemmChunkMacs = 1 << 18;  // ... unless they fall below this many multiply-adds (a few microseconds)
 constexpr int64_t kConvPieceMacs = 1 << 19;  // the same for convolutions
-constexpr int64_t kGemmDirectTiles = 10;     // up to so many tiles of rows a row-major B is read where it lies
+constexpr int64_t kGemmDirectTiles = FD_VEC_BYTES == 32 ? 11 : 10;  // up to so many tiles of rows B is read where it lies
 constexpr int64_t kGemmDirectBytes = FD_VEC_BYTES == 64 ? 768 << 10 : 128 << 10;  // and also when all of B is no larger
 constexpr int64_t kGemmCopyBytes = 2 << 10;                     // steps of k of A that are so far apart are copied to a strip
 constexpr int64_t kGemmCopyFew = FD_VEC_BYTES == 32 ? 192 : 0;  // or so few transposed rows

@@ -66,11 +66,18 @@ inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
   // Transposed rows of A: blocks of B less high and wider save copies of A, and leave it more of L2, of which
   // rows that lie pages apart share few sets. From sizes alone, however many share the work, as sums are cut at kc.
   const bool wide = g.a_row == 1 && steps_far(g) && g.n > kGemmBlockCols<T>;
-  const int64_t most = wide ? kGemmWideKc : kGemmKc, most_cols = wide ? kGemmWideCols<T> : kGemmBlockCols<T>;
+  // Rows of B that lie pages apart: a panel read in place is one line of each, and where few rows of A leave B to be read from
+  // memory once, low and wide blocks read much of a page at a time. Not for transposed A: weight gradients are also computed some
+  // rows at a time (core/plan_updates.cpp), with the same sums.
+  const bool far = g.b_col == 1 && g.b_k * int64_t(sizeof(T)) >= kGemmFarBytes;
+  const bool low = far && g.a_k == 1 && p.tiles <= kGemmLowTiles;
+  const int64_t most = low ? kGemmLowKc : wide ? kGemmWideKc : kGemmKc;
+  const int64_t most_cols = low ? kGemmLowCols<T> : wide ? kGemmWideCols<T> : kGemmBlockCols<T>;
   p.k_blocks = max_of(ceil_div(g.k, most), int64_t(1));
   p.kc = g.k <= most ? g.k : ceil_div(ceil_div(g.k, p.k_blocks), int64_t(8)) * 8;
   p.k_blocks = max_of(ceil_div(g.k, max_of(p.kc, int64_t(1))), int64_t(1));
-  p.packed = g.k > 0 && (g.b_col != 1 || (p.tiles > kGemmDirectTiles && g.n * g.k * int64_t(sizeof(T)) > kGemmDirectBytes));
+  p.packed =
+      g.k > 0 && (g.b_col != 1 || ((far || p.tiles > kGemmDirectTiles) && g.n * g.k * int64_t(sizeof(T)) > kGemmDirectBytes));
   p.triple = kTileRows[3] > 0 && p.nv == 2 && p.vectors % 2 == 1 && p.vectors > 1 && (p.packed || g.n % lanes == 0);
   const int64_t panels = panels_of(p);
   p.row_blocks = 1;
