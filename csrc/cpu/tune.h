@@ -24,6 +24,9 @@ constexpr int64_t kGemmFarBytes = FD_VEC_BYTES == 32 ? 4 << 10 : INT64_MAX, kGem
 template <class T>
 constexpr int64_t kGemmLowCols = 4608 / sizeof(T);
 
+// Vectors of a row-major B that are copied, at most, where the last is partial.
+constexpr int kGemmEdge = FD_VEC_BYTES == 32 ? 3 : 1;
+
 // GEMM loops. A's strip of rows(nv) x kGemmKc and a panel of B stay in L1 (32 KB with AVX2, 48 with AVX-512), a block of B of
 // kGemmKc x kGemmBlockCols in L2 (512 KB, 1 to 2 MB). kGemmWide: the same for transposed rows of A.
 constexpr int64_t kGemmKc = FD_VEC_BYTES == 32 ? 192 : 384, kGemmWideKc = 192;

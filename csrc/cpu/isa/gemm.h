@@ -37,12 +37,11 @@ FD_INLINE int64_t panel_begin(const GemmPlan& plan, int64_t panel) {
   return panel == panels_of(plan) ? plan.vectors : panel * plan.nv;
 }
 
-// Vectors in the panel at vector v of [v, end): as many as the tile takes. A partial last vector of a direct B is a panel of its
-// own, as it must be copied (nothing is read past the end of a row).
-FD_INLINE int panel_vectors(const GemmPlan& plan, int64_t v, int64_t end, bool partial_alone) {
+// Vectors in the panel at vector v of [v, end): as many as the tile takes, or the last `edge` of a direct B.
+FD_INLINE int panel_vectors(const GemmPlan& plan, int64_t v, int64_t end, int edge) {
   if (plan.triple && v + 3 == plan.vectors) return 3;
   int64_t left = end - v;
-  if (partial_alone && end == plan.vectors && left > 1) left--;
+  if (end == plan.vectors && left > edge) left -= edge;
   return left >= 4 && plan.nv == 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
@@ -78,7 +77,7 @@ inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
   p.k_blocks = max_of(ceil_div(g.k, max_of(p.kc, int64_t(1))), int64_t(1));
   p.packed =
       g.k > 0 && (g.b_col != 1 || ((far || p.tiles > kGemmDirectTiles) && g.n * g.k * int64_t(sizeof(T)) > kGemmDirectBytes));
-  p.triple = kTileRows[3] > 0 && p.nv == 2 && p.vectors % 2 == 1 && p.vectors > 1 && (p.packed || g.n % lanes == 0);
+  p.triple = kTileRows[3] > 0 && p.nv == 2 && p.vectors % 2 == 1 && p.vectors > 1;
   const int64_t panels = panels_of(p);
   p.row_blocks = 1;
   p.col_blocks = ceil_div(p.vectors * lanes, most_cols);
@@ -112,7 +111,7 @@ inline void pack_vectors(const Gemm<T>& g, const GemmPlan& plan, int64_t k0, int
   for (int64_t k = 0; k < kc; k += step) {
     const int64_t rows = min_of(step, kc - k);
     for (int64_t v = v0; v < v1;) {
-      const int nv = panel_vectors(plan, v, v1, false), width = nv * lanes;
+      const int nv = panel_vectors(plan, v, v1, 0), width = nv * lanes;
       const int cols = int(min_of(g.n - v * lanes, int64_t(width)));
       pack_panel(g.b + (k0 + k) * g.b_k + v * lanes * g.b_col, g.b_k, g.b_col, rows, cols, width,
                  packed + (v * kc + k * nv) * lanes);
@@ -146,11 +145,17 @@ template <class T>
 inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64_t cb, T* packed, bool pack_here) {
   constexpr int lanes = Vec<T>::size;
   alignas(64) T strip_buf[kStripElements<T>];
-  alignas(64) T edge_buf[kGemmKc * lanes];  // the partial last vector of a direct B
+  alignas(64) T edge_buf[kGemmKc * kGemmEdge * lanes];
   const int64_t panels = panels_of(plan);
   const int64_t v0 = panel_begin(plan, cb * panels / plan.col_blocks), v1 = panel_begin(plan, (cb + 1) * panels / plan.col_blocks);
   const int64_t tile0 = rb * plan.tiles / plan.row_blocks, tile1 = (rb + 1) * plan.tiles / plan.row_blocks;
   const bool cut = g.n % lanes != 0 && v1 == plan.vectors;
+  // The last vectors of a direct B, if the last is partial, are a panel that is copied: nothing is read past the end of a row.
+  const int edge_vectors = plan.packed || !cut              ? 0
+                           : kGemmEdge == 1 || plan.nv == 4 ? 1
+                           : plan.triple                    ? 3
+                           : plan.vectors == 1              ? 1
+                                                            : 2;
   const bool copy_strip = v1 - v0 > plan.nv + plan.triple && steps_far(g), turned = copy_strip && g.a_row == 1;
   T* strips = strip_buf;
   int64_t at_once = 1;
@@ -170,9 +175,9 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
     // vectors lie within those of v0 and after, as the blocks beside it may be at another k0.
     T* const block = pack_here ? packed + v0 * (plan.kc - kc) * lanes : packed + k0 * plan.vectors * lanes;
     if (pack_here) pack_vectors(g, plan, k0, kc, v0, v1, block);
-    if (!plan.packed && cut) {
-      const int64_t j = (plan.vectors - 1) * lanes;
-      pack_panel(g.b + k0 * g.b_k + j, g.b_k, int64_t(1), kc, int(g.n - j), lanes, edge_buf);
+    if (edge_vectors) {
+      const int64_t j = (plan.vectors - edge_vectors) * lanes;
+      pack_panel(g.b + k0 * g.b_k + j, g.b_k, int64_t(1), kc, int(g.n - j), edge_vectors * lanes, edge_buf);
     }
     Tile<T> t;
     t.k = kc;
@@ -200,7 +205,7 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
                         ceil_div(v1 - v0, int64_t(plan.nv)));
       for (int64_t v = v0; v < v1;) {
         next.fetch();
-        const int nv = panel_vectors(plan, v, v1, !plan.packed && cut);
+        const int nv = panel_vectors(plan, v, v1, edge_vectors);
         const bool edge = cut && v + nv == v1;
         const int64_t j = v * lanes;
         if (plan.packed) {
@@ -208,7 +213,7 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
           t.b_k = nv * lanes;
         } else if (edge) {
           t.b = edge_buf;
-          t.b_k = lanes;
+          t.b_k = nv * lanes;
         } else {
           t.b = g.b + k0 * g.b_k + j;
           t.b_k = g.b_k;
