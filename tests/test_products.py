@@ -35,16 +35,15 @@ def check(got, a, b, where):
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
-@pytest.mark.parametrize("layout", ["NN", "NT", "TN"])
+@pytest.mark.parametrize("layout", ["NN", "NT", "TN", "TT"])
 def test_heights_widths_and_depths(layout, dtype, threads):
     rng = np.random.default_rng(1)
-    for m in ROWS:
-        for n in COLUMNS:
-            k = DEPTHS[(m + n) % len(DEPTHS)]
-            a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
-            left = amid_nan(np.ascontiguousarray(a.T), 3).T if layout[0] == "T" else amid_nan(a, 3)
-            right = amid_nan(np.ascontiguousarray(b.T), 5).T if layout[1] == "T" else amid_nan(b, 5)
-            check(left @ right, a, b, (layout, m, k, n))
+    sizes = [(m, DEPTHS[(m + n) % len(DEPTHS)], n) for m in ROWS for n in COLUMNS]
+    for m, k, n in [*sizes, (70, 385, 100), (130, 400, 97), (67, 700, 129)]:  # these pack a row-major right operand
+        a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+        left = amid_nan(np.ascontiguousarray(a.T), 3).T if layout[0] == "T" else amid_nan(a, 3)
+        right = amid_nan(np.ascontiguousarray(b.T), 5).T if layout[1] == "T" else amid_nan(b, 5)
+        check(left @ right, a, b, (layout, m, k, n))
 
 
 @pytest.mark.parametrize("dtype", ["f4", "f8"])
@@ -54,7 +53,6 @@ def test_rows_pages_apart(m, k, n, dtype, threads):
     a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
     check(fd.array(a) @ amid_nan(b, 1100), a, b, "rows")
     check(fd.array(np.ascontiguousarray(a.T)).T @ amid_nan(b, 1100), a, b, "transposed")
-    np.testing.assert_array_equal(fd.array(a) @ amid_nan(b, 1100), fd.array(a) @ amid_nan(b, 1101))
 
 
 @pytest.mark.parametrize("n", [10, 20, 24, 40, 72])
@@ -67,18 +65,31 @@ def test_epilogues_of_all_panels(n):
         np.testing.assert_allclose(got, function(plain + bias), rtol=2e-6, atol=2e-6)
 
 
-def test_large_products_in_rounds_of_columns():
-    """The last panel of three vectors belongs to the last block of columns, however many threads share them."""
+def with_threads(count, function):
+    before = fd.get_num_threads()
+    fd.set_num_threads(count)
+    try:
+        return np.asarray(function())
+    finally:
+        fd.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "layout, m, k, n",
+    [
+        *(("NN", 300, 70, n) for n in (8 * 97, 8 * 49 - 3, 8 * 193)),  # the last panel of three vectors is in the last block of columns
+        ("NN", 300, 700, 8 * 97), ("NN", 12, 1000, 2056), ("NN", 18, 500, 1030), ("NN", 3, 2000, 1500), ("TN", 12, 1000, 2056), ("NT", 18, 900, 1030),
+        ("TT", 8, 16384, 64), ("TT", 9, 16384, 61), ("TN", 8, 16384, 64), ("NN", 40, 16384, 40), ("NT", 24, 9000, 33),  # parts of k
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+def test_bits_of_all_thread_counts(layout, m, k, n, dtype):
+    """How columns are shared decides neither how sums are cut nor what is where. Left operands that are transposed have rows pages apart."""
     rng = np.random.default_rng(3)
-    a = rng.standard_normal((300, 70)).astype("f4")
-    for n in (8 * 97, 8 * 49 - 3, 8 * 193):
-        b = rng.standard_normal((70, n)).astype("f4")
-        results = []
-        for count in (1, 2, 5, 16):
-            before = fd.get_num_threads()
-            fd.set_num_threads(count)
-            results.append(np.asarray(fd.array(a) @ fd.array(b)))
-            fd.set_num_threads(before)
-        check(results[0], a, b, n)
-        for other in results[1:]:
-            np.testing.assert_array_equal(results[0], other)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    left = amid_nan(np.ascontiguousarray(a.T), 1100).T if layout[0] == "T" else fd.array(a)
+    right = fd.array(np.ascontiguousarray(b.T)).T if layout[1] == "T" else fd.array(b)
+    one = with_threads(1, lambda: left @ right)
+    check(one, a, b, layout)
+    for count in (2, 3, 5, 16, 32):
+        np.testing.assert_array_equal(one, with_threads(count, lambda: left @ right), err_msg=f"{count} threads")

@@ -31,7 +31,7 @@ LIBC = {
 }  # fmt: skip
 LIBM = (
     "cabs carg cexp clog cpow csqrt acos acosh asin asinh atan atan2 atanh cbrt ceil copysign cos cosh erf erfc exp exp2 "
-    "expm1 fabs floor fma fmax fmin fmod frexp hypot ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf "
+    "expm1 fabs floor fma fmax fmin fmod frexp hypot ilogb ldexp lgamma llrint llround log log10 log1p log2 logb lrint lround modf "
     "nearbyint nextafter pow remainder rint round roundeven scalbn sin sincos sinh sqrt tan tanh tgamma trunc "
 ).split()
 COMPILER = re.compile(r"__(u?divti3|u?modti3|multi3|(trunc|extend)\w+2|float\w+|fix\w+|mul[sdx]c3|div[sdx]c3|muldc3|divdc3)")

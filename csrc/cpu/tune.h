@@ -19,7 +19,8 @@ constexpr int kTileRows[kTileMaxVectors + 1] = {0, 6, 6, 3, 2};
 constexpr int kTileRows[kTileMaxVectors + 1] = {0, 4, 4, 0, 2};
 #endif
 
-// Rows of B that are so far apart are always copied, for few tiles in blocks of kGemmLowKc x kGemmLowCols. Measured with AVX2 only.
+// Rows of B that are so far apart are copied, unless B is small, for few tiles in blocks of kGemmLowKc x kGemmLowCols. Measured
+// with AVX2 only.
 constexpr int64_t kGemmFarBytes = FD_VEC_BYTES == 32 ? 4 << 10 : INT64_MAX, kGemmLowTiles = 3, kGemmLowKc = 64;
 template <class T>
 constexpr int64_t kGemmLowCols = 4608 / sizeof(T);

@@ -1,9 +1,9 @@
 // Matrix product C (m, n) = A (m, k) B (k, n) (+ bias, relu) for float and double and any strides of A and B.
 //
 // Method: the loops of BLIS (Van Zee and van de Geijn, 2015) with the roles of the caches swapped for row-major C. A strip of A
-// (6 or 14 rows, 192 or 384 of k) stays in L1 while a block of B (as much of k, up to 512 columns), packed in panels as wide as the
-// tile, streams past it from L2. Three savings for the sizes of neural nets:
-//   - few rows, or a small B: B is read where it lies (row-major B only), nothing is packed;
+// (6 or 14 rows, 64, 192 or 384 of k) stays in L1 while a block of B (as much of k, up to 512 columns), packed in panels as wide as
+// the tile, streams past it from L2. Three savings for the sizes of neural nets:
+//   - few rows, or a small B: B is read where it lies (row-major B only, with rows less than pages apart), nothing is packed;
 //   - B transposed in memory (x W^T) and few rows: C^T = B^T A^T is computed instead, which packs the smaller operand, and
 //     each finished block of C^T is transposed into C;
 //   - small C, long k (weight gradients): partial sums over parts of k, added in order.
@@ -32,7 +32,7 @@ struct GemmPlan {
 };
 
 FD_INLINE int64_t panels_of(const GemmPlan& plan) { return ceil_div(plan.vectors - plan.triple, int64_t(plan.nv)); }
-// The first vector of a panel, or of none where there are so many.
+// The first vector of a panel; behind the last one, the number of vectors.
 FD_INLINE int64_t panel_begin(const GemmPlan& plan, int64_t panel) {
   return panel == panels_of(plan) ? plan.vectors : panel * plan.nv;
 }
@@ -67,9 +67,10 @@ inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
   const bool wide = g.a_row == 1 && steps_far(g) && g.n > kGemmBlockCols<T>;
   // Rows of B that lie pages apart: a panel read in place is one line of each, and where few rows of A leave B to be read from
   // memory once, low and wide blocks read much of a page at a time. Not for transposed A: weight gradients are also computed some
-  // rows at a time (core/plan_updates.cpp), with the same sums.
+  // rows at a time (core/plan_updates.cpp), with the same sums. Nor for swapped operands, whose rows threads may share
+  // (gemm_split).
   const bool far = g.b_col == 1 && g.b_k * int64_t(sizeof(T)) >= kGemmFarBytes;
-  const bool low = far && g.a_k == 1 && p.tiles <= kGemmLowTiles;
+  const bool low = far && g.a_k == 1 && !g.mirror && p.tiles <= kGemmLowTiles;
   const int64_t most = low ? kGemmLowKc : wide ? kGemmWideKc : kGemmKc;
   const int64_t most_cols = low ? kGemmLowCols<T> : wide ? kGemmWideCols<T> : kGemmBlockCols<T>;
   p.k_blocks = max_of(ceil_div(g.k, most), int64_t(1));
@@ -81,13 +82,15 @@ inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
   const int64_t panels = panels_of(p);
   p.row_blocks = 1;
   p.col_blocks = ceil_div(p.vectors * lanes, most_cols);
-  if (num_threads() == 1) return p;  // a block of B is packed once and stays in L2 for all rows
-  p.row_blocks = ceil_div(p.tiles, kGemmBlockTiles);
+  if (num_threads() == 1) return p;             // a block of B is packed once and stays in L2 for all rows
+  const int64_t row_units = low ? 1 : p.tiles;  // low blocks stay as wide as they may be, and are read once
+  const int64_t wanted = low ? min_of<int64_t>(kGemmChunks, 2 * num_threads()) : kGemmChunks;
+  p.row_blocks = ceil_div(row_units, kGemmBlockTiles);
   for (;;) {  // finer until there is enough to share
     const int64_t pieces = p.row_blocks * p.col_blocks;
-    if (batch * pieces >= kGemmChunks || g.m * g.n / pieces * max_of(g.k, int64_t(1)) < 2 * kGemmChunkMacs) break;
+    if (batch * pieces >= wanted || g.m * g.n / pieces * max_of(g.k, int64_t(1)) < 2 * kGemmChunkMacs) break;
     const int64_t rows = g.m / p.row_blocks, cols = g.n / p.col_blocks;
-    const bool can_rows = p.row_blocks * 2 <= p.tiles, can_cols = p.col_blocks * 2 <= panels;
+    const bool can_rows = p.row_blocks * 2 <= row_units, can_cols = p.col_blocks * 2 <= panels;
     if (can_rows && (rows * 4 >= cols || !can_cols))
       p.row_blocks *= 2;
     else if (can_cols)
@@ -97,7 +100,7 @@ inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
   }
   const int64_t tile_macs = max_of<int64_t>(ceil_div(g.m, p.tiles) * p.nv * lanes * g.k, 1);
   const Cut cut =
-      fair_cut(batch, p.tiles, panels, {p.row_blocks, p.col_blocks}, ceil_div(kGemmChunkMacs, tile_macs), num_threads());
+      fair_cut(batch, row_units, panels, {p.row_blocks, p.col_blocks}, ceil_div(kGemmChunkMacs, tile_macs), num_threads());
   p.row_blocks = cut.rows, p.col_blocks = cut.cols;
   return p;
 }
@@ -241,8 +244,8 @@ template <class T>
 FD_INLINE int64_t piece_macs(const Gemm<T>& g, const GemmPlan& plan, int64_t piece) {
   const int64_t rb = piece % plan.row_blocks, cb = piece / plan.row_blocks, panels = panels_of(plan);
   const int64_t tiles = (rb + 1) * plan.tiles / plan.row_blocks - rb * plan.tiles / plan.row_blocks;
-  const int64_t wide = (cb + 1) * panels / plan.col_blocks - cb * panels / plan.col_blocks;
-  return tiles * wide * g.k * ceil_div(g.m, plan.tiles) * plan.nv * Vec<T>::size;
+  const int64_t v0 = panel_begin(plan, cb * panels / plan.col_blocks), v1 = panel_begin(plan, (cb + 1) * panels / plan.col_blocks);
+  return tiles * (v1 - v0) * g.k * ceil_div(g.m, plan.tiles) * Vec<T>::size;
 }
 
 // Products [first, first + count) of the batch. Each has `slot` elements of workspace: for C if that is scratch, and packed B.

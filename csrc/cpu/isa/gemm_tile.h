@@ -165,10 +165,11 @@ constexpr TileFn<T> kTiles[15] = {nullptr,     FD_TILE(1),  FD_TILE(2),  FD_TILE
                                   FD_TILE(10), FD_TILE(11), FD_TILE(12), FD_TILE(13), FD_TILE(14)};
 #undef FD_TILE
 
-// A tile of `rows` rows and nv vectors of columns: rows <= kTileRows[nv], or of 2 where nv is 3, which is done in halves, with
-// between() between them.
+// A tile of `rows` rows and nv vectors of columns: rows <= kTileRows[nv], but where nv is 3 rows <= kTileRows[2], done in halves
+// with between() between them.
 template <class T, class F>
 FD_INLINE void run_tile(int nv, int rows, const Tile<T>& t, F&& between) {
+  static_assert(kTileRows[3] == 0 || kTileRows[2] <= 2 * kTileRows[3], "a half would have no tile");
   if (kTileRows[3] && nv == 3) {
     const int half = (rows + 1) / 2;
     kTiles<T, 3>[half](t);

@@ -21,9 +21,14 @@
 namespace fastdl {
 namespace {
 
+// An index that is a constant. Not the library's, whose conversion would be a weak symbol where nothing is inlined.
+template <int I>
+struct Index {
+  FD_INLINE constexpr operator int() const { return I; }
+};
 template <class F, int... I>
 FD_INLINE void unroll_indices(std::integer_sequence<int, I...>, F f) {
-  (f(std::integral_constant<int, I>()), ...);
+  (f(Index<I>()), ...);
 }
 
 // f(0), ..., f(N - 1), each index a type of its own. f: an always_inline lambda. A pragma is not enough where the body comes more
