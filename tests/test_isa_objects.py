@@ -16,6 +16,7 @@ BAD = {
     "weak": ("inline int f(int x) { return x + 1; } int (*keep)(int) = f;", "weak symbol"),
     "exports": ("int other = 1;", "exports"),
     "calls": ("extern void stranger(); void* keep = (void*)stranger;", "calls stranger"),
+    "other set": ('extern "C" const int fastdl_tiles_f32_avx512; const int* keep = &fastdl_tiles_f32_avx512;', "calls fastdl_tiles_f32_avx512"),
     "constructor": ("struct A { A(); }; static A a;", "run code when loaded"),
 }
 
@@ -47,8 +48,16 @@ def test_check_finds(case, tmp_path):
     assert run.returncode == 1 and text in run.stdout
 
 
+GOOD = {
+    "table": 'extern "C" const int fastdl_rows_family_avx2[2] = {1, 2}; namespace { int f() { return 1; } int (*keep)() = f; }',
+    "shared": 'extern "C" const int fastdl_rows_family_avx2[] = {1}, fastdl_tiles_f32_avx2 = 1;'
+    'extern "C" const int fastdl_gemm_f32_avx2; namespace { const int* keep = &fastdl_gemm_f32_avx2; }',
+}
+
+
 @pytest.mark.skipif(not (COMPILER and shutil.which("nm")), reason="needs a compiler and nm")
-def test_check_passes_a_good_object(tmp_path):
-    _compile(tmp_path, 'extern "C" const int fastdl_rows_family_avx2[2] = {1, 2}; namespace { int f() { return 1; } int (*keep)() = f; }')
+@pytest.mark.parametrize("case", GOOD)
+def test_check_passes_a_good_object(case, tmp_path):
+    _compile(tmp_path, GOOD[case])
     run = _check(tmp_path)
     assert run.returncode == 0, run.stdout

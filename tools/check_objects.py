@@ -1,7 +1,8 @@
 """Checks the kernel objects of a build folder: `python tools/check_objects.py BUILD`.
 
 A kernel file is compiled once per instruction set. Would two objects define the same symbol, the linker might keep the AVX-512 version
-for everybody, and an older CPU would stop at an illegal instruction. So every object must export its table and nothing else, hold no
+for everybody, and an older CPU would stop at an illegal instruction. So every object must export its table, and nothing else but what
+is shared with other kernels of its instruction set (FD_SHARED in csrc/cpu/isa/kernel.h), whose name ends in that; hold no
 weak or unique symbols (inline functions, templates, static members outside an anonymous namespace), run nothing when loaded, and call
 nothing but the C library and the few functions of the core that kernels may use.
 """
@@ -25,6 +26,8 @@ CORE = {
     "fastdl::gemm_parts",  # settings
     "fastdl::gemm_has_tiles",
 }
+# FD_SHARED: what kernels of an instruction set may define for each other.
+SHARED = ("tiles_f32", "tiles_f64", "conv_tiles_f32", "conv_tiles_f64", "gemm_f32", "gemm_f64")
 LIBC = {
     "memcpy", "memmove", "memset", "memcmp", "bcmp", "abort", "__stack_chk_fail", "_GLOBAL_OFFSET_TABLE_", "__cpu_model",
     "__tls_get_addr", "_dl_relocate_static_pie",
@@ -50,22 +53,23 @@ def symbols(path: Path) -> Iterator[tuple[str, str]]:
 
 def problems(path: Path) -> list[str]:
     """What is wrong with one kernel object."""
+    isa = path.parent.parts[[p.startswith("kernels_") for p in path.parent.parts].index(True)][len("kernels_") : -len(".dir")]
+    table = f"fastdl_rows_{path.name.split('.')[0]}_{isa}"
+    shared = {f"fastdl_{name}_{isa}" for name in SHARED}
     found = []
-    exported = []
+    exported = set()
     for kind, name in symbols(path):
         base = name.split("(")[0].split("@")[0]
         if kind in "WVuw" and not SANITIZER.match(base):
             found.append(f"weak symbol {name}")
         elif kind == "U":
-            allowed = base in CORE or base in LIBC or base in MATH or COMPILER.fullmatch(base) or SANITIZER.match(base)
-            if not allowed:
+            allowed = CORE | LIBC | MATH | shared
+            if not (base in allowed or COMPILER.fullmatch(base) or SANITIZER.match(base)):
                 found.append(f"calls {name}")
         elif kind in "TDBRGSC":
-            exported.append(name)
-    isa = path.parent.parts[[p.startswith("kernels_") for p in path.parent.parts].index(True)][len("kernels_") : -len(".dir")]
-    table = f"fastdl_rows_{path.name.split('.')[0]}_{isa}"
-    if exported != [table]:
-        found.append(f"exports {', '.join(exported) or 'nothing'}; need {table} alone")
+            exported.add(name)
+    if exported - shared != {table}:
+        found.append(f"exports {', '.join(sorted(exported)) or 'nothing'}; need {table}, and may export what is shared")
     sections = subprocess.run(["readelf", "-SW", path], check=True, capture_output=True, text=True).stdout
     found += [f"has a section {s}: it would run code when loaded" for s in (".init_array", ".ctors", ".preinit_array") if f" {s}" in sections]
     return found

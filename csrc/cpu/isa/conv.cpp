@@ -11,6 +11,7 @@
 #include "cpu/isa/conv_gather.h"
 #include "cpu/isa/conv_planes.h"
 #include "cpu/isa/conv_product.h"
+#include "cpu/isa/conv_tile_kernel.h"
 #include "cpu/isa/conv_winograd.h"
 #if defined(__AMX_BF16__)
 #include "cpu/isa/conv_tiles_gather.h"
@@ -248,6 +249,11 @@ void conv2d_backward_input_kernel(const Args& a) {
 }
 
 }  // namespace
+
+const ConvTileTable<float> FD_SHARED_NAME(conv_tiles_f32) = compiled_conv_tiles<float>();
+#if !defined(__AMX_BF16__)
+const ConvTileTable<double> FD_SHARED_NAME(conv_tiles_f64) = compiled_conv_tiles<double>();
+#endif
 
 FD_KERNEL_TABLE(conv) = {
     {OpId::conv2d, kF32, conv2d_kernel<float>},

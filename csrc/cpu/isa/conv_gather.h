@@ -123,7 +123,7 @@ void gather_chunk(const Gather<T>& g, int64_t group, int64_t m0, int64_t m1, int
   const bool whole_rows = g.ntaps[1] <= kTapsAtOnce;
   const int64_t taps_at_once = whole_rows ? kTapsAtOnce / g.ntaps[1] * g.ntaps[1] : kTapsAtOnce;
   PixelTile<T> pixels;
-  ConvTile<T> t;
+  ConvTile<T> t = {};
   t.rows = table;
   t.a_k = 1;
   t.k = g.run;

@@ -1,8 +1,8 @@
-// 1x1 convolution of step 1, where no AMX tiles run: the matrix product of gemm.h, since channels-last images are matrices of
+// 1x1 convolution of step 1, where no AMX tiles run: matrix products (gemm.h), since channels-last images are matrices of
 // pixels by channels already.
 #pragma once
 #include "cpu/isa/conv_weight.h"
-#include "cpu/isa/gemm.h"
+#include "cpu/isa/gemm_product.h"
 
 namespace fastdl {
 namespace {
@@ -18,7 +18,7 @@ void product_pixels(const Gather<T>& g, const ConvPack<T>& pack, T* workspace) {
   p.bias = g.bias, p.relu = g.relu, p.finish = g.activate;
   GemmBatch one = {};
   one.count = 1;
-  gemm(p, one, workspace);
+  shared_gemm(p, one, workspace);
 }
 
 // dw (O, C) = dy^T x, some pixels at a time, so that little is packed; and db.
@@ -38,7 +38,7 @@ void product_weight_grad(const WeightGrad<T>& w, T* workspace) {
     p.a = w.dy + first * w.dy_pitch;
     p.b = w.x + first * w.s.in_channels;
     p.accumulate = i > 0;
-    gemm(p, one, workspace);
+    shared_gemm(p, one, workspace);
   }
   parallel_chunks(w.panels().count, [&](int64_t p) {
     const WeightPanel<T> panel(w, 0, p);

@@ -84,7 +84,7 @@ struct WeightPanel {
   int64_t pitch() const { return spread ? width : w.dy_pitch; }
   const T* dy(const PixelBlock& block) const { return spread ? spread : dy(block.n) + block.y0 * w.s.out[1] * w.dy_pitch; }
   ConvTile<T> tile(const PixelBlock& block, bool fresh, int64_t x_pitch, int64_t x_image) const {
-    ConvTile<T> t;
+    ConvTile<T> t = {};
     t.row_step = 0;
     t.a_segment = w.s.stride[0] * w.x_size[1] * x_pitch;
     t.a_k = w.s.stride[1] * x_pitch;

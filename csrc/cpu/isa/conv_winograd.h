@@ -185,7 +185,8 @@ inline void winograd_block(const Gather<float>& g, const float* weights, int64_t
   for (int64_t i = first; i < last; i++) winograd_read(g, i, 0, g.run, tiles + (i - first) * g.run, kWinogradBlock * g.run);
   const float* rows[kConvRows];
   float* c[kConvRows];
-  ConvTile<float> t;
+  ConvTile<float> t = {};
+  t.groups = 1;
   t.rows = rows;
   t.row_step = 0;
   t.a_segment = t.b_segment = 0;

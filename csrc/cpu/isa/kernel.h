@@ -1,7 +1,7 @@
 // What every kernel file includes first: Args, Vec, parallel_for, and the macro that exports its rows.
 //
-// Rules for files in this folder (tests/test_isa.py checks the objects with nm): everything in an anonymous namespace except the
-// one table; no library containers, no exceptions, no global with a constructor; <cmath> functions only through math/.
+// Rules for files in this folder (tools/check_objects.py checks the objects with nm): everything in an anonymous namespace except
+// the one table, what is FD_SHARED with other files, and structs without functions that these pass; no library containers, no exceptions, no global with a constructor; <cmath> functions only through math/.
 #pragma once
 #include "core/op.h"
 #include "core/parallel.h"
@@ -13,6 +13,11 @@
 
 // FD_KERNEL_TABLE(softmax) = {{OpId::softmax, kF32, softmax_kernel<float>}, ..., {}};
 #define FD_KERNEL_TABLE(family) extern "C" const ::fastdl::KernelRow FD_CONCAT(fastdl_rows_, family, FD_ISA)[]
+
+// FD_SHARED(const TileTable<float>, tiles_f32); declares what one kernel file defines, and others of its instruction set use: what
+// takes long to compile is compiled once.
+#define FD_SHARED_NAME(name) FD_CONCAT(fastdl_, name, FD_ISA)
+#define FD_SHARED(type, name) extern "C" __attribute__((visibility("hidden"))) type FD_SHARED_NAME(name)
 
 // Rows of dtypes that tiles do not serve: the instruction set with tiles leaves them to the one below it.
 #if defined(__AMX_BF16__)

@@ -2,6 +2,7 @@
 // other 16-bit floats are widened to float first and rounded once at the end; integers and complex numbers take the plain loop of
 // matmul_any.h.
 #include "cpu/isa/gemm.h"
+#include "cpu/isa/gemm_tile_kernel.h"
 #include "cpu/isa/matmul_any.h"
 #include "cpu/vec/cast.h"
 
@@ -161,6 +162,13 @@ void through_float(const Args& args) {
 #define FLOAT_ROWS(op)                                                                      \
   {OpId::op, kF32, run_##op<float>}, {OpId::op, kF16, through_float<f16, run_##op<float>>}, \
       {OpId::op, kBF16, BF16_KERNEL(run_##op)}, FD_ROWS_WITHOUT_TILES({OpId::op, kF64, run_##op<double>})
+
+const TileTable<float> FD_SHARED_NAME(tiles_f32) = compiled_tiles<float>();
+void FD_SHARED_NAME(gemm_f32)(const Gemm<float>& g, const GemmBatch& batch, float* workspace) { gemm(g, batch, workspace); }
+#if !defined(__AMX_BF16__)
+const TileTable<double> FD_SHARED_NAME(tiles_f64) = compiled_tiles<double>();
+void FD_SHARED_NAME(gemm_f64)(const Gemm<double>& g, const GemmBatch& batch, double* workspace) { gemm(g, batch, workspace); }
+#endif
 
 FD_KERNEL_TABLE(matmul) = {
     FLOAT_ROWS(matmul) FLOAT_ROWS(linear) FLOAT_ROWS(linear_backward_weight)  //

@@ -47,8 +47,10 @@ FD_INLINE void for_whole(int64_t begin, int64_t end, F&& f) {
     if (end > begin) f(begin, int(end - begin));
     return;
   }
-  for (int64_t o = begin; o + size <= end; o += size) f(o, size);
-  if ((end - begin) % size) f(end - size, size);
+  for (int64_t o = begin;; o = min_of(o + size, end - size)) {
+    f(o, size);
+    if (o + size >= end) return;
+  }
 }
 
 // The windows of a row that lie inside the image, found once: that takes divisions.

@@ -51,5 +51,27 @@ FD_INLINE void add_product(Vec<T>& sum, Vec<T> a, Vec<T> b) {
 #endif
 }
 
+// One step of a register tile: sums[i][j] += A[i] * B[j], for one element of A per row, at address(i), and NV vectors of B that lie
+// side by side. address: an always_inline lambda of an Index.
+template <class T, int MR, int NV, class Address>
+FD_INLINE void add_outer(Vec<T> (&sums)[MR][NV], const char* b, Address address) {
+  constexpr int lanes = Vec<T>::size;
+  Vec<T> bv[NV];
+  unroll<NV>([&](auto j) __attribute__((always_inline)) {
+    bv[j] = load(reinterpret_cast<const T*>(b) + j * lanes);
+    FD_IN_ORDER(bv[j].v);
+  });
+  unroll<MR>([&](auto i) __attribute__((always_inline)) {
+    Vec<T> av(*reinterpret_cast<const T*>(address(i)));
+    if (NV > 1) FD_IN_ORDER(av.v);
+    unroll<NV>([&](auto j) __attribute__((always_inline)) {
+      if (NV > 1)
+        add_product(sums[i][j], av, bv[j]);
+      else
+        sums[i][j] = fma(av, bv[j], sums[i][j]);  // the broadcast may be its operand
+    });
+  });
+}
+
 }  // namespace
 }  // namespace fastdl
