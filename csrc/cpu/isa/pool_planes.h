@@ -135,7 +135,10 @@ void avg_pool_row(const T* x, T* y, const Columns& w, int64_t h0, int64_t h1, T 
     T total = 0;
     for (int64_t i = h0; i < h1; i++) {
       T sum = 0;
-      for (int64_t j = w0; j < w1; j++) sum += x[(i - h0) * line + w.position(o, j)];
+      for (int64_t j = w0; j < w1; j++) {
+        sum += x[(i - h0) * line + w.position(o, j)];
+        FD_KEEP_POINTER(j);  // as in AvgTerm
+      }
       total += sum;
     }
     y[o] = total / (rows * T(w.divisor(o, with_pad)));
@@ -319,6 +322,7 @@ struct AvgTerm {
     return fma(Vec<T>(s), load_n(g + at, lanes), sum);
   }
   FD_INLINE T one(int64_t at, int64_t oh, int64_t ow, int64_t, int64_t) const {
+    FD_KEEP_POINTER(at);  // or GCC makes vectors of the few windows of one column, in kilobytes of code
     const bool inside = oh >= top && oh < bottom && ow >= begin && ow < end;
     return g[at] * (inside ? whole : scale(h.divisor(oh, with_pad), w.divisor(ow, with_pad)));
   }
