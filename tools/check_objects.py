@@ -25,6 +25,7 @@ CORE = {
     "fastdl::note_piece",
     "fastdl::gemm_parts",  # settings
     "fastdl::gemm_has_tiles",
+    "fastdl::vector_lanes",
 }
 # FD_SHARED: what kernels of an instruction set may define for each other.
 SHARED = ("tiles_f32", "tiles_f64", "conv_tiles_f32", "conv_tiles_f64", "gemm_f32", "gemm_f64")

@@ -1,5 +1,6 @@
 // Conv2d: geometry and scratch layout, shared by inference (which reserves the scratch) and the kernels (which use it).
-// Everything depends on sizes only, never on the instruction set's or the pool's width, and saturates instead of overflowing.
+// Everything depends on sizes and on the instruction set, which is chosen once, never on the pool's width, and saturates instead of
+// overflowing.
 #pragma once
 #include <cstdint>
 
@@ -127,29 +128,43 @@ inline int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 inline int64_t whole_vectors(int64_t n, int64_t item) { return (n + 64 / item - 1) / (64 / item) * (64 / item); }
 
 // Few columns leave lanes of their vectors unused; on planes (isa/conv_planes.h) lanes are pixels. Lanes that a product of one
-// pixel, tap and channel takes either way, measured on Emerald Rapids: for y and dx a vector of columns that is alone costs as much
-// as one and a half, and vectors for dw that are not full a fifth more; planes have positions between rows, and for dw between
-// images, and turning a number to planes or back costs as many lanes as here.
+// pixel, tap and channel takes either way: a vector of columns that is alone, or not full, costs more than its lanes, and so do few
+// channels, of which sums are started anew for each tap; planes have positions between rows, and for dw between images, and turning
+// a number to planes or back costs as many lanes as here.
 constexpr int64_t kPlaneColumns = 48;
-constexpr double kLoneVector = 1.5, kPartVectors = 1.2, kPlaneGather = 1.05, kPlaneWeights = 1.19;
-inline double plane_turn(const ConvShape& s, int64_t source, int64_t columns, int64_t width) {
-  return (width >= 16 ? 16.0 : 20.0) * double(source + columns) / double(s.taps() * source);
+struct PlaneCosts {
+  double lone, part, few, plane;
+};
+// Measured with AVX-512 on Emerald Rapids, and with AVX2 on Zen 3. There an odd number of vectors ends in a tile of three (y, dx).
+inline PlaneCosts plane_gather_costs() { return vector_lanes == 16 ? PlaneCosts{1.5, 1, 0, 1.05} : PlaneCosts{1.5, 1, 4, 1.15}; }
+inline PlaneCosts plane_weight_costs() { return vector_lanes == 16 ? PlaneCosts{1, 1.2, 0, 1.19} : PlaneCosts{1.2, 1, 6, 1.25}; }
+inline double column_lanes(const PlaneCosts& costs, int64_t columns, int64_t source) {
+  const int64_t vectors = (columns + vector_lanes - 1) / vector_lanes;
+  const bool lone = vector_lanes == 16 ? vectors % 2 : vectors == 1;
+  return (double(vectors) + (lone ? costs.lone - 1 : 0)) * vector_lanes * (columns % vector_lanes ? costs.part : 1) *
+         (1 + costs.few / double(source));
+}
+inline double plane_lanes(const PlaneCosts& costs, const ConvShape& s, int64_t columns, int64_t source, double wide,
+                          int64_t width) {
+  const double turn = (width >= 16 ? 16.0 : 20.0) * double(source + columns) / double(s.taps() * source);
+  return double((columns + 3) / 4 * 4) * wide * costs.plane + turn;
 }
 inline bool plane_gather_pays(const ConvShape& s, bool forward) {
   const int64_t *count = forward ? s.out : s.in, columns = forward ? s.group_out() : s.group_in();
-  const int64_t source = forward ? s.group_in() : s.group_out(), vectors = (columns + 15) / 16;
+  const int64_t source = forward ? s.group_in() : s.group_out();
   if (columns > kPlaneColumns || source == 0 || !s.fits_planes()) return false;
   const int64_t pitch = count[1] + (s.kernel[1] - 1) * s.dilation[1], run = ((count[0] - 1) * pitch + count[1] + 15) / 16 * 16;
-  const double lanes = double((columns + 3) / 4 * 4) * double(run) / double(count[0] * count[1]) * kPlaneGather;
-  return lanes + plane_turn(s, source, columns, count[1]) < 16 * (double(vectors) + (vectors % 2 ? kLoneVector - 1 : 0));
+  const PlaneCosts costs = plane_gather_costs();
+  return plane_lanes(costs, s, columns, source, double(run) / double(count[0] * count[1]), count[1]) <
+         column_lanes(costs, columns, source);
 }
 inline bool plane_weights_pay(const ConvShape& s) {
-  const int64_t columns = s.group_out();
-  if (columns > kPlaneColumns || s.group_in() == 0 || !s.fits_planes()) return false;
+  const int64_t columns = s.group_out(), source = s.group_in();
+  if (columns > kPlaneColumns || source == 0 || !s.fits_planes()) return false;
   double wide = 1;
   for (int axis = 0; axis < 2; axis++) wide *= double(s.out[axis] + (s.kernel[axis] - 1) * s.dilation[axis]) / double(s.out[axis]);
-  return double((columns + 3) / 4 * 4) * wide * kPlaneWeights + plane_turn(s, s.group_in(), columns, s.out[1]) <
-         double((columns + 15) / 16 * 16) * (columns % 16 ? kPartVectors : 1);
+  const PlaneCosts costs = plane_weight_costs();
+  return plane_lanes(costs, s, columns, source, wide, s.out[1]) < column_lanes(costs, columns, source);
 }
 
 // Winograd's algorithm for 3x3 kernels in float32: blocks of up to kWinogradTiles tiles of 4x4 output pixels; or where weights are

@@ -36,8 +36,10 @@ constexpr int64_t gemm_pack_elements(int64_t batch, int64_t n, int64_t k) {
 }
 
 // Products on AMX tiles (cpu/isa/gemm_amx.h) need none. gemm_has_tiles: whether they run here; set once, when the instruction set
-// is chosen. gemm_parts: bfloat16 parts of a float32, 3, or 2 or 1 where less accuracy is asked for (fd.set_matmul_precision).
+// is chosen, as are vector_lanes, the floats of a vector. gemm_parts: bfloat16 parts of a float32, 3, or 2 or 1 where less accuracy
+// is asked for (fd.set_matmul_precision).
 extern bool gemm_has_tiles;
+extern int vector_lanes;
 extern int gemm_parts;
 
 // Which products are worth their packing. Measured on Emerald Rapids: with a smaller C or k, multiply-adds are as fast; a small C

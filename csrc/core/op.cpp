@@ -53,6 +53,7 @@ OpInfo op_table[kNumOps] = {
 };
 
 bool gemm_has_tiles = false;
+int vector_lanes = 4;
 int gemm_parts = 3;
 
 void init_op_table() {
@@ -64,7 +65,9 @@ void init_op_table() {
     for (int isa = 0; isa <= chosen_isa(); isa++)  // lowest first: a later row replaces an earlier one
       for (const KernelTable* t = kKernelTables; t->isa; t++)
         if (!strcmp(t->isa, isa_name(isa))) install_rows(t->rows);
-    gemm_has_tiles = !strcmp(isa_name(chosen_isa()), "amx");
+    const char* const isa = isa_name(chosen_isa());
+    gemm_has_tiles = !strcmp(isa, "amx");
+    vector_lanes = gemm_has_tiles || !strcmp(isa, "avx512") ? 16 : !strcmp(isa, "avx2") ? 8 : 4;
   });
 }
 

@@ -218,8 +218,11 @@ void conv2d_backward_input_kernel(const Args& a) {
     parallel_for(dx.numel(), 65536, [&](int64_t begin, int64_t end) { set_zeros(out + begin, end - begin); });
   }
   const Phases* phases[2] = {&rows, &cols};
-  for_columns(columns_at_once(plan, g.columns), g, pack, [&](Gather<T> part, const ConvPack<T>& weights) {
-    if (!s.depthwise() && !one_phase) pack_weights(weights);
+  for_columns(columns_at_once(plan, g.columns), g, pack, [&](Gather<T> part, ConvPack<T> weights) {
+    if (!s.depthwise() && !one_phase) {
+      weights.triple = part.triple = kConvTripleRows > 0;
+      pack_weights(weights);
+    }
     int64_t first = 0;  // tap
     for (int64_t v = 0; v < rows.count; v++) {
       for (int64_t h = 0; h < cols.count; h++) {

@@ -38,6 +38,7 @@ struct Gather {
   const T* bias;
   bool relu;
   ActivateFn<T> activate;  // other activations, or null
+  bool triple = false;     // of the panels of weights, if packed already
   int parts = 0;           // on tiles: bfloat16 numbers that make up an operand; 0: as the setting of precision asks
 
   // Whether whole vectors of the result go past the caches; not if an activation reads them again.
@@ -115,18 +116,18 @@ FD_INLINE void point_rows(const Gather<T>& g, const PixelTile<T>& t, int64_t row
 // Pixels [m0, m1) by panels [p0, p1) of one group.
 template <class T>
 void gather_chunk(const Gather<T>& g, int64_t group, int64_t m0, int64_t m1, int64_t p0, int64_t p1) {
-  const Panels<T> panels(g.columns, 2);
+  const Panels<T> panels(g.columns, 2, g.triple);
   const int64_t taps = g.ntaps[0] * g.ntaps[1];
   const T* source = g.source + group * g.group_source;
   const T* table[kTapsAtOnce * kConvRows];
   // Sums over this many taps, whole rows of them where they fit; the same for all pixels, as who shares a tile follows the chunks.
   const bool whole_rows = g.ntaps[1] <= kTapsAtOnce;
   const int64_t taps_at_once = whole_rows ? kTapsAtOnce / g.ntaps[1] * g.ntaps[1] : kTapsAtOnce;
+  const bool one_run = g.tap_step[1] * g.pitch == g.run;  // taps of a row follow each other in memory
   PixelTile<T> pixels;
   ConvTile<T> t = {};
   t.rows = table;
   t.a_k = 1;
-  t.k = g.run;
   t.c = pixels.out;
   PixelCursor<T> cursor(g, m0);
   const int64_t tiles = ceil_div<int64_t>(m1 - m0, kConvRows), least = (m1 - m0) / tiles, more = (m1 - m0) % tiles;
@@ -139,13 +140,15 @@ void gather_chunk(const Gather<T>& g, int64_t group, int64_t m0, int64_t m1, int
         const int64_t shift = tap / g.ntaps[1] * g.tap_step[0] * g.size[1] * g.pitch;
         for (int64_t i = 0; i < rows; i++) table[i] = source + pixels.index[i] + shift;
         t.row_step = 0;
-        t.segments = g.ntaps[1];
+        t.segments = one_run ? 1 : g.ntaps[1];
+        t.k = one_run ? g.ntaps[1] * g.run : g.run;
         t.a_segment = g.tap_step[1] * g.pitch;
         t.groups = (tap_end - tap) / g.ntaps[1];
         t.a_group = g.tap_step[0] * g.size[1] * g.pitch;
       } else {
         point_rows(g, pixels, rows, source, tap, tap_end, table);
         t.row_step = kConvRows;
+        t.k = g.run;
         t.segments = tap_end - tap;
         t.a_segment = 0;
         t.groups = 1;
@@ -159,7 +162,7 @@ void gather_chunk(const Gather<T>& g, int64_t group, int64_t m0, int64_t m1, int
         t.c_column = group * g.columns + panels.begin(p);
         t.b = g.weights + group * g.weight_group + panels.begin(p) * g.weight_rows + (g.first_row + tap * g.run) * width;
         t.b_k = width;
-        t.b_segment = g.run * width;
+        t.b_segment = t.k * width;
         t.b_group = t.segments * t.b_segment;
         t.tail = panels.tail(p);
         t.bias = last && g.bias ? g.bias + t.c_column : nullptr;
@@ -177,10 +180,16 @@ void gather_chunk(const Gather<T>& g, int64_t group, int64_t m0, int64_t m1, int
 // Where panels alone give chunks enough, evenly, each chunk packs its own weights, to find them in the cache. pack: null if packed
 // already.
 template <class T>
-void gather(const Gather<T>& g, const ConvPack<T>* pack) {
+void gather(Gather<T> g, const ConvPack<T>* given) {
   const int64_t pixels = g.pixels();
   if (pixels == 0 || g.columns == 0) return;
-  const Panels<T> panels(g.columns, 2);
+  ConvPack<T> own;
+  const ConvPack<T>* const pack = given ? &own : nullptr;
+  if (given) {
+    own = *given;
+    own.triple = g.triple = kConvTripleRows > 0;
+  }
+  const Panels<T> panels(g.columns, 2, g.triple);
   const int64_t depth = g.ntaps[0] * g.ntaps[1] * g.run;
   const int64_t panel_bytes = max_of<int64_t>(1, depth * panels.most * Vec<T>::size * int64_t(sizeof(T)));
   const Blocks across(panels.count, max_of<int64_t>(1, (int64_t(1) << 20) / panel_bytes));
@@ -199,8 +208,8 @@ void gather(const Gather<T>& g, const ConvPack<T>* pack) {
     const int64_t p0 = across.begin(p), p1 = across.begin(p + 1);
     piece_work((down.begin(m + 1) - down.begin(m)) * (p1 - p0) * panels.most * Vec<T>::size * depth, kConvPieceMacs);
     if (packs) {
-      const int64_t vectors = ceil_div<int64_t>(g.columns, Vec<T>::size);
-      for (int64_t v = p0 * panels.most; v < min_of(p1 * panels.most, vectors); v++) pack_block(*pack, group, v, 0, pack->channels);
+      const int64_t end = p1 == panels.count ? panels.all : p1 * panels.most;
+      for (int64_t v = p0 * panels.most; v < end; v++) pack_block(*pack, group, v, 0, pack->channels);
     }
     gather_chunk(g, group, down.begin(m), down.begin(m + 1), p0, p1);
   });

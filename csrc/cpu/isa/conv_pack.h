@@ -24,17 +24,22 @@ void set_zeros(T* zeros, int64_t n) {
 }
 
 // Columns of a product cut into panels of `most` (1 or 2) vectors; the last may be narrower, and its last vector partly used.
+// triple: where it would be a single vector behind others, the last has three.
 template <class T>
 struct Panels {
   static constexpr int64_t lanes = Vec<T>::size;
-  int64_t columns, most, count;
-  FD_INLINE Panels(int64_t columns, int64_t most) : columns(columns), most(most), count(ceil_div(columns, most * lanes)) {}
+  int64_t columns, most, all, count;  // all: vectors
+  FD_INLINE Panels(int64_t columns, int64_t most, bool triple = false)
+      : columns(columns), most(most), all(ceil_div(columns, lanes)), count(ceil_div(all, most)) {
+    if (triple && all % most == 1 && count > 1) count--;
+  }
   FD_INLINE int64_t begin(int64_t p) const { return p * most * lanes; }
-  FD_INLINE int64_t used(int64_t p) const { return min_of(columns - begin(p), most * lanes); }
-  FD_INLINE int vectors(int64_t p) const { return int(ceil_div(used(p), lanes)); }
+  FD_INLINE int64_t used(int64_t p) const { return p == count - 1 ? columns - begin(p) : most * lanes; }
+  FD_INLINE int vectors(int64_t p) const { return int(p == count - 1 ? all - p * most : most); }
   FD_INLINE int tail(int64_t p) const { return int(used(p) - (vectors(p) - 1) * lanes); }
   FD_INLINE int64_t width(int64_t p) const { return vectors(p) * lanes; }
-  FD_INLINE int64_t whole() const { return ceil_div(columns, lanes) * lanes; }  // the width of all panels
+  FD_INLINE int64_t whole() const { return all * lanes; }  // the width of all panels
+  FD_INLINE int64_t of(int64_t vector) const { return min_of(vector / most, count - 1); }
 };
 
 // Weights (O, C / groups, KH, KW), row-major, to one matrix of taps * channels rows per group, in panels of columns:
@@ -46,20 +51,22 @@ struct ConvPack {
   int64_t groups, columns, channels, taps;
   const int64_t* position;
   T* out;
+  bool triple = false;  // as in Panels
 
   int64_t rows() const { return taps * channels; }
-  int64_t group_size() const { return rows() * Panels<T>(columns, 2).whole(); }
+  Panels<T> panels() const { return Panels<T>(columns, 2, triple); }
+  int64_t group_size() const { return rows() * panels().whole(); }
 };
 
 // Channels [r0, r1) of the columns of vector v.
 template <class T>
 void pack_block(const ConvPack<T>& p, int64_t group, int64_t v, int64_t r0, int64_t r1) {
   constexpr int lanes = Vec<T>::size;
-  const Panels<T> panels(p.columns, 2);
-  const int64_t panel = v / 2, width = panels.width(panel);
+  const Panels<T> panels = p.panels();
+  const int64_t panel = panels.of(v), width = panels.width(panel);
   const int used = int(min_of<int64_t>(lanes, p.columns - v * lanes));
   const T* in = p.weights + group * p.group_stride + v * lanes * p.column_stride;
-  T* out = p.out + group * p.group_size() + panels.begin(panel) * p.rows() + v % 2 * lanes;
+  T* out = p.out + group * p.group_size() + panels.begin(panel) * p.rows() + v * lanes - panels.begin(panel);
   if (p.column_stride == 1) {  // taps == 1 and columns contiguous
     for (int64_t r = r0; r < r1; r++) store(out + r * width, load_partial(in + r * p.channel_stride, used));
     return;

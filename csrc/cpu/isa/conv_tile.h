@@ -12,13 +12,14 @@ namespace fastdl {
 namespace {
 
 // Rows per tile of two vectors: accumulators, two vectors of B and a broadcast fit the vector registers (32, 16, 16), and row
-// pointers, the position on B, the counter and two steps the 15 general ones.
+// pointers, the position on B, the counter and two steps the 15 general ones. And of three, where columns of an odd number of
+// vectors end in those: one alone has too few sums to hide the latency of multiply-adds.
 #if FD_VEC_BYTES == 64
-constexpr int kConvRows = 11;
+constexpr int kConvRows = 11, kConvTripleRows = 0;
 #elif FD_VEC_BYTES == 32
-constexpr int kConvRows = 6;
+constexpr int kConvRows = 6, kConvTripleRows = 3;
 #else
-constexpr int kConvRows = 4;
+constexpr int kConvRows = 4, kConvTripleRows = 0;
 #endif
 constexpr int kConvMaxRows = 11;  // of any instruction set
 
@@ -44,7 +45,7 @@ template <class T>
 using ConvTileFn = void (*)(const ConvTile<T>&);
 template <class T>
 struct ConvTileTable {
-  ConvTileFn<T> of[3][kConvMaxRows + 1];  // [vectors][rows]; null where the registers do not suffice
+  ConvTileFn<T> of[4][kConvMaxRows + 1];  // [vectors][rows]; null where the registers do not suffice
 };
 FD_SHARED(const ConvTileTable<float>, conv_tiles_f32);  // in conv.cpp, from conv_tile_kernel.h
 FD_SHARED(const ConvTileTable<double>, conv_tiles_f64);
@@ -52,11 +53,24 @@ FD_SHARED(const ConvTileTable<double>, conv_tiles_f64);
 namespace {
 
 template <class T>
-FD_INLINE void run_tile(int vectors, int64_t rows, const ConvTile<T>& t) {
+FD_INLINE ConvTileFn<T> conv_tile_of(int vectors, int64_t rows) {
   if constexpr (sizeof(T) == 4)
-    FD_SHARED_NAME(conv_tiles_f32).of[vectors][rows](t);
+    return FD_SHARED_NAME(conv_tiles_f32).of[vectors][rows];
   else
-    FD_SHARED_NAME(conv_tiles_f64).of[vectors][rows](t);
+    return FD_SHARED_NAME(conv_tiles_f64).of[vectors][rows];
+}
+
+// A tile of up to kConvRows rows; of three vectors, in halves.
+template <class T>
+FD_INLINE void run_tile(int vectors, int64_t rows, const ConvTile<T>& t) {
+  static_assert(kConvTripleRows == 0 || kConvRows <= 2 * kConvTripleRows, "a half would have no tile");
+  if (kConvTripleRows == 0 || vectors < 3) return conv_tile_of<T>(vectors, rows)(t);
+  const int64_t half = (rows + 1) / 2;
+  conv_tile_of<T>(3, half)(t);
+  if (rows == half) return;
+  ConvTile<T> rest = t;
+  rest.rows += half, rest.c += half;
+  conv_tile_of<T>(3, rows - half)(rest);
 }
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace {
 template <bool partial, class T, int MR, int NV>
 FD_INLINE void finish_conv_tile(const ConvTile<T>& t, Vec<T> (&acc)[MR][NV]) {
   constexpr int lanes = Vec<T>::size;
-#pragma GCC unroll 2
+#pragma GCC unroll 3
   for (int j = 0; j < NV; j++) {
     const bool cut = partial && j == NV - 1;
     const int64_t col = j * lanes, c_col = t.c_column + col;
@@ -48,7 +48,7 @@ __attribute__((noinline)) void conv_tile_kernel(const ConvTile<T>& t) {
   Vec<T> acc[MR][NV];
 #pragma GCC unroll 12
   for (int i = 0; i < MR; i++) {
-#pragma GCC unroll 2
+#pragma GCC unroll 3
     for (int j = 0; j < NV; j++) acc[i][j] = Vec<T>(T(0));
   }
   for (int64_t g = 0; g < t.groups; g++) {
@@ -86,14 +86,14 @@ __attribute__((noinline)) void conv_tile_kernel(const ConvTile<T>& t) {
 
 template <class T, int NV, int MR>
 constexpr ConvTileFn<T> conv_tile_or_null() {
-  if constexpr (MR > 0 && MR <= kConvRows)
+  if constexpr (MR > 0 && MR <= (NV == 3 ? kConvTripleRows : kConvRows))
     return conv_tile_kernel<T, MR, NV>;
   else
     return nullptr;
 }
 template <class T, int... MR>
 constexpr ConvTileTable<T> compiled_conv_tiles(std::integer_sequence<int, MR...>) {
-  return {{{}, {conv_tile_or_null<T, 1, MR>()...}, {conv_tile_or_null<T, 2, MR>()...}}};
+  return {{{}, {conv_tile_or_null<T, 1, MR>()...}, {conv_tile_or_null<T, 2, MR>()...}, {conv_tile_or_null<T, 3, MR>()...}}};
 }
 template <class T>
 constexpr ConvTileTable<T> compiled_conv_tiles() {

@@ -73,9 +73,8 @@ __attribute__((noinline)) void tile_kernel(const Tile<T>& t) {
   a[0] = reinterpret_cast<const char*>(t.a);
   for (int g = 1; g < bases; g++) a[g] = a[g - 1] + base_rows * row;
   const auto step = [&](const char* b_row) __attribute__((always_inline)) {
-    add_outer(acc, b_row, [&](auto i) __attribute__((always_inline)) {
-      return a[i / base_rows] + (i % base_rows ? rows[i % base_rows] : 0);
-    });
+    add_outer(acc, b_row,
+              [&](auto i) __attribute__((always_inline)) { return a[i / base_rows] + (i % base_rows ? rows[i % base_rows] : 0); });
     unroll<bases>([&](auto g) __attribute__((always_inline)) {
       a[g] += a_step;
       FD_KEEP_POINTER(a[g]);  // or GCC would step 14 pointers, most of them in memory
