@@ -9,10 +9,10 @@ P, M = "planes", "multiply-adds"
 # batch, channels, height, width, filters, kernel, padding, dilation, groups; how y and its gradients by x and by w are computed with
 # vectors of sixteen floats, and with eight, which fewer channels fill
 CASES = [
-    ((3, 64, 28, 28, 64, 3, 1, 1, 4), (P, P, M), (M, M, M)),  # groups of one vector
+    ((3, 64, 28, 28, 64, 3, 1, 1, 4), (P, P, M), (P, P, M)),  # groups of one vector
     ((8, 32, 14, 14, 32, 3, 1, 1, 4), (P, P, P), (P, P, M)),  # several images in one run of dw
     ((3, 20, 30, 70, 10, 3, 1, 1, 5), (P, P, P), (P, P, P)),  # four and two channels, blocks of filters that do not exist
-    ((2, 48, 60, 60, 36, 3, 0, 1, 3), (P, P, P), (P, M, P)),  # blocks of eight and four, bands of rows
+    ((2, 48, 60, 60, 36, 3, 0, 1, 3), (P, P, P), (P, P, P)),  # blocks of eight and four, bands of rows
     ((1, 24, 33, 90, 6, 5, 2, 1, 1), (P, P, P), (P, P, M)),  # one group, five taps in a row
     ((2, 12, 40, 37, 15, 2, 1, 3, 3), (P, P, M), (P, P, P)),  # even kernel, dilation
     ((2, 8, 18, 21, 8, 3, 4, 1, 2), (P, P, P), (P, P, P)),  # padding wider than the kernel: rows that read nothing

@@ -133,16 +133,20 @@ inline int64_t whole_vectors(int64_t n, int64_t item) { return (n + 64 / item - 
 // a number to planes or back costs as many lanes as here.
 constexpr int64_t kPlaneColumns = 48;
 struct PlaneCosts {
-  double lone, part, few, plane;
+  double lone, part, few, groups, plane;  // groups: of which each goes through lines of memory that lie apart
 };
 // Measured with AVX-512 on Emerald Rapids, and with AVX2 on Zen 3. There an odd number of vectors ends in a tile of three (y, dx).
-inline PlaneCosts plane_gather_costs() { return vector_lanes == 16 ? PlaneCosts{1.5, 1, 0, 1.05} : PlaneCosts{1.5, 1, 4, 1.15}; }
-inline PlaneCosts plane_weight_costs() { return vector_lanes == 16 ? PlaneCosts{1, 1.2, 0, 1.19} : PlaneCosts{1.2, 1, 6, 1.25}; }
-inline double column_lanes(const PlaneCosts& costs, int64_t columns, int64_t source) {
+inline PlaneCosts plane_gather_costs() {
+  return vector_lanes == 16 ? PlaneCosts{1.5, 1, 0, 1, 1.05} : PlaneCosts{1.5, 1, 4, 1.4, 1.15};
+}
+inline PlaneCosts plane_weight_costs() {
+  return vector_lanes == 16 ? PlaneCosts{1, 1.2, 0, 1, 1.19} : PlaneCosts{1.2, 1, 6, 1, 1.25};
+}
+inline double column_lanes(const PlaneCosts& costs, const ConvShape& s, int64_t columns, int64_t source) {
   const int64_t vectors = (columns + vector_lanes - 1) / vector_lanes;
   const bool lone = vector_lanes == 16 ? vectors % 2 : vectors == 1;
   return (double(vectors) + (lone ? costs.lone - 1 : 0)) * vector_lanes * (columns % vector_lanes ? costs.part : 1) *
-         (1 + costs.few / double(source));
+         (1 + costs.few / double(source)) * (s.groups > 1 ? costs.groups : 1);
 }
 inline double plane_lanes(const PlaneCosts& costs, const ConvShape& s, int64_t columns, int64_t source, double wide,
                           int64_t width) {
@@ -156,7 +160,7 @@ inline bool plane_gather_pays(const ConvShape& s, bool forward) {
   const int64_t pitch = count[1] + (s.kernel[1] - 1) * s.dilation[1], run = ((count[0] - 1) * pitch + count[1] + 15) / 16 * 16;
   const PlaneCosts costs = plane_gather_costs();
   return plane_lanes(costs, s, columns, source, double(run) / double(count[0] * count[1]), count[1]) <
-         column_lanes(costs, columns, source);
+         column_lanes(costs, s, columns, source);
 }
 inline bool plane_weights_pay(const ConvShape& s) {
   const int64_t columns = s.group_out(), source = s.group_in();
@@ -164,7 +168,7 @@ inline bool plane_weights_pay(const ConvShape& s) {
   double wide = 1;
   for (int axis = 0; axis < 2; axis++) wide *= double(s.out[axis] + (s.kernel[axis] - 1) * s.dilation[axis]) / double(s.out[axis]);
   const PlaneCosts costs = plane_weight_costs();
-  return plane_lanes(costs, s, columns, source, wide, s.out[1]) < column_lanes(costs, columns, source);
+  return plane_lanes(costs, s, columns, source, wide, s.out[1]) < column_lanes(costs, s, columns, source);
 }
 
 // Winograd's algorithm for 3x3 kernels in float32: blocks of up to kWinogradTiles tiles of 4x4 output pixels; or where weights are

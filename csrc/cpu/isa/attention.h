@@ -59,8 +59,8 @@ inline void pieces_with_scratch(int64_t pieces, int64_t elements, T* spare, cons
 
 // C (m, n) = or += A (m, k) B (k, n). B's rows are whole vectors, C's are not.
 template <class T>
-__attribute__((noinline)) void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_k, const T* b, int64_t b_k, T* c,
-                     int64_t c_row, bool accumulate) {
+__attribute__((noinline)) void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_k, const T* b,
+                                        int64_t b_k, T* c, int64_t c_row, bool accumulate) {
   constexpr int lanes = Vec<T>::size;
   const Blocks rows(m, kTileRows[2]);
   Tile<T> t = {};
@@ -93,7 +93,8 @@ __attribute__((noinline)) Rows<T> readable_rows(const T* from, int64_t row, int6
 
 // out[e * pitch + i] = in[i][e] for i < rows; the rest of `pitch`, one or two vectors, is zero.
 template <class T>
-__attribute__((noinline)) void turn_rows(const T* in, int64_t row, int64_t col, int64_t rows, int64_t width, int64_t pitch, T* out) {
+__attribute__((noinline)) void turn_rows(const T* in, int64_t row, int64_t col, int64_t rows, int64_t width, int64_t pitch,
+                                         T* out) {
   if (row == 1 && rows > 1) {
     for (int64_t e = 0; e < width; e++)
       for (int64_t i = 0; i < pitch; i++) out[e * pitch + i] = i < rows ? in[i + e * col] : T(0);

@@ -1,7 +1,8 @@
 // What every kernel file includes first: Args, Vec, parallel_for, and the macro that exports its rows.
 //
 // Rules for files in this folder (tools/check_objects.py checks the objects with nm): everything in an anonymous namespace except
-// the one table, what is FD_SHARED with other files, and structs without functions that these pass; no library containers, no exceptions, no global with a constructor; <cmath> functions only through math/.
+// the one table, what is FD_SHARED with other files, and structs without functions that these pass; no library containers, no
+// exceptions, no global with a constructor; <cmath> functions only through math/.
 #pragma once
 #include "core/op.h"
 #include "core/parallel.h"
