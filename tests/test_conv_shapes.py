@@ -25,6 +25,7 @@ SHAPES = [
     (1, 16, 150, 90, 32, 3, 1, 40, 40, 1),  # taps that reach far
     (1, 16, 70, 70, 17, 2, 24, 0, 1, 1),  # steps that leave most pixels out
     (3, 48, 31, 29, 40, 1, 1, 0, 1, 1),  # a product of 2,697 pixels: two parts of dw
+    (2, 192, 9, 9, 192, 3, 2, 1, 1, 8),  # each chunk packs its own weights; three vectors of eight
     (1, 5, 3, 2, 33, 1, 1, 0, 1, 1),
     (1, 130, 1, 1, 70, 1, 1, 0, 1, 1),
     (1, 200, 7, 6, 500, 3, 2, 1, 1, 1),  # weights packed in two passes, for 256 and 244 columns of y, 128 and 72 of dx
@@ -62,6 +63,25 @@ def test_beside_float64(shape):
         found = fd.conv2d(tx, tw, tb, s, p, d, groups), fd.conv2d_backward_input(tg, tw, s, p, d, groups, (height, width)), dw, db
         for name, a, e in zip(("y", "dx", "dw", "db"), found, exact):
             assert np.abs(a.numpy() - e).max() <= bound * max(1, np.sqrt((e**2).mean())), (name, dtype)
+
+
+@pytest.mark.parametrize("shape", [s for s in SHAPES if s[4] // s[9] in (24, 40, 72) or s[1] // s[9] in (24, 40, 72)], ids=str)
+def test_bits_of_all_thread_counts(shape):
+    """Columns of an odd number of vectors, packed by all threads or by each."""
+    n, c, height, width, o, k, s, p, d, groups = shape
+    rng = np.random.default_rng(sum(shape))
+    x, w = (fd.array(rng.standard_normal(size).astype("f4")) for size in ((n, c, height, width), (o, c // groups, k, k)))
+    before, found = fd._C.num_threads(), []
+    try:
+        for threads in (1, 2, 3, 7):
+            fd._C.set_num_threads(threads)
+            y = fd.conv2d(x, w, None, s, p, d, groups)
+            found.append([a.numpy() for a in (y, fd.conv2d_backward_input(y, w, s, p, d, groups, (height, width)))])
+    finally:
+        fd._C.set_num_threads(before)
+    for other in found[1:]:
+        for a, b in zip(found[0], other):
+            np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])

@@ -128,24 +128,26 @@ inline int64_t larger(int64_t a, int64_t b) { return a < b ? b : a; }
 inline int64_t whole_vectors(int64_t n, int64_t item) { return (n + 64 / item - 1) / (64 / item) * (64 / item); }
 
 // Few columns leave lanes of their vectors unused; on planes (isa/conv_planes.h) lanes are pixels. Lanes that a product of one
-// pixel, tap and channel takes either way: a vector of columns that is alone, or not full, costs more than its lanes, and so do few
-// channels, of which sums are started anew for each tap; planes have positions between rows, and for dw between images, and turning
-// a number to planes or back costs as many lanes as here.
+// pixel, tap and channel takes either way: a vector of columns that is alone, or not full, costs more than its lanes; so do few
+// channels, as each tap begins with pointers, or with sums of its own; and groups, each of which goes through lines of memory that
+// lie apart. Planes have positions between rows, and for dw between images, and turning a number to planes or back costs as many
+// lanes as here.
 constexpr int64_t kPlaneColumns = 48;
 struct PlaneCosts {
-  double lone, part, few, groups, plane;  // groups: of which each goes through lines of memory that lie apart
+  double lone, part, few, groups, plane;
 };
-// Measured with AVX-512 on Emerald Rapids, and with AVX2 on Zen 3. There an odd number of vectors ends in a tile of three (y, dx).
+// Measured with vectors of sixteen floats on Emerald Rapids, and of eight on Zen 3. For others, which nobody measured, as with
+// sixteen.
 inline PlaneCosts plane_gather_costs() {
-  return vector_lanes == 16 ? PlaneCosts{1.5, 1, 0, 1, 1.05} : PlaneCosts{1.5, 1, 4, 1.4, 1.15};
+  return vector_lanes == 8 ? PlaneCosts{1.5, 1, 4, 1.4, 1.15} : PlaneCosts{1.5, 1, 0, 1, 1.05};
 }
 inline PlaneCosts plane_weight_costs() {
-  return vector_lanes == 16 ? PlaneCosts{1, 1.2, 0, 1, 1.19} : PlaneCosts{1.2, 1, 6, 1, 1.25};
+  return vector_lanes == 8 ? PlaneCosts{1.2, 1, 6, 1, 1.25} : PlaneCosts{1, 1.2, 0, 1, 1.19};
 }
 inline double column_lanes(const PlaneCosts& costs, const ConvShape& s, int64_t columns, int64_t source) {
-  const int64_t vectors = (columns + vector_lanes - 1) / vector_lanes;
-  const bool lone = vector_lanes == 16 ? vectors % 2 : vectors == 1;
-  return (double(vectors) + (lone ? costs.lone - 1 : 0)) * vector_lanes * (columns % vector_lanes ? costs.part : 1) *
+  const int64_t lanes = vector_lanes == 8 ? 8 : 16, vectors = (columns + lanes - 1) / lanes;
+  const bool lone = lanes == 8 ? vectors == 1 : vectors % 2;  // eight: one behind others is part of a tile of three (y, dx)
+  return (double(vectors) + (lone ? costs.lone - 1 : 0)) * double(lanes) * (columns % lanes ? costs.part : 1) *
          (1 + costs.few / double(source)) * (s.groups > 1 ? costs.groups : 1);
 }
 inline double plane_lanes(const PlaneCosts& costs, const ConvShape& s, int64_t columns, int64_t source, double wide,

@@ -65,9 +65,8 @@ void init_op_table() {
     for (int isa = 0; isa <= chosen_isa(); isa++)  // lowest first: a later row replaces an earlier one
       for (const KernelTable* t = kKernelTables; t->isa; t++)
         if (!strcmp(t->isa, isa_name(isa))) install_rows(t->rows);
-    const char* const isa = isa_name(chosen_isa());
-    gemm_has_tiles = !strcmp(isa, "amx");
-    vector_lanes = gemm_has_tiles || !strcmp(isa, "avx512") ? 16 : !strcmp(isa, "avx2") ? 8 : 4;
+    gemm_has_tiles = !strcmp(isa_name(chosen_isa()), "amx");
+    vector_lanes = isa_lanes(chosen_isa());
   });
 }
 

@@ -20,6 +20,7 @@ namespace {
 
 #if defined(__x86_64__)
 constexpr const char* kNames[] = {"baseline", "avx2", "avx512", "amx"};
+constexpr int kLanes[] = {4, 8, 16, 16};
 
 struct Regs {
   uint32_t a = 0, b = 0, c = 0, d = 0;
@@ -69,6 +70,7 @@ bool permit_amx() {
 }
 #else
 constexpr const char* kNames[] = {"baseline"};
+constexpr int kLanes[] = {4};
 int detect() { return 0; }
 bool permit_amx() { return false; }
 #endif
@@ -114,6 +116,7 @@ const Choice& choice() {
 
 int isa_count() { return kCount; }
 const char* isa_name(int isa) { return isa >= 0 && isa < kCount ? kNames[isa] : "unknown"; }
+int isa_lanes(int isa) { return kLanes[isa]; }
 bool isa_supported(int isa) { return isa <= choice().supported; }
 bool isa_compiled(int isa) {
   uint32_t mask = 0;

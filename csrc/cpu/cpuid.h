@@ -6,6 +6,7 @@ namespace fastdl {
 
 int isa_count();
 const char* isa_name(int isa);  // "baseline", "avx2", "avx512", "amx"
+int isa_lanes(int isa);         // floats of a vector
 bool isa_supported(int isa);    // by this machine
 bool isa_compiled(int isa);     // into this library
 

@@ -11,7 +11,7 @@ namespace {
 // vectors of B and one broadcast of A fit the registers (32, 16, 16). With three vectors it is half of the rows with two: columns
 // of an odd number of vectors end in a panel of three, as one alone has too few sums to hide the latency of multiply-adds.
 constexpr int kTileMaxVectors = 4, kTileMaxRows = 14;  // of any instruction set
-#if FD_VEC_BYTES == 64  // 14 sums are enough
+#if FD_VEC_BYTES == 64                                 // 14 sums are enough
 constexpr int kTileRows[kTileMaxVectors + 1] = {0, 14, 14, 0, 6};
 #elif FD_VEC_BYTES == 32
 constexpr int kTileRows[kTileMaxVectors + 1] = {0, 6, 6, 3, 2};

@@ -57,7 +57,8 @@ inline void pieces_with_scratch(int64_t pieces, int64_t elements, T* spare, cons
   for (int64_t piece = 0; failed && piece < pieces; piece++) f(piece, spare);
 }
 
-// C (m, n) = or += A (m, k) B (k, n). B's rows are whole vectors, C's are not.
+// C (m, n) = or += A (m, k) B (k, n). B's rows are whole vectors, C's are not. Not inline, as all that is done for a block: forty
+// copies would be most of the code.
 template <class T>
 __attribute__((noinline)) void multiply(int64_t m, int64_t n, int64_t k, const T* a, int64_t a_row, int64_t a_k, const T* b,
                                         int64_t b_k, T* c, int64_t c_row, bool accumulate) {

@@ -177,13 +177,13 @@ void gather_chunk(const Gather<T>& g, int64_t group, int64_t m0, int64_t m1, int
 }
 
 // Chunks are blocks of pixels by as many panels as stay in the L2 cache; pixels are the inner index, so that threads share panels.
-// Where panels alone give chunks enough, evenly, each chunk packs its own weights, to find them in the cache. pack: null if packed
+// Where panels alone give chunks enough, evenly, each chunk packs its own weights, to find them in the cache. given: null if packed
 // already.
 template <class T>
 void gather(Gather<T> g, const ConvPack<T>* given) {
   const int64_t pixels = g.pixels();
   if (pixels == 0 || g.columns == 0) return;
-  ConvPack<T> own;
+  ConvPack<T> own = {};
   const ConvPack<T>* const pack = given ? &own : nullptr;
   if (given) {
     own = *given;
@@ -206,10 +206,10 @@ void gather(Gather<T> g, const ConvPack<T>* given) {
   parallel_chunks(down.count * products, [&](int64_t chunk) {
     const int64_t m = chunk % down.count, p = chunk / down.count % across.count, group = chunk / down.count / across.count;
     const int64_t p0 = across.begin(p), p1 = across.begin(p + 1);
-    piece_work((down.begin(m + 1) - down.begin(m)) * (p1 - p0) * panels.most * Vec<T>::size * depth, kConvPieceMacs);
+    const int64_t v0 = p0 * panels.most, v1 = p1 == panels.count ? panels.all : p1 * panels.most;
+    piece_work((down.begin(m + 1) - down.begin(m)) * (v1 - v0) * Vec<T>::size * depth, kConvPieceMacs);
     if (packs) {
-      const int64_t end = p1 == panels.count ? panels.all : p1 * panels.most;
-      for (int64_t v = p0 * panels.most; v < end; v++) pack_block(*pack, group, v, 0, pack->channels);
+      for (int64_t v = v0; v < v1; v++) pack_block(*pack, group, v, 0, pack->channels);
     }
     gather_chunk(g, group, down.begin(m), down.begin(m + 1), p0, p1);
   });

@@ -16,7 +16,7 @@ void product_pixels(const Gather<T>& g, const ConvPack<T>& pack, T* workspace) {
   p.b = pack.weights, p.b_k = pack.channel_stride, p.b_col = pack.column_stride;
   p.c = g.out, p.c_row = g.out_pitch;
   p.bias = g.bias, p.relu = g.relu, p.finish = g.activate;
-  GemmBatch one = {};
+  ProductBatch one = {};
   one.count = 1;
   shared_gemm(p, one, workspace);
 }
@@ -29,7 +29,7 @@ void product_weight_grad(const WeightGrad<T>& w, T* workspace) {
   p.a_row = 1, p.a_k = w.dy_pitch;
   p.b_k = w.s.in_channels, p.b_col = 1;
   p.c = w.dw, p.c_row = w.s.in_channels;
-  GemmBatch one = {};
+  ProductBatch one = {};
   one.count = 1;
   const Blocks parts(w.s.out_pixels(), kConvProductPixels);
   for (int64_t i = 0; i < parts.count; i++) {

@@ -22,6 +22,7 @@ constexpr int kConvRows = 6, kConvTripleRows = 3;
 constexpr int kConvRows = 4, kConvTripleRows = 0;
 #endif
 constexpr int kConvMaxRows = 11;  // of any instruction set
+static_assert(kConvRows <= kConvMaxRows && kConvTripleRows <= kConvRows, "no room in the table of tiles");
 
 }  // namespace
 

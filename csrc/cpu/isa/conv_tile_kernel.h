@@ -41,7 +41,7 @@ FD_INLINE void finish_conv_tile(const ConvTile<T>& t, Vec<T> (&acc)[MR][NV]) {
 template <class T, int MR, int NV>
 __attribute__((noinline)) void conv_tile_kernel(const ConvTile<T>& t) {
   // More row pointers than seven leave no register to reach four rows of B; low tiles as in gemm_tile_kernel.h.
-  constexpr bool by_fours = kConvRows <= 7 && NV > 1 && 2 * MR >= kConvRows;
+  constexpr bool by_fours = MR <= 7 && NV > 1 && 2 * MR >= kConvRows;
   const int64_t a_step = t.a_k * int64_t(sizeof(T)), b_step = t.b_k * int64_t(sizeof(T)), a_end = t.k * a_step;
   int64_t b_step3 = 3 * b_step;
   FD_KEEP_POINTER(b_step3);

@@ -250,8 +250,8 @@ FD_INLINE int64_t piece_macs(const Gemm<T>& g, const GemmPlan& plan, int64_t pie
 
 // Products [first, first + count) of the batch. Each has `slot` elements of workspace: for C if that is scratch, and packed B.
 template <class T>
-inline void gemm_batch(const Gemm<T>& g, const GemmPlan& plan, const GemmBatch& batch, int64_t first, int64_t count, T* workspace,
-                       int64_t slot) {
+inline void gemm_batch(const Gemm<T>& g, const GemmPlan& plan, const ProductBatch& batch, int64_t first, int64_t count,
+                       T* workspace, int64_t slot) {
   constexpr int lanes = Vec<T>::size;
   const int64_t pieces = plan.row_blocks * plan.col_blocks;
   const bool pack_here = plan.packed && plan.row_blocks == 1;
@@ -308,11 +308,11 @@ inline Gemm<T> swap_operands(const Gemm<T>& g) {
 
 // All products of a batch (or one with batch.count 1) with at least two rows and columns.
 template <class T>
-inline void gemm_products(const Gemm<T>& g, const GemmBatch& batch, T* workspace, int64_t plan_pieces) {
+inline void gemm_products(const Gemm<T>& g, const ProductBatch& batch, T* workspace, int64_t plan_pieces) {
   const int64_t slot = gemm_packed_size(g.k, g.n);
   if (slot <= kGemmPackLimit && prefers_swap(g, slot)) {
     Gemm<T> s = swap_operands(g);
-    GemmBatch b = batch;
+    ProductBatch b = batch;
     for (int d = 0; d < b.ndim; d++) b.a[d] = batch.b[d], b.b[d] = batch.a[d];
     const GemmPlan plan = plan_gemm(s, plan_pieces);
     const int64_t at_once = max_of(int64_t(1), kGemmPackLimit / max_of(slot, int64_t(1)));
@@ -328,7 +328,7 @@ inline void gemm_products(const Gemm<T>& g, const GemmBatch& batch, T* workspace
   }
   // B is larger than the workspace: slab by slab, each product on its own
   const int64_t k_slab = min_of(g.k, kGemmSlabK), n_slab = min_of(g.n, kGemmPackLimit / k_slab / 64 * 64);
-  GemmBatch none = {};
+  ProductBatch none = {};
   none.count = 1;
   for (int64_t i = 0; i < batch.count; i++) {
     const Gemm<T> one = batch_item(g, batch, i);
@@ -375,7 +375,7 @@ inline void gemm_split(const Gemm<T>& g, T* workspace, int64_t splits) {
     one.bias = nullptr;
     one.relu = false;
     one.finish = nullptr;
-    GemmBatch none = {};
+    ProductBatch none = {};
     none.count = 1;
     gemm_products(one, none, scratch + gemm_packed_size(k0, g.n) + gemm_packed_size(one.k, j0), kGemmAlone);
   });
@@ -406,14 +406,14 @@ inline bool sums_rows(const Gemm<float>& g) {
 
 // The entry: C = A B for every matrix of the batch. workspace: gemm_workspace_elements(batch.count, m, n, k).
 template <class T>
-inline void gemm(Gemm<T> g, GemmBatch batch, T* workspace) {
+inline void gemm(Gemm<T> g, ProductBatch batch, T* workspace) {
   if (batch.count == 0 || g.m == 0 || g.n == 0) return;
   merge_rows(g, batch);
   if (g.m == 1 || g.n == 1) return gemv_batch(g, batch, workspace);
   if (wants_dots(g)) return dot_batch(g, batch);
 #if defined(__AMX_BF16__)
   if (wants_tiles(g)) {
-    GemmBatch one = {};
+    ProductBatch one = {};
     one.count = 1;
     for (int64_t first = 0; first < batch.count; first += kTileBatch) {
       uint64_t left = gemm_tiles(g, batch, first, min_of(kTileBatch, batch.count - first));

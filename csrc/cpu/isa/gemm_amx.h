@@ -491,7 +491,7 @@ inline void sum_rows_plainly(const Gemm<float>& g, int64_t i) {
 // finished.
 constexpr int64_t kTileBatch = 64;
 template <int parts>
-inline uint64_t gemm_tiles_parts(const Gemm<float>& all, const GemmBatch& batch, int64_t first, int64_t count) {
+inline uint64_t gemm_tiles_parts(const Gemm<float>& all, const ProductBatch& batch, int64_t first, int64_t count) {
   const TilePlan plan = plan_tiles(all, count, num_threads());
   const int64_t one = plan.strips * plan.panels, group = plan.strips * plan.group;  // blocks of a product, of a group of panels
   Magnitudes found[kTileBatch];
@@ -536,11 +536,11 @@ inline auto with_parts(int asked, const F& f) {
 
 // C = A B for some matrices of a batch, see gemm_tiles_parts. Three parts for the accuracy of float32, two for about 16 bits, one
 // for that of bfloat16.
-inline uint64_t gemm_tiles(const Gemm<float>& g, const GemmBatch& batch, int64_t first, int64_t count) {
+inline uint64_t gemm_tiles(const Gemm<float>& g, const ProductBatch& batch, int64_t first, int64_t count) {
   return with_parts(0, [&](auto parts) { return gemm_tiles_parts<parts.count>(g, batch, first, count); });
 }
 template <class T>
-inline uint64_t gemm_tiles(const Gemm<T>&, const GemmBatch&, int64_t, int64_t) {
+inline uint64_t gemm_tiles(const Gemm<T>&, const ProductBatch&, int64_t, int64_t) {
   return 0;  // never wanted
 }
 

@@ -283,7 +283,7 @@ inline void narrow_plain(const Gemm<bf16>& g, int64_t i0, int64_t i1, int64_t j0
 }
 
 // C = A B for every matrix of the batch. Needs no workspace.
-inline void gemm_narrow(Gemm<bf16> g, GemmBatch batch) {
+inline void gemm_narrow(Gemm<bf16> g, ProductBatch batch) {
   if (batch.count == 0 || g.m == 0 || g.n == 0) return;
   merge_rows(g, batch);
   const NarrowPlan plan = plan_narrow(g.m, g.n, max_of(g.k, int64_t(1)), batch.count);

@@ -28,20 +28,20 @@ struct Gemm {
 };
 
 // A batch of products: matrix i of an operand lies at the sum of index[d] * stride[d]. C is dense.
-struct GemmBatch {
+struct ProductBatch {
   int ndim;
   int64_t count;
   int64_t shape[kMaxDims], a[kMaxDims], b[kMaxDims];
 };
 
 // C = A B for every matrix of the batch, as gemm() of gemm.h. workspace: gemm_workspace_elements(batch.count, m, n, k).
-FD_SHARED(void, gemm_f32)(const Gemm<float>& g, const GemmBatch& batch, float* workspace);
-FD_SHARED(void, gemm_f64)(const Gemm<double>& g, const GemmBatch& batch, double* workspace);
+FD_SHARED(void, gemm_f32)(const Gemm<float>& g, const ProductBatch& batch, float* workspace);
+FD_SHARED(void, gemm_f64)(const Gemm<double>& g, const ProductBatch& batch, double* workspace);
 
 namespace {
 
 template <class T>
-FD_INLINE void shared_gemm(const Gemm<T>& g, const GemmBatch& batch, T* workspace) {
+FD_INLINE void shared_gemm(const Gemm<T>& g, const ProductBatch& batch, T* workspace) {
   if constexpr (sizeof(T) == 4)
     FD_SHARED_NAME(gemm_f32)(g, batch, workspace);
   else
@@ -50,7 +50,7 @@ FD_INLINE void shared_gemm(const Gemm<T>& g, const GemmBatch& batch, T* workspac
 
 // Matrix i of the batch.
 template <class T>
-FD_INLINE Gemm<T> batch_item(const Gemm<T>& g, const GemmBatch& batch, int64_t i) {
+FD_INLINE Gemm<T> batch_item(const Gemm<T>& g, const ProductBatch& batch, int64_t i) {
   Gemm<T> r = g;
   if (g.mirror)
     r.mirror += i * g.m * g.n;
@@ -67,7 +67,7 @@ FD_INLINE Gemm<T> batch_item(const Gemm<T>& g, const GemmBatch& batch, int64_t i
 
 // Matrices of A that lie like further rows of the one before, on one B, are one taller product.
 template <class T>
-inline void merge_rows(Gemm<T>& g, GemmBatch& batch) {
+inline void merge_rows(Gemm<T>& g, ProductBatch& batch) {
   while (batch.ndim > 0) {
     const int d = batch.ndim - 1;
     if (g.m == 1 && batch.shape[d] != 1) g.a_row = batch.a[d];

@@ -37,6 +37,7 @@ template <class T>
 struct TileTable {
   TileFn<T> of[kTileMaxVectors + 1][kTileMaxRows + 1];  // [vectors][rows]; null where the registers do not suffice
 };
+static_assert(kTileRows[1] <= kTileMaxRows && kTileRows[2] <= kTileMaxRows && kTileRows[4] <= kTileMaxRows, "no room in the table");
 FD_SHARED(const TileTable<float>, tiles_f32);  // in matmul.cpp, from gemm_tile_kernel.h
 FD_SHARED(const TileTable<double>, tiles_f64);
 

@@ -48,7 +48,7 @@ __attribute__((noinline)) void tile_kernel(const Tile<T>& t) {
   // A step saves instructions (registers.h): beside multiply-adds and loads it has one addition for each base of A. Row i of seven
   // of A is at base + {0, 1, 2, 3, 4, 5, 6} rows, row k of four of B at b + {0, 1, 2, 3} rows, which are in registers.
   constexpr int base_rows = 7, bases = (MR + base_rows - 1) / base_rows;
-  // Lower tiles, and single vectors, are those of small products only: for them the code and the time to compile it are saved.
+  // Not lower tiles, which small products have, nor single vectors, which wait for loads: code that takes long to compile.
   constexpr bool by_fours = NV > 1 && 2 * MR >= kTileRows[NV];
   // Only high tiles of a large C meet memory, and narrow ones take so little time per step that leaving the loop costs more.
   constexpr bool fetches = FD_VEC_BYTES == 64 && NV == 2 && MR > 7;

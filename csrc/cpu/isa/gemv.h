@@ -159,7 +159,7 @@ FD_INLINE bool wants_dots(const Gemm<T>& g) {
   return g.m <= kDotRows && g.a_k == 1 && g.b_k == 1 && g.b_col != 1 && g.k >= 4 * Vec<T>::size;
 }
 template <class T>
-inline void dot_batch(const Gemm<T>& g, const GemmBatch& batch) {
+inline void dot_batch(const Gemm<T>& g, const ProductBatch& batch) {
   const int64_t macs = g.m * g.k;
   const int64_t stretch = ceil_div(max_of(int64_t(1), kGemvChunkMacs / macs), int64_t(4)) * 4, stretches = ceil_div(g.n, stretch);
   parallel_chunks(batch.count * stretches, [&](int64_t i) {
@@ -176,7 +176,7 @@ inline void dot_batch(const Gemm<T>& g, const GemmBatch& batch) {
 
 // Products with m == 1 or n == 1. workspace: gemv_splits(...) * length elements, for a single product.
 template <class T>
-inline void gemv_batch(Gemm<T> g, GemmBatch batch, T* workspace) {
+inline void gemv_batch(Gemm<T> g, ProductBatch batch, T* workspace) {
   if (g.m != 1) {  // one column: the transposed product has one row
     const Gemm<T> t = g;
     g.m = 1, g.n = t.m;

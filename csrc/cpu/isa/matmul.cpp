@@ -10,8 +10,8 @@ namespace fastdl {
 namespace {
 
 // Batch dims of out (all but the last two) with the strides of a and b, size-1 dims broadcast.
-inline GemmBatch batch_of(const View& out, const View& a, const View& b) {
-  GemmBatch batch = {};
+inline ProductBatch batch_of(const View& out, const View& a, const View& b) {
+  ProductBatch batch = {};
   batch.ndim = max_of(out.ndim - 2, 0);
   batch.count = 1;
   for (int d = 0; d < batch.ndim; d++) {
@@ -59,7 +59,7 @@ View as_matrix(const View& v) {
 }
 
 template <class T>
-void multiply(const Gemm<T>& g, const GemmBatch& batch, void* workspace) {
+void multiply(const Gemm<T>& g, const ProductBatch& batch, void* workspace) {
 #if defined(__AMX_BF16__)
   if constexpr (same_type<T, bf16>)
     gemm_narrow(g, batch);
@@ -99,7 +99,7 @@ template <class T>
 void run_linear_backward_weight(const Args& args) {
   const View g = as_matrix(args.in[0]), x = as_matrix(args.in[1]);
   const View gt = transposed(g);
-  GemmBatch one = {};
+  ProductBatch one = {};
   one.count = 1;
   Gemm<T> products = product_of<T>(args.out[0], gt, x);
   if (args.out[1].given() && sums_rows(products)) {
@@ -164,10 +164,10 @@ void through_float(const Args& args) {
       {OpId::op, kBF16, BF16_KERNEL(run_##op)}, FD_ROWS_WITHOUT_TILES({OpId::op, kF64, run_##op<double>})
 
 const TileTable<float> FD_SHARED_NAME(tiles_f32) = compiled_tiles<float>();
-void FD_SHARED_NAME(gemm_f32)(const Gemm<float>& g, const GemmBatch& batch, float* workspace) { gemm(g, batch, workspace); }
+void FD_SHARED_NAME(gemm_f32)(const Gemm<float>& g, const ProductBatch& batch, float* workspace) { gemm(g, batch, workspace); }
 #if !defined(__AMX_BF16__)
 const TileTable<double> FD_SHARED_NAME(tiles_f64) = compiled_tiles<double>();
-void FD_SHARED_NAME(gemm_f64)(const Gemm<double>& g, const GemmBatch& batch, double* workspace) { gemm(g, batch, workspace); }
+void FD_SHARED_NAME(gemm_f64)(const Gemm<double>& g, const ProductBatch& batch, double* workspace) { gemm(g, batch, workspace); }
 #endif
 
 FD_KERNEL_TABLE(matmul) = {

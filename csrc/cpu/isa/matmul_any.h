@@ -47,7 +47,7 @@ inline void multiply_rows(const Gemm<T>& g, int64_t begin, int64_t end) {
 }
 
 template <class T>
-inline void multiply_any(const Gemm<T>& g, const GemmBatch& batch) {
+inline void multiply_any(const Gemm<T>& g, const ProductBatch& batch) {
   const int64_t row_macs = max_of(g.n, int64_t(1)) * max_of(g.k, int64_t(1));
   parallel_for(batch.count * g.m, max_of(int64_t(1), (int64_t(1) << 16) / row_macs), [&](int64_t begin, int64_t end) {
     while (begin < end) {  // row numbers run through the whole batch
