@@ -118,7 +118,7 @@ void conv2d_kernel(const Args& a) {
   }
   if (s.depthwise()) {
     pack_depthwise(s, w.ptr<T>(), position, packed);
-    depthwise_gather(g, s.slides());
+    if (g.pixels() > 0) depthwise_gather(&g, 1, s.slides());
   } else {
     const int64_t taps = s.taps(), filter = taps * s.group_in();
     const ConvPack<T> pack = {w.ptr<T>(),    s.group_out() * filter, filter, taps,     s.groups,
@@ -223,7 +223,9 @@ void conv2d_backward_input_kernel(const Args& a) {
       weights.triple = part.triple = kConvTripleRows > 0;
       pack_weights(weights);
     }
-    int64_t first = 0;  // tap
+    constexpr int64_t kGridsOfRow = 4;  // the columns of a row that take turns are computed together, for the sake of memory
+    Gather<T> row_grids[kGridsOfRow];
+    int64_t first = 0, grids = 0;  // tap
     for (int64_t v = 0; v < rows.count; v++) {
       for (int64_t h = 0; h < cols.count; h++) {
         for (int axis = 0; axis < 2; axis++) {
@@ -239,10 +241,14 @@ void conv2d_backward_input_kernel(const Args& a) {
         }
         part.first_row = s.depthwise() ? first : first * part.run;
         first += part.ntaps[0] * part.ntaps[1];
-        if (s.depthwise())
-          depthwise_gather(part, s.slides());
-        else
+        if (!s.depthwise())
           products(a, plan, part, one_phase ? &weights : nullptr);
+        else if (part.pixels() > 0)
+          row_grids[grids++] = part;
+        if (grids == kGridsOfRow || (grids > 0 && h == cols.count - 1)) {
+          depthwise_gather(row_grids, grids, s.slides());
+          grids = 0;
+        }
       }
     }
   });

@@ -4,6 +4,7 @@
 #include "core/partition.h"
 #include "cpu/isa/conv_gather.h"
 #include "cpu/isa/conv_weight.h"
+#include "cpu/vec/registers.h"
 
 namespace fastdl {
 namespace {
@@ -178,10 +179,10 @@ void slide_rows(const Gather<T>& g, int64_t first, int64_t last) {
 
 // ---- any kernel: `count` neighbouring pixels share each vector of weights ------------------------------------------------------
 // Output pixels x .. x + count - 1 of row (n, y), channels c .. c + lanes - 1. checked: taps may fall on the border.
-template <int count, bool checked, class T>
+template <int count, bool checked, bool whole, class T>
 FD_INLINE void depthwise_pixels(const Gather<T>& g, const T* image, int64_t y, int64_t x, T* out, int64_t out_step, int64_t c,
                                 int lanes, bool past) {
-  const bool whole = lanes == Vec<T>::size;
+  const auto read = [&](const T* p) __attribute__((always_inline)) { return whole ? load(p) : load_partial(p, lanes); };
   const int64_t step = g.step[1] * g.pitch;
   Vec<T> acc[count];
 #pragma GCC unroll 8
@@ -195,37 +196,48 @@ FD_INLINE void depthwise_pixels(const Gather<T>& g, const T* image, int64_t y, i
       const int64_t sx = x * g.step[1] + g.first_tap[1] + h * g.tap_step[1];
       if (checked && uint64_t(sx) >= uint64_t(g.size[1])) continue;
       const T* p = row + sx * g.pitch;
-      if (whole) {
-        const Vec<T> weight = load(w);
+      const Vec<T> weight = read(w);
 #pragma GCC unroll 8
-        for (int i = 0; i < count; i++) acc[i] = fma(load(p + i * step), weight, acc[i]);
-      } else {
-        const Vec<T> weight = load_partial(w, lanes);
-#pragma GCC unroll 8
-        for (int i = 0; i < count; i++) acc[i] = fma(load_partial(p + i * step, lanes), weight, acc[i]);
-      }
+      for (int i = 0; i < count; i++, p += step) acc[i] = fma(read(p), weight, acc[i]);
     }
   }
-  Vec<T> bias(T(0));
-  if (g.bias) bias = load_partial(g.bias + c, lanes);
+  if (g.bias) {
+    const Vec<T> bias = read(g.bias + c);
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i++) acc[i] += bias;
+  }
+  if (g.relu) {
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i++) acc[i] = max(Vec<T>(T(0)), acc[i]);  // NaN, as second operand, stays NaN
+  }
+  out += c;
+  if (past) {
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i++) stream_store(out + i * out_step, acc[i]);
+    return;  // no activation there
+  }
 #pragma GCC unroll 8
   for (int i = 0; i < count; i++) {
-    Vec<T> r = g.bias ? acc[i] + bias : acc[i];
-    if (g.relu) r = max(Vec<T>(T(0)), r);
-    if (past)
-      stream_store(out + i * out_step + c, r);
-    else if (whole)
-      store(out + i * out_step + c, r);
+    if (whole)
+      store(out + i * out_step, acc[i]);
     else
-      store_partial(out + i * out_step + c, r, lanes);
-    if (g.activate) g.activate(out + i * out_step + c, lanes);
+      store_partial(out + i * out_step, acc[i], lanes);
   }
+  for (int i = 0; g.activate && i < count; i++) g.activate(out + i * out_step, lanes);
+}
+
+// Pixels of a row in [begin, end) have no tap outside.
+template <class T>
+Span inner_pixels(const Gather<T>& g) {
+  const int64_t low = g.low(1), room = g.size[1] - 1 - g.high(1);
+  const int64_t begin = min_of(g.count[1], low >= 0 ? int64_t(0) : ceil_div(-low, g.step[1]));
+  return {begin, max_of(begin, min_of(g.count[1], room < 0 ? int64_t(0) : room / g.step[1] + 1))};
 }
 
 // next: this thread computes the row below after this one. What it is the first to read, and what it writes, is fetched: with many
 // pixels side by side, the machine does not by itself.
 template <class T>
-void depthwise_row(const Gather<T>& g, int64_t n, int64_t y, int64_t inner_begin, int64_t inner_end, bool past, bool next) {
+void depthwise_row(const Gather<T>& g, int64_t n, int64_t y, bool past, bool next) {
   constexpr int lanes = Vec<T>::size, line = 64 / int(sizeof(T));
   const T* image = g.source + n * g.size[0] * g.size[1] * g.pitch;
   const int64_t oy = g.out_begin[0] + y * g.out_step[0];
@@ -233,44 +245,44 @@ void depthwise_row(const Gather<T>& g, int64_t n, int64_t y, int64_t inner_begin
   const int64_t step = g.out_step[1] * g.out_pitch;
   // Blocks of pixels, whose channels are the inner loop, so that memory is read in order; the last goes back where too few are
   // left.
-  const int64_t fresh = max_of<int64_t>(0, y * g.step[0] + g.high(0) + 1);
-  const int64_t fresh_end = next ? min_of(g.size[0], y * g.step[0] + g.high(0) + 1 + g.step[0]) : 0;
+  const int64_t below = y * g.step[0] + g.high(0) + 1, fresh = max_of<int64_t>(0, below);
+  const int64_t fresh_end = next ? min_of(g.size[0], below + g.step[0]) : 0;
   const auto pixels = [&](auto count, auto checked, int64_t x) __attribute__((always_inline)) {
-    const int64_t share = count * g.step[1] * lanes;  // of the source below, which is read in order, for each vector of channels
+    constexpr int n = decltype(count){};
+    constexpr bool at_border = decltype(checked){} == 1;
+    const int64_t share = n * g.step[1] * lanes;  // of the source below, which is read in order, for each vector of channels
     const T* ahead = image + (fresh * g.size[1] + x * g.step[1]) * g.pitch;
     for (int64_t c = 0; c < g.pitch; c += lanes, ahead += share) {
       if (next) {
         for (int64_t sy = fresh; sy < fresh_end; sy++)
           for (int64_t i = 0; i < share; i += line) __builtin_prefetch(ahead + (sy - fresh) * g.size[1] * g.pitch + i);
-        for (int64_t i = 0; !past && c % line == 0 && i < count; i++)
+        for (int64_t i = 0; !past && c % line == 0 && i < n; i++)
           __builtin_prefetch(out + g.out_step[0] * g.out_size[1] * g.out_pitch + (x + i) * step + c, 1);
       }
-      depthwise_pixels<decltype(count)::value, decltype(checked)::value>(g, image, y, x, out + x * step, step, c,
-                                                                         int(min_of<int64_t>(lanes, g.pitch - c)), past);
+      const int64_t used = min_of<int64_t>(lanes, g.pitch - c);
+      if (used == lanes)
+        depthwise_pixels<n, at_border, true>(g, image, y, x, out + x * step, step, c, lanes, past);
+      else
+        depthwise_pixels<n, at_border, false>(g, image, y, x, out + x * step, step, c, int(used), past);
     }
   };
-  constexpr std::integral_constant<int, 1> one{};
-  constexpr std::integral_constant<int, 4> four{};
-  constexpr std::integral_constant<int, 8> eight{};
-  constexpr std::true_type checked{};
-  constexpr std::false_type inside{};
+  const Index<true> checked;
+  const Index<false> inside;
+  const Span inner = inner_pixels(g);
   int64_t x = 0;
-  for (; x < inner_begin; x++) pixels(one, checked, x);
-  if (inner_end - x >= 8)
-    for (; x < inner_end; x += 8) pixels(eight, inside, min_of(x, inner_end - 8));
-  else if (inner_end - x >= 4)
-    for (; x < inner_end; x += 4) pixels(four, inside, min_of(x, inner_end - 4));
-  for (x = min_of(x, max_of(inner_end, inner_begin)); x < g.count[1]; x++) pixels(one, checked, x);
+  for (; x < inner.begin; x++) pixels(Index<1>(), checked, x);
+  if (inner.end - x >= 8)
+    for (; x < inner.end; x += 8) pixels(Index<8>(), inside, min_of(x, inner.end - 8));
+  else if (inner.end - x >= 4)
+    for (; x < inner.end; x += 4) pixels(Index<4>(), inside, min_of(x, inner.end - 4));
+  for (x = min_of(x, inner.end); x < g.count[1]; x++) pixels(Index<1>(), checked, x);
 }
 
+// grids: of pixels in the same rows, whose columns take turns.
 template <class T>
-void depthwise_gather(const Gather<T>& g, bool sliding) {
-  if (g.pixels() == 0) return;
-  const int64_t low = g.low(1), high = g.high(1);  // pixels in [inner_begin, inner_end) have no tap outside
-  const int64_t inner_begin = min_of(g.count[1], low >= 0 ? int64_t(0) : ceil_div(-low, g.step[1]));
-  const int64_t room = g.size[1] - 1 - high;
-  const int64_t inner_end = max_of(inner_begin, min_of(g.count[1], room < 0 ? int64_t(0) : room / g.step[1] + 1));
-  const int64_t work = g.count[1] * g.pitch * (g.ntaps[0] * g.ntaps[1] + 1);
+void depthwise_gather(const Gather<T>* grids, int64_t ngrids, bool sliding) {
+  const Gather<T>& g = grids[0];
+  const int64_t work = g.count[1] * g.pitch * (g.ntaps[0] * g.ntaps[1] + 1) * ngrids;
   const bool past = g.streams();
   // From memory: a quarter to a half of the time. From the third level it would cost more than it gains.
   const bool fetches = (g.batch * g.size[0] * g.size[1] + g.pixels()) * g.pitch * int64_t(sizeof(T)) > kConvStreamBytes;
@@ -278,7 +290,7 @@ void depthwise_gather(const Gather<T>& g, bool sliding) {
     if (sliding) return slide_rows(g, begin, end);
     for (int64_t r = begin; r < end; r++) {
       const bool next = fetches && r + 1 < end && (r + 1) % g.count[0] != 0;
-      depthwise_row(g, r / g.count[0], r % g.count[0], inner_begin, inner_end, past, next);
+      for (int64_t i = 0; i < ngrids; i++) depthwise_row(grids[i], r / g.count[0], r % g.count[0], past, next);
     }
     if (past) stream_fence();
   });
