@@ -18,6 +18,14 @@ SHAPES = [
     (2, 24, 9, 8, 3, 2, 1, 1),
     (2, 24, 9, 8, 5, 1, 2, 1),
     (1, 24, 9, 8, 3, 1, 2, 2),
+    (1, 40, 6, 13, 5, 1, 2, 1),  # nine pixels inside: eight, and eight once more; a part of a vector
+    (1, 24, 5, 11, 5, 1, 2, 1),  # seven: four and four
+    (1, 24, 4, 18, 5, 1, 2, 1),  # fourteen: eight, eight; twelve with four
+    (1, 24, 13, 29, 6, 5, 1, 1),  # five columns of dx that take turns
+    (1, 24, 2, 3, 5, 5, 2, 1),  # and some without pixels
+    (1, 24, 9, 9, 2, 5, 0, 1),  # steps that leave pixels out
+    (1, 24, 6, 6, 2, 1, 3, 1),
+    (1, 24, 14, 14, 3, 4, 1, 2),
 ]
 
 
@@ -64,7 +72,7 @@ def test_shapes(shape, dtype):
         assert (np.abs(got - exact) <= 4 * eps * bound).all()
 
 
-@pytest.mark.parametrize("shape", [*SHAPES[:3], (4, 64, 40, 40, 3, 1, 1, 1)], ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES[:3], *SHAPES[10:14], (4, 64, 40, 40, 3, 1, 1, 1)], ids=str)
 def test_threads_and_activations(shape):
     """The same numbers however rows are shared out; activations are applied to finished rows."""
     given, before, found = arrays(shape), fd._C.num_threads(), []
@@ -108,3 +116,23 @@ def test_large_results(groups, channels, size, filters, kernel):
     y = np.asarray(fd.conv2d(fd.array(x), weight, None, 1, kernel // 2, 1, groups))
     for n in (0, batch - 2):
         np.testing.assert_array_equal(y[n : n + 2], np.asarray(fd.conv2d(fd.array(x[n : n + 2]), weight, None, 1, kernel // 2, 1, groups)))
+
+
+@pytest.mark.parametrize("kernel, stride", [(5, 1), (3, 2)])
+def test_large_depthwise(kernel, stride):
+    """The same of kernels that do not slide, whose rows are fetched ahead, and of a gradient whose columns take turns."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.standard_normal((4, 64, 100, 100)).astype("f4"), fd.array(rng.standard_normal((64, 1, kernel, kernel)).astype("f4"))
+    y = np.asarray(fd.conv2d(fd.array(x), weight, None, stride, kernel // 2, 1, 64))
+    dx = np.asarray(fd.conv2d_backward_input(fd.array(y), weight, stride, kernel // 2, 1, 64, (100, 100)))
+    for n in range(4):
+        one = fd.conv2d(fd.array(x[n : n + 1]), weight, None, stride, kernel // 2, 1, 64)
+        np.testing.assert_array_equal(y[n : n + 1], np.asarray(one))
+        np.testing.assert_array_equal(dx[n : n + 1], np.asarray(fd.conv2d_backward_input(one, weight, stride, kernel // 2, 1, 64, (100, 100))))
+
+
+def test_steps_far_beyond_the_image():
+    """Nothing is fetched ahead for pixels that do not exist."""
+    x = fd.array(np.ones((1, 64, 400, 100), "f4"))
+    y = fd.conv2d(x, fd.array(np.ones((64, 1, 1, 1), "f4")), None, (1, 2**31 - 1), 0, 1, 64)
+    assert y.shape == (1, 64, 400, 1) and (np.asarray(y) == 1).all()

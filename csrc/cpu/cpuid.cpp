@@ -76,6 +76,7 @@ bool permit_amx() { return false; }
 #endif
 
 constexpr int kCount = sizeof kNames / sizeof *kNames;
+static_assert(sizeof kLanes / sizeof *kLanes == kCount, "a width for each name");
 constexpr int kAmx = 3;
 
 int find_name(const char* name) {

@@ -118,7 +118,7 @@ void conv2d_kernel(const Args& a) {
   }
   if (s.depthwise()) {
     pack_depthwise(s, w.ptr<T>(), position, packed);
-    if (g.pixels() > 0) depthwise_gather(&g, 1, s.slides());
+    depthwise_gather(&g, 1, s.slides());
   } else {
     const int64_t taps = s.taps(), filter = taps * s.group_in();
     const ConvPack<T> pack = {w.ptr<T>(),    s.group_out() * filter, filter, taps,     s.groups,

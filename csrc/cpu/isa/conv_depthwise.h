@@ -234,10 +234,10 @@ Span inner_pixels(const Gather<T>& g) {
   return {begin, max_of(begin, min_of(g.count[1], room < 0 ? int64_t(0) : room / g.step[1] + 1))};
 }
 
-// next: this thread computes the row below after this one. What it is the first to read, and what it writes, is fetched: with many
-// pixels side by side, the machine does not by itself.
+// fetch_out, fetch_source: what the row below writes, and what it is the first to read, comes from memory, and this thread computes
+// that row next. With many pixels side by side, no machine fetches ahead by itself.
 template <class T>
-void depthwise_row(const Gather<T>& g, int64_t n, int64_t y, bool past, bool next) {
+void depthwise_row(const Gather<T>& g, int64_t n, int64_t y, bool past, bool fetch_out, bool fetch_source) {
   constexpr int lanes = Vec<T>::size, line = 64 / int(sizeof(T));
   const T* image = g.source + n * g.size[0] * g.size[1] * g.pitch;
   const int64_t oy = g.out_begin[0] + y * g.out_step[0];
@@ -246,24 +246,22 @@ void depthwise_row(const Gather<T>& g, int64_t n, int64_t y, bool past, bool nex
   // Blocks of pixels, whose channels are the inner loop, so that memory is read in order; the last goes back where too few are
   // left.
   const int64_t below = y * g.step[0] + g.high(0) + 1, fresh = max_of<int64_t>(0, below);
-  const int64_t fresh_end = next ? min_of(g.size[0], below + g.step[0]) : 0;
-  const auto pixels = [&](auto count, auto checked, int64_t x) __attribute__((always_inline)) {
-    constexpr int n = decltype(count){};
+  const int64_t fresh_end = fetch_source ? min_of(g.size[0], below + g.step[0]) : 0;
+  const auto pixels = [&](auto number, auto checked, int64_t x) __attribute__((always_inline)) {
+    constexpr int count = decltype(number){};
     constexpr bool at_border = decltype(checked){} == 1;
-    const int64_t share = n * g.step[1] * lanes;  // of the source below, which is read in order, for each vector of channels
+    const int64_t share = count * g.step[1] * lanes;  // of the source below, which is read in order, for each vector of channels
     const T* ahead = image + (fresh * g.size[1] + x * g.step[1]) * g.pitch;
     for (int64_t c = 0; c < g.pitch; c += lanes, ahead += share) {
-      if (next) {
-        for (int64_t sy = fresh; sy < fresh_end; sy++)
-          for (int64_t i = 0; i < share; i += line) __builtin_prefetch(ahead + (sy - fresh) * g.size[1] * g.pitch + i);
-        for (int64_t i = 0; !past && c % line == 0 && i < n; i++)
-          __builtin_prefetch(out + g.out_step[0] * g.out_size[1] * g.out_pitch + (x + i) * step + c, 1);
-      }
+      for (int64_t sy = fresh; sy < fresh_end; sy++)
+        for (int64_t i = 0; i < share; i += line) __builtin_prefetch(ahead + (sy - fresh) * g.size[1] * g.pitch + i);
+      for (int64_t i = 0; fetch_out && c % line == 0 && i < count; i++)
+        __builtin_prefetch(out + g.out_step[0] * g.out_size[1] * g.out_pitch + (x + i) * step + c, 1);
       const int64_t used = min_of<int64_t>(lanes, g.pitch - c);
       if (used == lanes)
-        depthwise_pixels<n, at_border, true>(g, image, y, x, out + x * step, step, c, lanes, past);
+        depthwise_pixels<count, at_border, true>(g, image, y, x, out + x * step, step, c, lanes, past);
       else
-        depthwise_pixels<n, at_border, false>(g, image, y, x, out + x * step, step, c, int(used), past);
+        depthwise_pixels<count, at_border, false>(g, image, y, x, out + x * step, step, c, int(used), past);
     }
   };
   const Index<true> checked;
@@ -271,10 +269,9 @@ void depthwise_row(const Gather<T>& g, int64_t n, int64_t y, bool past, bool nex
   const Span inner = inner_pixels(g);
   int64_t x = 0;
   for (; x < inner.begin; x++) pixels(Index<1>(), checked, x);
-  if (inner.end - x >= 8)
-    for (; x < inner.end; x += 8) pixels(Index<8>(), inside, min_of(x, inner.end - 8));
-  else if (inner.end - x >= 4)
-    for (; x < inner.end; x += 4) pixels(Index<4>(), inside, min_of(x, inner.end - 4));
+  const bool eight = inner.end - x >= 8, four = inner.end - x >= 4;
+  for (; eight && inner.end - x > 4; x += 8) pixels(Index<8>(), inside, min_of(x, inner.end - 8));
+  for (; four && x < inner.end; x += 4) pixels(Index<4>(), inside, min_of(x, inner.end - 4));
   for (x = min_of(x, inner.end); x < g.count[1]; x++) pixels(Index<1>(), checked, x);
 }
 
@@ -284,13 +281,17 @@ void depthwise_gather(const Gather<T>* grids, int64_t ngrids, bool sliding) {
   const Gather<T>& g = grids[0];
   const int64_t work = g.count[1] * g.pitch * (g.ntaps[0] * g.ntaps[1] + 1) * ngrids;
   const bool past = g.streams();
-  // From memory: a quarter to a half of the time. From the third level it would cost more than it gains.
-  const bool fetches = (g.batch * g.size[0] * g.size[1] + g.pixels()) * g.pitch * int64_t(sizeof(T)) > kConvStreamBytes;
+  // From memory this saves half of the time and more; from the third level it would cost more than it gains. Not where steps leave
+  // pixels out, nor for one of several threads behind the end of its rows.
+  const int64_t numbers = g.batch * (g.size[0] * g.size[1] + g.out_size[0] * g.out_size[1]) * g.pitch;
+  const bool fetches = numbers * int64_t(sizeof(T)) > kConvStreamBytes && g.step[0] <= g.ntaps[0] && g.step[1] <= g.ntaps[1];
+  const bool alone = num_threads() == 1;
   parallel_for(g.batch * g.count[0], max_of<int64_t>(1, (1 << 19) / max_of<int64_t>(1, work)), [&](int64_t begin, int64_t end) {
     if (sliding) return slide_rows(g, begin, end);
     for (int64_t r = begin; r < end; r++) {
-      const bool next = fetches && r + 1 < end && (r + 1) % g.count[0] != 0;
-      for (int64_t i = 0; i < ngrids; i++) depthwise_row(grids[i], r / g.count[0], r % g.count[0], past, next);
+      const bool next = fetches && (alone || r + 1 < end) && (r + 1) % g.count[0] != 0;
+      for (int64_t i = 0; i < ngrids; i++)
+        depthwise_row(grids[i], r / g.count[0], r % g.count[0], past, next && !past, next && i == 0);
     }
     if (past) stream_fence();
   });
