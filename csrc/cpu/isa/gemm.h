@@ -123,22 +123,20 @@ inline void pack_vectors(const Gemm<T>& g, const GemmPlan& plan, int64_t k0, int
   }
 }
 
-// Fetches rows [i0, i1) of a row-major A evenly during the tiles of the strip before, `tiles` of them.
+// Fetches a rectangle of A evenly during the tiles before those that need it, `tiles` of them: `rows` lines of memory, `step`
+// elements apart, of `length` elements each.
 template <class T>
-struct NextStrip {
+struct Ahead {
   static constexpr int64_t line = 64 / int64_t(sizeof(T));
-  const T* row;
-  int64_t a_row, rows, lines, at = 0, share;
-  FD_INLINE NextStrip(const Gemm<T>& g, int64_t i0, int64_t i1, int64_t k0, int64_t kc, int64_t tiles)
-      : row(g.a + i0 * g.a_row + k0),
-        a_row(g.a_row),
-        rows(kFetchesStrips && g.a_k == 1 && i1 > i0 ? i1 - i0 : 0),
-        lines(ceil_div(kc, line)),
-        share(ceil_div(rows * lines, tiles)) {}
+  const T* row = nullptr;
+  int64_t step = 0, rows = 0, lines = 0, at = 0, share = 0;
+  Ahead() = default;
+  FD_INLINE Ahead(const T* first, int64_t step, int64_t rows, int64_t length, int64_t tiles)
+      : row(first), step(step), rows(rows), lines(ceil_div(length, line)), share(ceil_div(rows * lines, tiles)) {}
   FD_INLINE void fetch() {
     for (int64_t n = share; n > 0 && rows > 0; n--) {
       __builtin_prefetch(row + at * line);
-      if (++at == lines) at = 0, row += a_row, rows--;
+      if (++at == lines) at = 0, row += step, rows--;
     }
   }
 };
@@ -166,9 +164,10 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
   if (turned) {
     strip_width = int(ceil_div(ceil_div(g.m, plan.tiles), int64_t(lanes))) * lanes;
     at_once = min_of(int64_t(kStripsAtOnce), tile1 - tile0);
-    strips = static_cast<T*>(thread_scratch(at_once * strip_width * plan.kc * int64_t(sizeof(T))));
+    strips = static_cast<T*>(thread_scratch(at_once * strip_pitch(plan.kc, strip_width) * int64_t(sizeof(T))));
     if (!strips) strips = strip_buf, at_once = 1;
   }
+  const int64_t panels_here = ceil_div(v1 - v0, int64_t(plan.nv));
   const bool prefetch = !plan.packed && g.k * g.n * int64_t(sizeof(T)) > kGemmPrefetchBytes;
 
   for (int64_t kb = 0; kb < plan.k_blocks; kb++) {
@@ -188,15 +187,26 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
     t.accumulate = g.accumulate || kb > 0;
     t.relu = last && g.relu;
     t.fetch_c = g.m * g.n * int64_t(sizeof(T)) > kGemmPrefetchBytes && kc >= kGemmPrefetchK;
+    Ahead<T> next;
     for (int64_t tile = tile0; tile < tile1; tile++) {
       const int64_t i0 = tile * g.m / plan.tiles;
       const int rows = int((tile + 1) * g.m / plan.tiles - i0);
       Strip<T> strip = {g.a + i0 * g.a_row + k0 * g.a_k, g.a_row, g.a_k};
       if (turned) {
         const int64_t at = (tile - tile0) % at_once;
-        if (at == 0)
-          pack_strips(g.a + k0 * g.a_k, g.a_k, g.m, plan.tiles, tile, min_of(tile + at_once, tile1), kc, strip_width, strips);
-        strip = {strips + at * strip_width * kc, 1, strip_width};
+        if (at == 0) {
+          const int64_t end = min_of(tile + at_once, tile1);
+          pack_strips(g.a + k0 * g.a_k, g.a_k, g.m, plan.tiles, tile, end, kc, strip_width, strips);
+          next = {};
+          const bool more = end < tile1;
+          if (kFetchesStrips && (more || !last)) {
+            const int64_t tile_next = more ? end : tile0, end_next = min_of(tile_next + at_once, tile1);
+            const int64_t first = tile_next * g.m / plan.tiles, k_next = more ? k0 : k0 + kc;
+            next = Ahead<T>(g.a + first + k_next * g.a_k, g.a_k, min_of(kc, g.k - k_next), end_next * g.m / plan.tiles - first,
+                            panels_here * (end - tile));
+          }
+        }
+        strip = {strips + at * strip_pitch(kc, strip_width), 1, strip_width};
       } else if (copy_strip) {
         strip = pack_strip(strip.a, g.a_row, g.a_k, rows, kc, strip_buf);
       }
@@ -204,8 +214,11 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
       t.a_row = strip.a_row;
       t.a_k = strip.a_k;
       t.prefetch = prefetch && tile == tile0;
-      NextStrip<T> next(g, i0 + rows, tile + 1 < tile1 && !copy_strip ? (tile + 2) * g.m / plan.tiles : 0, k0, kc,
-                        ceil_div(v1 - v0, int64_t(plan.nv)));
+      if (kFetchesStrips && g.a_k == 1 && !copy_strip) {
+        next = {};
+        if (tile + 1 < tile1)
+          next = Ahead<T>(g.a + (i0 + rows) * g.a_row + k0, g.a_row, (tile + 2) * g.m / plan.tiles - i0 - rows, kc, panels_here);
+      }
       for (int64_t v = v0; v < v1;) {
         next.fetch();
         const int nv = panel_vectors(plan, v, v1, edge_vectors);

@@ -30,11 +30,14 @@ inline Strip<T> pack_strip(const T* a, int64_t a_row, int64_t a_k, int rows, int
 // after strip. What lies side by side is read from end to end for each k: the rows of one tile alone would be a cache line or two
 // of every page, at half the speed.
 constexpr int kStripsAtOnce = int(kGemmCopyRows) / kTileRows[2];
+// From one strip to the next: not a multiple of 2 KB, so that the lines that are written by turns do not share L1 sets.
+constexpr int64_t strip_pitch(int64_t kc, int width) { return kc * width + 16; }
 template <class T>
 inline void pack_strips(const T* a, int64_t a_k, int64_t m, int64_t tiles, int64_t tile0, int64_t tile1, int64_t kc, int width,
                         T* out) {
   constexpr int lanes = Vec<T>::size;
   const int count = int(tile1 - tile0);
+  const int64_t pitch = strip_pitch(kc, width);
   int64_t first[kStripsAtOnce];
   int whole = 0;  // strips whose last vector ends within A: it may hold rows of the next tile
   for (int s = 0; s < count; s++) {
@@ -47,12 +50,12 @@ inline void pack_strips(const T* a, int64_t a_k, int64_t m, int64_t tiles, int64
     int s = 0;
     if (width == lanes) {
 #pragma GCC unroll 4
-      for (; s < whole; s++, to += kc * lanes) store(to, load(from + first[s]));
+      for (; s < whole; s++, to += pitch) store(to, load(from + first[s]));
     }
-    for (; s < whole; s++, to += kc * width) {
+    for (; s < whole; s++, to += pitch) {
       for (int v = 0; v < width; v += lanes) store(to + v, load(from + first[s] + v));
     }
-    for (; s < count; s++, to += kc * width) {
+    for (; s < count; s++, to += pitch) {
       const int64_t end = min_of(m - first[s], int64_t(width));
       int64_t v = 0;
       for (; v + lanes <= end; v += lanes) store(to + v, load(from + first[s] + v));
@@ -69,6 +72,7 @@ inline void pack_panel(const T* b, int64_t b_k, int64_t b_col, int64_t kc, int c
   const int whole = cols / lanes, rest = cols % lanes;
   if (b_col == 1) {
     for (int64_t k = 0; k < kc; k++) {
+      if (kGemmPackAhead) __builtin_prefetch(b + (k + kGemmPackAhead) * b_k);
       for (int v = 0; v < whole; v++) store(out + k * width + v * lanes, load(b + k * b_k + v * lanes));
       if (rest) store(out + k * width + whole * lanes, load_partial(b + k * b_k + whole * lanes, rest));
     }
