@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 FLOATS = ("float32", "float64", "float16", "bfloat16")
+F2 = FLOATS[:2]
 INTS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64")
 SIZES = (0, 1, 2, 3, 7, 8, 9, 15, 16, 17, 31, 33, 63, 65, 1000, 4097)  # straddle the vector widths and block sizes
 LAYOUTS = ("contiguous", "transposed", "sliced", "reversed", "unaligned", "broadcast", "scalar", "empty")
@@ -60,6 +61,10 @@ def cast(a: Any, dtype: str) -> Any:
     return a.astype(dtype).astype(np.float64)
 
 
+def wrong(*calls: Any) -> tuple:
+    return calls
+
+
 def eps(dtype: str) -> float:
     return 2.0**-7 if dtype == "bfloat16" else float(np.finfo(dtype).eps)
 
@@ -67,6 +72,9 @@ def eps(dtype: str) -> float:
 # ---- elementwise -----------------------------------------------------------------------------------------------------
 def between(lo: float, hi: float) -> Callable:
     return lambda rng, size: np.asarray(rng.uniform(lo, hi, size))
+
+
+draw = between(-2, 2)
 
 
 def whole(lo: int, hi: int) -> Callable:

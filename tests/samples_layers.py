@@ -8,15 +8,8 @@ import math
 from typing import Any
 
 import numpy as np
-from samples import FLOATS, Sample, add, between, moved
-
-draw = between(-2, 2)
-F2 = ("float32", "float64")
-
-
-def wrong(*calls: Any) -> tuple:
-    return calls
-
+import samples_sequences  # noqa: F401
+from samples import F2, FLOATS, Sample, add, draw, moved, wrong
 
 # ---- products --------------------------------------------------------------------------------------------------------
 MATMUL = ((1, 1, 1), (2, 3, 4), (7, 5, 9), (16, 16, 16), (17, 33, 15), (64, 70, 65), (1, 130, 50), (50, 130, 1), (0, 3, 4), (3, 0, 4), (130, 300, 45))
@@ -37,60 +30,6 @@ add(Sample("linear", lambda rng, s: (draw(rng, (s[0][0], s[0][1])), draw(rng, (s
 add(Sample("linear_backward_weight", lambda rng, s: (draw(rng, (s[0], s[2])), draw(rng, (s[0], s[1]))), lambda g, x: (g.T @ x, g.sum(0)), ((1, 1, 1), (4, 3, 2), (65, 33, 17), (300, 20, 40)), FLOATS,
            grad=(0, 1), second=True, grad_sizes=((4, 3, 2),), tol=80, scale=lambda g, x: (np.abs(g).T @ np.abs(x), np.abs(g).sum(0)),
            errors=wrong((lambda fd: fd.linear_backward_weight(fd.ones((2, 3)), fd.ones((4, 5))), "ShapeError"), (lambda fd: fd.linear_backward_weight("a", fd.ones((4, 5))), "TypeError"), (lambda fd: fd.linear_backward_weight(fd.ones((2, 3))), "TypeError"))))  # fmt: skip
-
-
-# ---- attention: sizes are (leading sizes, L, S, E, V, shape of the mask or None, causal) ---------------------------------
-ATTENTION = (
-    ((2, 3), 5, 7, 4, 6, None, False), ((2,), 33, 40, 8, 16, (33, 40), False), ((3,), 70, 70, 32, 32, None, True), ((), 40, 150, 17, 5, (1, 150), False),
-    ((2, 2), 40, 20, 16, 16, None, True), ((2, 2), 9, 40, 1, 1, (2, 1, 9, 40), True), ((1,), 1, 1, 1, 1, None, True), ((0, 3), 4, 4, 4, 4, None, False), ((2,), 3, 0, 4, 4, None, False), ((2,), 0, 3, 4, 4, None, True),
-    ((2,), 3, 4, 0, 5, None, False), ((2,), 3, 4, 5, 0, None, False), ((1,), 150, 300, 40, 24, None, True),
-)  # fmt: skip
-
-
-def attention_scores(q: Any, k: Any, mask: Any, causal: bool, scale: float) -> Any:
-    s = q @ np.swapaxes(k, -1, -2) * scale + (0 if mask is None else mask)
-    return np.where(np.tri(*s.shape[-2:], dtype=bool), s, -np.inf) if causal else s
-
-
-def attention(q: Any, k: Any, v: Any, mask: Any = None, causal: bool = False, scale: float = 1.0) -> Any:
-    s = attention_scores(q, k, mask, causal, scale)
-    peak = s.max(-1, keepdims=True, initial=-1e300)
-    p = np.exp(s - peak)
-    total = p.sum(-1, keepdims=True)
-    return p / np.where(total == 0, 1, total) @ v
-
-
-def attention_args(rng: Any, s: tuple) -> tuple:
-    lead, n, m, e, w, mask, causal = s
-    return draw(rng, (*lead, n, e)), draw(rng, (*lead, m, e)), draw(rng, (*lead, m, w)), None if mask is None else draw(rng, mask), causal, max(e, 1) ** -0.5
-
-
-def attention_back_args(rng: Any, s: tuple) -> tuple:
-    q, k, v, mask, causal, scale = attention_args(rng, s)
-    scores = attention_scores(q, k, mask, causal, scale)
-    peak = scores.max(-1, initial=-10)
-    y = attention(q, k, v, mask, causal, scale)
-    return draw(rng, y.shape), q, k, v, mask, y, peak, 1 / np.exp(scores - peak[..., None]).sum(-1).clip(1e-9), causal, scale
-
-
-def attention_back(g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, peak: Any, factor: Any, causal: bool, scale: float) -> tuple:
-    p = np.exp(attention_scores(q, k, mask, causal, scale) - peak[..., None]) * factor[..., None]
-    ds = p * (g @ np.swapaxes(v, -1, -2) - (g * y).sum(-1, keepdims=True)) * scale
-    return ds @ k, np.swapaxes(ds, -1, -2) @ q, np.swapaxes(p, -1, -2) @ g
-
-
-def attention_back_scale(g: Any, q: Any, k: Any, v: Any, mask: Any, y: Any, peak: Any, factor: Any, causal: bool, scale: float) -> tuple:
-    p = np.exp(attention_scores(q, k, mask, causal, scale) - peak[..., None]) * factor[..., None]
-    ds = p * (np.abs(g) @ np.swapaxes(np.abs(v), -1, -2) + np.abs(g * y).sum(-1, keepdims=True)) * scale
-    return ds @ np.abs(k) + 1e-30, np.swapaxes(ds, -1, -2) @ np.abs(q) + 1e-30, np.swapaxes(p, -1, -2) @ np.abs(g) + 1e-30
-
-
-add(Sample("attention", attention_args, attention, ATTENTION, F2, grad=(0, 1, 2, 3), second=True, grad_sizes=(((2,), 3, 4, 2, 3, (3, 4), True), ((), 3, 3, 2, 2, (1, 3), False)), tol=32, scale=lambda q, k, v, *r: attention(q, k, np.abs(v), *r) + 1e-30,
-           errors=wrong((lambda fd: fd.attention(fd.ones((2, 3)), fd.ones((4, 5)), fd.ones((4, 5))), "ShapeError"), (lambda fd: fd.attention(fd.ones((2, 3)), fd.ones((4, 3)), fd.ones((4, 3)), fd.ones((3, 4))), "ShapeError"), (lambda fd: fd.attention("a", fd.ones((4, 3)), fd.ones((4, 3))), "TypeError"),
-                        (lambda fd: fd.attention(*[fd.ones((4, 3), dtype="float16")] * 3), "TypeError"))))  # fmt: skip
-add(Sample("attention_backward", attention_back_args, attention_back, ATTENTION, F2, tol=64, scale=attention_back_scale,
-           errors=wrong((lambda fd: fd.attention_backward(*[fd.ones((2, 3))] * 4, None, fd.ones((2, 4)), fd.ones(2), fd.ones(2)), "ShapeError"), (lambda fd: fd.attention_backward(*[fd.ones((2, 3))] * 4, None, fd.ones((2, 3)), fd.ones(3), fd.ones(2)), "ShapeError"),
-                        (lambda fd: fd.attention_backward("a"), "TypeError"))))  # fmt: skip
 
 
 # ---- convolution: sizes are (N, C, H, W, O, K, stride, padding, dilation, groups) --------------------------------------

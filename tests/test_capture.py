@@ -446,7 +446,7 @@ def test_programs_give_their_memory_back():
     assert fd.memory.stats()["in_use"] == before
 
 
-LAUNCHES = {"xor": 35, "mlp": 75, "cnn": 90, "residual": 120, "lstm": 290, "text": 150}
+LAUNCHES = {"xor": 35, "mlp": 75, "cnn": 90, "residual": 120, "lstm": 100, "text": 150}
 
 
 @pytest.mark.parametrize("name", LAUNCHES)

@@ -17,7 +17,7 @@ ELEMENTWISE_SIZES = ((5,), (2, 3))
 # Backward kernels whose own gradient is not offered: create_graph differentiates the forward formula instead, so they never occur in a
 # graph. In-place and integer-valued ops have no gradient by nature.
 NO_GRADIENT = {
-    "layer_norm_backward", "batch_norm_backward", "cross_entropy_backward", "attention_backward",
+    "layer_norm_backward", "batch_norm_backward", "cross_entropy_backward", "attention_backward", "lstm_cell_backward", "gru_cell_backward",
     "fill", "index_put", "index_get", "nonzero", "one_hot", "random_bits", "random_uniform", "random_normal", "random_integers",
     "sgd_step", "adam_step", "rmsprop_step", "any", "all", "argmax", "argmin",
     "isnan", "isinf", "isfinite", "signbit", "logical_not", "equal", "not_equal", "less", "less_equal", "greater", "greater_equal",

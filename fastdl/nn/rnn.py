@@ -1,36 +1,23 @@
-"""Recurrent layers: RNN, LSTM, GRU, over whole sequences. The input's part of all steps is one matrix product, done before the loop."""
+"""Recurrent layers: RNN, LSTM, GRU, over whole sequences. The input's part of all steps is one matrix product, done before the loop
+(_recurrent.py), and so is its gradient after it."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import fastdl as fd
-from fastdl import _C
 
 from . import functional as F, init
+from ._recurrent import Cell, ElmanCell, GRUCell, LSTMCell, recur
 from .module import Module
 from .parameter import Parameter
 
 
-def _slices(x: fd.Tensor) -> Sequence[fd.Tensor]:
-    """x[0], x[1], ... whose gradients are put together once, not added up one by one."""
-    plain = x.detach()
-    rows = tuple([plain[k] for k in range(x.shape[0])])
-
-    def rule(*grads: Any) -> tuple[Any]:
-        known = next(g for g in grads if g is not None)
-        return (fd.stack([fd.zeros_like(known) if g is None else g for g in grads]),)
-
-    return _C.record(rows, (x,), rule, "slices") if rows else rows
-
-
 class _Recurrent(Module):
-    """Settings, parameters and the loops over layers, directions and time; subclasses define one step."""
+    """Settings, parameters and the loops over layers and directions; subclasses name their cell."""
 
-    _gates = 1
-    _states = 1  # tensors carried from step to step
+    _cell: Cell
 
     def __init__(
         self,
@@ -53,7 +40,7 @@ class _Recurrent(Module):
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.bias, self.batch_first, self.dropout, self.bidirectional = bias, batch_first, dropout, bidirectional
         directions = 2 if bidirectional else 1
-        rows = self._gates * hidden_size
+        rows = self._cell.gates * hidden_size
         for layer in range(num_layers):
             columns = input_size if layer == 0 else hidden_size * directions
             for suffix in self._suffixes(layer):
@@ -72,21 +59,12 @@ class _Recurrent(Module):
         for parameter in self.parameters():
             init.uniform_(parameter, -bound, bound)
 
-    def _step(self, x: fd.Tensor, states: tuple[fd.Tensor, ...], w: fd.Tensor, b: fd.Tensor | None) -> tuple[fd.Tensor, ...]:
-        """The next states from x, the input's part of the gates (N, gates * hidden), and the recurrent weights."""
-        raise NotImplementedError
-
     def _run(self, x: fd.Tensor, states: tuple[fd.Tensor, ...], suffix: str) -> tuple[fd.Tensor, tuple[fd.Tensor, ...]]:
         """One direction of one layer: x (T, N, in) -> outputs (T, N, hidden), last states."""
         w_ih, w_hh = getattr(self, f"weight_ih_{suffix}"), getattr(self, f"weight_hh_{suffix}")
         b_ih, b_hh = (getattr(self, f"bias_ih_{suffix}"), getattr(self, f"bias_hh_{suffix}")) if self.bias else (None, None)
-        backwards = suffix.endswith("_reverse")
-        steps = _slices(fd.linear(x, w_ih, b_ih))
-        outputs = []
-        for step in reversed(steps) if backwards else steps:
-            states = self._step(step, states, w_hh, b_hh)
-            outputs.append(states[0])
-        return fd.stack(outputs[::-1] if backwards else outputs), states
+        y, *last = recur(self._cell, x, states, w_ih, w_hh, b_ih, b_hh, suffix.endswith("_reverse"))
+        return y, tuple(last)
 
     def forward(self, input: fd.Tensor, hx: Any = None) -> tuple[fd.Tensor, Any]:
         """Outputs of the last layer, and the last states of all layers.
@@ -118,22 +96,22 @@ class _Recurrent(Module):
                 outputs.append(y)
                 last.append(states)
             x = outputs[0] if len(outputs) == 1 else fd.concat(outputs, axis=-1)
-        final = tuple(fd.stack([states[k] for states in last]) for k in range(self._states))
+        final = tuple(fd.stack([states[k] for states in last]) for k in range(self._cell.states))
         if not batched:
             return fd.squeeze(x, axis=1), self._packed(tuple(fd.squeeze(s, axis=1) for s in final))
         return fd.swapaxes(x, 0, 1) if self.batch_first else x, self._packed(final)
 
     def _packed(self, states: tuple[fd.Tensor, ...]) -> Any:
-        return states[0] if self._states == 1 else states
+        return states[0] if self._cell.states == 1 else states
 
     def _initial(self, hx: Any, shape: tuple[int, ...], batched: bool, x: fd.Tensor) -> tuple[fd.Tensor, ...]:
         if hx is None:
-            return (fd.zeros(shape, dtype=x.dtype, device=x.device),) * self._states
-        given = tuple(hx) if self._states > 1 else (hx,)
+            return (fd.zeros(shape, dtype=x.dtype, device=x.device),) * self._cell.states
+        given = tuple(hx) if self._cell.states > 1 else (hx,)
         given = given if batched else tuple(fd.expand_dims(s, 1) for s in given)
-        if len(given) != self._states or any(tuple(s.shape) != shape for s in given):
+        if len(given) != self._cell.states or any(tuple(s.shape) != shape for s in given):
             got = ", ".join(str(tuple(s.shape)) for s in given)
-            raise fd.ShapeError(f"{type(self).__name__.lower()}: initial states have shape {got}; need {self._states} of {shape}")
+            raise fd.ShapeError(f"{type(self).__name__.lower()}: initial states have shape {got}; need {self._cell.states} of {shape}")
         return given
 
     def extra_repr(self) -> str:
@@ -181,12 +159,9 @@ class RNN(_Recurrent):
     ) -> None:
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"RNN: nonlinearity must be 'tanh' or 'relu'; got {nonlinearity!r}")
-        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype)
+        self._cell = ElmanCell(nonlinearity)
         self.nonlinearity = nonlinearity
-
-    def _step(self, x: fd.Tensor, states: tuple[fd.Tensor, ...], w: fd.Tensor, b: fd.Tensor | None) -> tuple[fd.Tensor, ...]:
-        total = x + fd.linear(states[0], w, b)
-        return (fd.tanh(total) if self.nonlinearity == "tanh" else fd.relu(total),)
+        super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype)
 
 
 class LSTM(_Recurrent):
@@ -203,15 +178,7 @@ class LSTM(_Recurrent):
     ((2, 7, 5), (2, 2, 5), (2, 2, 5))
     """
 
-    _gates = 4
-    _states = 2
-
-    def _step(self, x: fd.Tensor, states: tuple[fd.Tensor, ...], w: fd.Tensor, b: fd.Tensor | None) -> tuple[fd.Tensor, ...]:
-        h, c = states
-        total = fd.reshape(x + fd.linear(h, w, b), (h.shape[0], 4, self.hidden_size))
-        i, f, g, o = _slices(fd.swapaxes(total, 0, 1))
-        c = fd.sigmoid(f) * c + fd.sigmoid(i) * fd.tanh(g)
-        return fd.sigmoid(o) * fd.tanh(c), c
+    _cell = LSTMCell()
 
 
 class GRU(_Recurrent):
@@ -228,13 +195,4 @@ class GRU(_Recurrent):
     ((7, 2, 10), (2, 2, 5))
     """
 
-    _gates = 3
-
-    def _step(self, x: fd.Tensor, states: tuple[fd.Tensor, ...], w: fd.Tensor, b: fd.Tensor | None) -> tuple[fd.Tensor, ...]:
-        h = states[0]
-        shape = (h.shape[0], 3, self.hidden_size)
-        xr, xz, xn = _slices(fd.swapaxes(fd.reshape(x, shape), 0, 1))
-        hr, hz, hn = _slices(fd.swapaxes(fd.reshape(fd.linear(h, w, b), shape), 0, 1))
-        r, z = fd.sigmoid(xr + hr), fd.sigmoid(xz + hz)
-        n = fd.tanh(xn + r * hn)
-        return (n + z * (h - n),)
+    _cell = GRUCell()

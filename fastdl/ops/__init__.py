@@ -1,5 +1,37 @@
 """Op stanzas by family. `fastdl.op.STANZAS` lists them all after this import."""
 
-from . import activation, attention, conv, creation, elementwise, index, linalg, loss, norm, optim, pool, random, reduce, shape
+from . import (
+    activation,
+    attention,
+    conv,
+    creation,
+    elementwise,
+    index,
+    linalg,
+    loss,
+    norm,
+    optim,
+    pool,
+    random,
+    recurrent,
+    reduce,
+    shape,
+)
 
-__all__ = ["activation", "attention", "conv", "creation", "elementwise", "index", "linalg", "loss", "norm", "optim", "pool", "random", "reduce", "shape"]
+__all__ = [
+    "activation",
+    "attention",
+    "conv",
+    "creation",
+    "elementwise",
+    "index",
+    "linalg",
+    "loss",
+    "norm",
+    "optim",
+    "pool",
+    "random",
+    "recurrent",
+    "reduce",
+    "shape",
+]

@@ -145,6 +145,15 @@ FD_DEVICE void store_cell(T* p, const Cell<T, V>& x) {
 
 inline bool is_aligned(const void* p) { return reinterpret_cast<uintptr_t>(p) % 16 == 0; }
 
+// run(V as an integral constant): a pack if `packs`, else 1.
+template <class T, class F>
+void by_packs(bool packs, const F& run) {
+  if (packs)
+    run(std::integral_constant<int, kPack<T>>());
+  else
+    run(std::integral_constant<int, 1>());
+}
+
 // The pack at p, of which `count` elements exist (more than kPack: all); the others are `rest`. Whole packs: p is aligned.
 template <class T>
 FD_DEVICE Pack<T> load_pack(const T* p, int64_t count, bool aligned, T rest = T{}) {

@@ -48,10 +48,7 @@ template <class T, class F>
 void by_channels(int64_t c, std::initializer_list<const void*> addresses, const F& run) {
   bool packs = c % kPack<T> == 0;
   for (const void* p : addresses) packs &= is_aligned(p);
-  if (packs)
-    run(std::integral_constant<int, kPack<T>>());
-  else
-    run(std::integral_constant<int, 1>());
+  by_packs<T>(packs, run);
 }
 
 // v is greater, or the first NaN

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import fastdl as fd
+from fastdl import _C
 from fastdl.errors import ShapeError, ValueError_
 from fastdl.nn import functional as F
-from fastdl.nn.rnn import _slices
+from fastdl.nn._recurrent import Cell, ElmanCell, LSTMCell, recur
 
 from .. import activations
 from .._serial import pack, unpack
 from .._tensor import floating
 from .base import Layer
+
+
+def _slices(x: fd.Tensor) -> Sequence[fd.Tensor]:
+    """x[0], x[1], ... whose gradients are put together once, not added up one by one."""
+    plain = x.detach()
+    rows = tuple([plain[k] for k in range(x.shape[0])])
+
+    def rule(*grads: Any) -> tuple[Any]:
+        known = next(g for g in grads if g is not None)
+        return (fd.stack([fd.zeros_like(known) if g is None else g for g in grads]),)
+
+    return _C.record(rows, (x,), rule, "slices") if rows else rows
 
 
 class _Recurrent(Layer):
@@ -59,6 +73,10 @@ class _Recurrent(Layer):
         """(N, gates * units) as one (N, units) per gate."""
         return _slices(fd.swapaxes(x.reshape((x.shape[0], self._gates, self.units)), 0, 1))
 
+    def _cell(self) -> Cell | None:
+        """What the steps are, where one rule for all of them is known (nn/_recurrent.py)."""
+        return None
+
     def _step(self, x: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
         """The next states from the input's part of the gates (N, gates * units); the first of them is the output."""
         raise NotImplementedError(f"{type(self).__name__} must define _step(x, states)")
@@ -77,6 +95,14 @@ class _Recurrent(Layer):
         if self.training and self.dropout:
             x = x * F.dropout(fd.ones((1, n, x.shape[2])), self.dropout)
         mask = F.dropout(fd.ones((n, self.units)), self.recurrent_dropout) if self.training and self.recurrent_dropout else None
+        cell = self._cell() if mask is None and x.shape[0] else None
+        if cell is not None:
+            y, *last = recur(cell, x, states, self.w, self.u, self._input_bias(), None, self.go_backwards)
+            if self.return_sequences:
+                y = fd.swapaxes(fd.flip(y, axis=0) if self.go_backwards else y, 0, 1)
+            else:
+                y = last[0]
+            return [y, *last] if self.return_state else y
         steps = list(_slices(fd.linear(x, self.w, self._input_bias())))
         outputs = []
         for step in reversed(steps) if self.go_backwards else steps:
@@ -106,6 +132,10 @@ class SimpleRNN(_Recurrent):
     (2, 5, 4)
     """
 
+    def _cell(self) -> Cell | None:
+        known = [name for name in ("tanh", "relu") if self.activation is activations.get(name)]
+        return ElmanCell(known[0]) if known else None
+
     def _step(self, x: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
         return (self.activation(x + fd.linear(states[0], self.u)),)
 
@@ -128,6 +158,10 @@ class LSTM(_Recurrent):
         if self.b is not None and self.unit_forget_bias:
             with fd.no_grad():
                 self.b[self.units : 2 * self.units] = 1.0
+
+    def _cell(self) -> Cell | None:
+        usual = self.activation is activations.get("tanh") and self.recurrent_activation is activations.get("sigmoid")
+        return LSTMCell() if usual else None
 
     def _step(self, x: Any, states: tuple[Any, ...]) -> tuple[Any, ...]:
         h, c = states

@@ -1,0 +1,201 @@
+"""A recurrent layer's loop over time, with one gradient rule for all of it: the weights' gradient is one product over all steps, not
+a sum of small ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import fastdl as fd
+from fastdl import _C
+from fastdl.op import gradient_of_body
+
+
+class Cell:
+    """A step behind the products. States are (N, hidden); the first of them is the output, and what the product multiplies."""
+
+    gates = 1
+    states = 1
+    bias_inside = False  # whether the bias of r cannot be added to x instead
+
+    def step(self, x: fd.Tensor, r: fd.Tensor, states: tuple) -> tuple[tuple, tuple]:
+        """The next states, and what `backward` needs beside them, from the input's and the state's part of the sums."""
+        raise NotImplementedError
+
+    def backward(self, grads: tuple, kept: tuple, before: tuple, after: tuple) -> tuple[Any, Any, tuple]:
+        """Gradients of x, r and the states (but for what comes through r; None: 0) from those of the next states (None: 0)."""
+        raise NotImplementedError
+
+
+class ElmanCell(Cell):
+    forward: ClassVar = {"tanh": fd.tanh, "relu": fd.relu}
+    slope: ClassVar = {"tanh": fd.tanh_backward, "relu": fd.relu_backward}
+
+    def __init__(self, nonlinearity: str) -> None:
+        self.nonlinearity = nonlinearity
+
+    def step(self, x: fd.Tensor, r: fd.Tensor, states: tuple) -> tuple[tuple, tuple]:
+        return (self.forward[self.nonlinearity](x + r),), ()
+
+    def backward(self, grads: tuple, kept: tuple, before: tuple, after: tuple) -> tuple[Any, Any, tuple]:
+        d = self.slope[self.nonlinearity](grads[0], after[0])
+        return d, d, (None,)
+
+
+class LSTMCell(Cell):
+    gates = 4
+    states = 2
+
+    def step(self, x: fd.Tensor, r: fd.Tensor, states: tuple) -> tuple[tuple, tuple]:
+        h, c, gates = fd.lstm_cell(x, r, states[1])
+        return (h, c), (gates,)
+
+    def backward(self, grads: tuple, kept: tuple, before: tuple, after: tuple) -> tuple[Any, Any, tuple]:
+        d, dc = fd.lstm_cell_backward(grads[0], grads[1], kept[0], before[1], after[1])
+        return d, d, (None, dc)
+
+
+class GRUCell(Cell):
+    gates = 3
+    bias_inside = True
+
+    def step(self, x: fd.Tensor, r: fd.Tensor, states: tuple) -> tuple[tuple, tuple]:
+        h, gates = fd.gru_cell(x, r, states[0])
+        return (h,), (gates, r)
+
+    def backward(self, grads: tuple, kept: tuple, before: tuple, after: tuple) -> tuple[Any, Any, tuple]:
+        gates, r = kept
+        dx, dr, dh = fd.gru_cell_backward(grads[0], gates, r, before[0])
+        return dx, dr, (dh,)
+
+
+CHUNK_ROWS = 512  # of x, which are multiplied at once: few enough that their product is in the caches when the steps read it
+
+
+def _named(cell: Cell, inputs: tuple) -> tuple[fd.Tensor, tuple, fd.Tensor, fd.Tensor, Any, Any]:
+    """x, states, w_ih, w_hh, b_ih, b_hh of `recur`."""
+    n = 1 + cell.states
+    b_ih, b_hh = (*inputs[n + 2 :], None, None)[:2]
+    return inputs[0], inputs[1:n], inputs[n], inputs[n + 1], b_ih, b_hh
+
+
+def _chunks(steps: int, rows: int, reverse: bool) -> Iterable[range]:
+    """Times in the order of steps, by chunks."""
+    size = max(1, CHUNK_ROWS // max(1, rows))
+    for k in range(0, steps, size):
+        n = min(size, steps - k)
+        yield range(steps - 1 - k, steps - 1 - k - n, -1) if reverse else range(k, k + n)
+
+
+def _part(x: fd.Tensor, times: range) -> fd.Tensor:
+    """x at these times, in the order of time."""
+    return x[min(times) : max(times) + 1]
+
+
+def _loop(cell: Cell, reverse: bool, inputs: tuple, kept: list | None = None) -> tuple:
+    """(outputs (T, N, hidden), *last states). `kept` gets what `backward` needs of every step, in the order of steps."""
+    x, states, w_ih, w_hh, b_ih, b_hh = _named(cell, inputs)
+    outputs = []
+    for times in _chunks(x.shape[0], x.shape[1], reverse):
+        sums = fd.linear(_part(x, times), w_ih, b_ih)
+        for t in times:
+            states, more = cell.step(sums[t - min(times)], fd.linear(states[0], w_hh, b_hh), states)
+            outputs.append(states[0])
+            if kept is not None:
+                kept.append((*states[1:], *more))
+    return (fd.stack(outputs[::-1] if reverse else outputs), *states)
+
+
+def _add(a: Any, b: Any) -> Any:
+    return b if a is None else a if b is None else a + b
+
+
+def recur(
+    cell: Cell, x: fd.Tensor, states: tuple, w_ih: fd.Tensor, w_hh: fd.Tensor, b_ih: fd.Tensor | None, b_hh: fd.Tensor | None, reverse: bool
+) -> tuple:
+    """One direction of one layer.
+
+    Parameters
+    ----------
+    x : Tensor
+        Input (T, N, in), T >= 1.
+    states : tuple of Tensor
+        Before the first step, (N, hidden) each.
+    w_ih, w_hh, b_ih, b_hh : Tensor
+        Weights (gates * hidden, in) and (gates * hidden, hidden), biases (gates * hidden) or None.
+    reverse : bool
+        From the last time to the first.
+
+    Returns
+    -------
+    tuple
+        Outputs (T, N, hidden), and the states after the last step.
+    """
+    if b_ih is not None and b_hh is not None and not cell.bias_inside:
+        b_ih, b_hh = b_ih + b_hh, None
+    inputs = (x, *states, w_ih, w_hh, *(b for b in (b_ih, b_hh) if b is not None))
+    needs = tuple(v.requires_grad for v in inputs)
+    if not (_C.grad_enabled() and any(needs)):
+        return _loop(cell, reverse, inputs)
+    nout = 1 + cell.states
+
+    def rule(*values: Any) -> tuple:
+        grads, given, rest = values[:nout], values[nout:][: len(needs)], values[nout + len(needs) :]
+        if _C.grad_enabled():  # the kernels' results have no gradient: differentiate the formula
+            return gradient_of_body(lambda *given: _loop(cell, reverse, given), grads, given, (), needs)
+        return _gradients(cell, reverse, grads, given, needs, rest[0], rest[1:])
+
+    kept: list = []
+    with fd.no_grad():
+        results = _loop(cell, reverse, inputs, kept)
+    return _C.record(results, inputs, rule, type(cell).__name__, (*inputs, results[0], *(v for step in kept for v in step)))
+
+
+def _gradients(cell: Cell, reverse: bool, grads: tuple, inputs: tuple, needs: tuple, outputs: fd.Tensor, kept: tuple) -> tuple:
+    """Gradients of the inputs of `recur` from those of its results. kept: of all steps, one after the other. The weights' are products
+    over all steps of a chunk."""
+    x, first, w_ih, w_hh, b_ih, b_hh = _named(cell, inputs)
+    size, more = len(kept) // x.shape[0], cell.states - 1  # kept of a step: states but the first, then what `backward` needs
+
+    def states_after(k: int, t: int) -> tuple:
+        return (outputs[t], *kept[k * size : k * size + more]) if k >= 0 else first
+
+    def weight_gradient(g: fd.Tensor, rows: fd.Tensor, bias: Any) -> tuple:
+        if bias is not None:
+            return fd.linear_backward_weight(g, rows)
+        return g.reshape((-1, g.shape[-1])).mT @ rows.reshape((-1, rows.shape[-1])), None
+
+    back = 1 if reverse else -1  # from a time to that of the step before
+    of_outputs, carried = grads[0], grads[1:]
+    dx: list = []
+    found: tuple = (None,) * 4
+    k = x.shape[0]
+    for times in reversed(list(_chunks(x.shape[0], x.shape[1], reverse))):
+        of_sums: list = []
+        of_products: list = []
+        for t in reversed(times):
+            k -= 1
+            of_h = _add(None if of_outputs is None else of_outputs[t], carried[0])
+            if of_h is None and cell.states == 1:
+                of_h = fd.zeros_like(first[0])
+            rest = kept[k * size + more : (k + 1) * size]
+            g_x, g_r, direct = cell.backward((of_h, *carried[1:]), rest, states_after(k - 1, t + back), states_after(k, t))
+            of_sums.append(g_x)
+            of_products.append(g_r)
+            if k or any(needs[1 : 1 + cell.states]):
+                carried = (_add(direct[0], g_r @ w_hh), *direct[1:])
+        in_time = slice(None) if reverse else slice(None, None, -1)
+        g_x = fd.stack(of_sums[in_time])
+        g_r = g_x if of_products[0] is of_sums[0] else fd.stack(of_products[in_time])
+        if needs[0]:
+            dx.append(g_x @ w_ih)
+        if any(needs[1 + cell.states :]):
+            if k:  # the states before the steps are the outputs, a step back
+                before = _part(outputs, range(times.start + back, times.stop + back, times.step))
+            else:
+                others = [_part(outputs, times[:-1])] if len(times) > 1 else []
+                before = fd.concat([*others, first[0][None]] if reverse else [first[0][None], *others])
+            of_ih, of_hh = weight_gradient(g_x, _part(x, times), b_ih), weight_gradient(g_r, before, b_hh)
+            found = tuple(_add(a, b) for a, b in zip(found, (of_ih[0], of_hh[0], of_ih[1], of_hh[1])))
+    of_states = carried if any(needs[1 : 1 + cell.states]) else (None,) * cell.states
+    return (fd.concat(dx if reverse else dx[::-1]) if dx else None, *of_states, *found)[: len(inputs)]

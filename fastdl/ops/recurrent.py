@@ -1,0 +1,68 @@
+"""Cells of recurrent layers behind their matrix products. The gradient kernels are ops; where their own gradient is wanted, the formula
+is differentiated instead."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from .. import _C
+from ..op import gradient_of_body, op
+from .activation import sigmoid
+from .elementwise import tanh
+from .shape import concat, split
+
+if TYPE_CHECKING:
+    from .._C import Tensor
+
+
+def _lstm_cell(x: Tensor, r: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    i, f, g, o = split(x + r, 4, -1)
+    i, f, g, o = sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)
+    c_next = f * c + i * g
+    return o * tanh(c_next), c_next, concat((i, f, g, o), -1)
+
+
+def _lstm_cell_vjp(g0: Any, g1: Any, g2: Any, gates: Tensor, c_next: Tensor, x: Tensor, r: Tensor, c: Tensor, needs: tuple) -> tuple:
+    if _C.grad_enabled() or g2 is not None:  # the kernel's results have no gradient, and it knows none of the gates
+        return gradient_of_body(_lstm_cell, (g0, g1, g2), (x, r, c), (), needs)
+    d, dc = lstm_cell_backward(g0, g1, gates, c, c_next)
+    return d, d, dc
+
+
+@op(vjp=_lstm_cell_vjp, returns="h_next, c_next, gates", visible=3)
+def lstm_cell(x: Tensor, r: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The next states h and c (..., H) of an LSTM, and its gates (..., 4 H): input, forget, cell, output. x and r (..., 4 H) are the
+    input's and the state's part of their sums (Hochreiter & Schmidhuber, 1997; forget gate: Gers et al., 2000)."""
+    return _lstm_cell(x, r, c)
+
+
+@op(returns="d, dc", visible=2)
+def lstm_cell_backward(
+    grad_h: Tensor | None, grad_c: Tensor | None, gates: Tensor, c: Tensor, c_next: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Gradients of lstm_cell's x (and r, which is the same) and c from those of the next states (None: 0)."""
+
+
+def _gru_cell(x: Tensor, r: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    (xr, xz, xn), (hr, hz, hn) = split(x, 3, -1), split(r, 3, -1)
+    reset, update = sigmoid(xr + hr), sigmoid(xz + hz)
+    new = tanh(xn + reset * hn)
+    return new + update * (h - new), concat((reset, update, new), -1)
+
+
+def _gru_cell_vjp(g0: Any, g1: Any, gates: Tensor, x: Tensor, r: Tensor, h: Tensor, needs: tuple) -> tuple:
+    if _C.grad_enabled() or g1 is not None:
+        return gradient_of_body(_gru_cell, (g0, g1), (x, r, h), (), needs)
+    return gru_cell_backward(g0, gates, r, h)
+
+
+@op(vjp=_gru_cell_vjp, returns="h_next, gates", visible=2)
+def gru_cell(x: Tensor, r: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+    """The next state (..., H) of a GRU, and its gates (..., 3 H): reset, update, new. x and r (..., 3 H) are the input's and the state's
+    part of their sums (Cho et al., arXiv 1406.1078, with the reset gate behind the product)."""
+    return _gru_cell(x, r, h)
+
+
+@op(returns="dx, dr, dh", visible=3)
+def gru_cell_backward(grad: Tensor, gates: Tensor, r: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of gru_cell's x, r and h (without what reaches h through r)."""
