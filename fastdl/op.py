@@ -114,7 +114,7 @@ def _body_rule(body: Callable, ntensors: int, visible: int) -> Callable:
     return rule
 
 
-def op(*, vjp: Any = None, returns: str = "y", visible: int = 1, outputs_if: str | None = None) -> Callable[[Callable], Any]:
+def op(*, vjp: Any = None, returns: str = "y", visible: int = 1, outputs_if: str | None = None, zeros: bool = True) -> Callable[[Callable], Any]:
     """Registers a stanza.
 
     Parameters
@@ -127,6 +127,8 @@ def op(*, vjp: Any = None, returns: str = "y", visible: int = 1, outputs_if: str
         How many of them a call returns; the others are for backward only.
     outputs_if : str, optional
         Keep outputs for backward only if this parameter differs from its default.
+    zeros : bool
+        What the vjp gets for a visible output that has no gradient: zeros, or None.
     """
 
     def register(fn: Callable) -> Any:
@@ -134,7 +136,7 @@ def op(*, vjp: Any = None, returns: str = "y", visible: int = 1, outputs_if: str
         if name not in ROWS:
             if vjp is not None:
                 raise TypeError(f"op {name}: a vjp needs a row in csrc/ops.def; ops without one get their gradient from the body")
-            o = _C.Op(name, fn, (), 1, (), False, -1)
+            o = _C.Op(name, fn, (), 1, (), False, -1, True)
         else:
             params = _signature(fn)
             outs = returns.split(", ")
@@ -149,7 +151,7 @@ def op(*, vjp: Any = None, returns: str = "y", visible: int = 1, outputs_if: str
             elif vjp is not None:
                 parts = [(vjp, _tokens(vjp, params, outs))]
             condition = [p[0] for p in params].index(outputs_if) if outputs_if else -1
-            o = _C.Op(name, fn, tuple(params), visible, tuple(parts), not isinstance(vjp, tuple), condition)
+            o = _C.Op(name, fn, tuple(params), visible, tuple(parts), not isinstance(vjp, tuple), condition, zeros)
         STANZAS[name] = o
         return o
 

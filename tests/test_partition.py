@@ -176,6 +176,8 @@ BACKWARD = {
     "avg_pool": lambda: (lambda x: fd.avg_pool2d(x, 2), normal(32, 64, 28, 28)),
     "softmax": lambda: (fd.softmax, normal(1024, 1024)),
     "softmax of columns": lambda: (lambda x: fd.softmax(x, axis=0), normal(512, 2048)),
+    "lstm_cell": lambda: (lambda x, c: fd.lstm_cell(x, x, c)[0], normal(32, 512 * 4), normal(32, 512)),
+    "gru_cell, few units": lambda: (lambda x, h: fd.gru_cell(x, x, h)[0], normal(4096, 8 * 3), normal(4096, 8)),
     "layer_norm": lambda: (lambda x, w, b: fd.layer_norm(x, w, b), normal(1024, 1024), normal(1024), normal(1024)),
     "layer_norm 192": lambda: (lambda x, w, b: fd.layer_norm(x, w, b), normal(8 * 128, 192), normal(192), normal(192)),
     "batch_norm": lambda: (lambda x: fd.nn.functional.batch_norm(x, None, None, training=True), normal(16, 64, 28, 28)),

@@ -86,7 +86,7 @@ def test_second_order(name):
 def test_operands_changed_before_backward_are_refused(name):
     cell = CELLS[name]
     values = [v.requires_grad_() for v in operands(cell, np.random.default_rng(0), 1)]
-    for k in (0, 1 + cell.states, 2 + cell.states):
+    for k in (0, 1 + cell.states, 2 + cell.states, 3 + cell.states):
         outs = run(cell, values, False)
         with fd.no_grad():
             values[k] += 1.0
@@ -154,3 +154,72 @@ def test_launches_of_a_step():
     names = [launch.op for launch in p.launches]
     assert names.count("lstm_cell") == names.count("lstm_cell_backward") == 50
     assert len(names) <= 5 * 50 + 40
+
+
+def launches(f):
+    with fd.profiler.profile() as p:
+        f()
+    return [launch.op for launch in p.launches]
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_gradients_of_cells_are_kernels(name):
+    gates, rng = (4, 3)[name == "gru"], np.random.default_rng(0)
+    x, r, h = (fd.array(rng.uniform(-1, 1, (2, k * 3))).requires_grad_() for k in (gates, gates, 1))
+    y = getattr(fd, f"{name}_cell")(x, r, h)[0].sum()
+    assert f"{name}_cell_backward" in launches(y.backward)
+    assert x.grad is not r.grad and x.grad.shape == r.grad.shape == x.shape and h.grad.shape == h.shape
+    x.grad += 1.0  # memory of its own
+    assert not (x.grad == r.grad).any()
+
+
+def test_only_wanted_gradients_are_made():
+    net = nn.LSTM(4, 8)
+    x = fd.ones((6, 2, 4), requires_grad=True)
+    y = net(x)[0].sum()
+    names = launches(lambda: fd.gradients(y, [x], retain_graph=True))
+    assert "linear_backward_weight" not in names and names.count("matmul") == 5 + 1
+    last = net(x)[1][0].sum()
+    assert launches(last.backward).count("add") < 6  # no gradients of zeros for the outputs
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_empty_operands_have_gradients(name):
+    cell, rng = CELLS[name], np.random.default_rng(0)
+    for biases in (0, 1):
+        values = operands(cell, rng, biases)
+        no_rows = [values[0][:, :0], *(v[:0] for v in values[1 : 1 + cell.states]), *values[1 + cell.states :]]
+        no_columns = [values[0][:, :, :0], *values[1 : 1 + cell.states], values[1 + cell.states][:, :0], *values[2 + cell.states :]]
+        for given in (no_rows, no_columns):
+            for v, g in zip(given, gradients(cell, given, False, range(len(given)), [0]), strict=True):
+                assert g.shape == v.shape
+
+
+def test_wrong_states_are_refused_at_once():
+    cell = CELLS["tanh"]
+    x, h, *rest = operands(cell, np.random.default_rng(0), 1)
+    for bad in (h[:1], h[:, :1], h[0]):
+        with pytest.raises(fd.ShapeError, match="initial states"):
+            run(cell, [x, bad, *rest], False)
+    with pytest.raises(ValueError, match="b_hh without b_ih"):
+        _recurrent.recur(cell, x, (h,), *rest[:2], None, rest[2], False)
+
+
+def test_threads_give_the_same_bits():
+    rng, before = np.random.default_rng(0), fd.get_num_threads()
+    x, r, h = (fd.array(rng.uniform(-1, 1, (40, k * 200)), dtype="float32") for k in (4, 4, 1))
+    found = []
+    try:
+        for n in (1, 3):
+            fd.set_num_threads(n)
+            found.append([*fd.lstm_cell(x, r, h), *fd.gru_cell(x[:, :600], r[:, :600], h)])
+    finally:
+        fd.set_num_threads(before)
+    assert all((a == b).all() for a, b in zip(*found))
+
+
+def test_settings_of_rnn_may_change():
+    net = nn.RNN(3, 4)
+    x = fd.ones((2, 1, 3))
+    net.nonlinearity = "relu"
+    assert (net(x)[0] >= 0).all()

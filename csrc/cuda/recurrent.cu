@@ -14,14 +14,12 @@ struct Units {
   int64_t cells;
   Division by_row;
 
-  template <int V, int gates>
-  FD_DEVICE bool locate(int64_t& at, int64_t& gate, int64_t& units) const {
-    int64_t row = blockIdx.x * int64_t(kCellThreads) + threadIdx.x;
+  template <int V>
+  FD_DEVICE bool locate(int64_t& row, int64_t& unit, int64_t& units) const {
+    row = blockIdx.x * int64_t(kCellThreads) + threadIdx.x;
     if (row >= cells) return false;
-    const int64_t unit = by_row.split(row) * V;
+    unit = by_row.split(row) * V;
     units = by_row.by * V;
-    at = row * units + unit;
-    gate = row * gates * units + unit;
     return true;
   }
   uint32_t blocks() const { return uint32_t(ceil_div(cells, kCellThreads)); }
@@ -56,8 +54,9 @@ FD_DEVICE void narrow_gates(const Convert<T>& as, const WideOf<T> (&w)[gates], i
 template <class T, int V>
 FD_KERNEL(kCellThreads, 2)
 lstm_cell_kernel(const T* x, const T* r, const T* c, T* h_next, T* c_next, T* gates, Units grid, Convert<T> as) {
-  int64_t at, gate_at, units;
-  if (!grid.locate<V, 4>(at, gate_at, units)) return;
+  int64_t row, unit, units;
+  if (!grid.locate<V>(row, unit, units)) return;
+  const int64_t at = row * units + unit, gate_at = row * 4 * units + unit;
   Cell<T, V> sums[4], parts[4], next, h;
   load_gates(x + gate_at, units, sums);
   load_gates(r + gate_at, units, parts);
@@ -82,8 +81,9 @@ template <class T, int V>
 FD_KERNEL(kCellThreads, 2)
 lstm_cell_backward_kernel(const T* g_h, const T* g_c, const T* gates, const T* c, const T* c_next, T* d, T* dc, Units grid,
                           Convert<T> as) {
-  int64_t at, gate_at, units;
-  if (!grid.locate<V, 4>(at, gate_at, units)) return;
+  int64_t row, unit, units;
+  if (!grid.locate<V>(row, unit, units)) return;
+  const int64_t at = row * units + unit, gate_at = row * 4 * units + unit;
   Cell<T, V> values[4], of_h{}, of_c{};
   load_gates(gates + gate_at, units, values);
   if (g_h) of_h = load_cell<V>(g_h + at);
@@ -105,45 +105,47 @@ lstm_cell_backward_kernel(const T* g_h, const T* g_c, const T* gates, const T* c
 template <class T, int V>
 FD_KERNEL(kCellThreads, 2)
 gru_cell_kernel(const T* x, const T* r, const T* h, T* h_next, T* gates, Units grid, Convert<T> as) {
-  int64_t at, gate_at, units;
-  if (!grid.locate<V, 3>(at, gate_at, units)) return;
-  Cell<T, V> of_x[3], of_r[3], state;
-  load_gates(x + gate_at, units, of_x);
-  load_gates(r + gate_at, units, of_r);
+  int64_t row, unit, units;
+  if (!grid.locate<V>(row, unit, units)) return;
+  const int64_t at = row * units + unit, from = row * 3 * units + unit;
+  Cell<T, V> of_x[3], of_r[3], values[4], state;
+  load_gates(x + from, units, of_x);
+  load_gates(r + from, units, of_r);
   state = load_cell<V>(h + at);
 #pragma unroll
   for (int k = 0; k < V; k++) {
-    WideOf<T> a[3], b[3], gate[3], next;
+    WideOf<T> a[3], b[3], gate[4], next;
     widen_gates(as, of_x, k, a);
     widen_gates(as, of_r, k, b);
     gru_cell(a, b, as.wide(state.v[k]), gate, next);
-    narrow_gates(as, gate, k, of_x);
+    narrow_gates(as, gate, k, values);
     state.v[k] = as.narrow(next);
   }
-  store_gates(gates + gate_at, units, of_x);
+  store_gates(gates + row * 4 * units + unit, units, values);
   store_cell(h_next + at, state);
 }
 
 template <class T, int V>
 FD_KERNEL(kCellThreads, 2)
-gru_cell_backward_kernel(const T* g, const T* gates, const T* r, const T* h, T* dx, T* dr, T* dh, Units grid, Convert<T> as) {
-  int64_t at, gate_at, units;
-  if (!grid.locate<V, 3>(at, gate_at, units)) return;
-  Cell<T, V> values[3], of_r[3];
-  load_gates(gates + gate_at, units, values);
-  const Cell<T, V> gradient = load_cell<V>(g + at), part = load_cell<V>(r + gate_at + 2 * units);
+gru_cell_backward_kernel(const T* g, const T* gates, const T* h, T* dx, T* dr, T* dh, Units grid, Convert<T> as) {
+  int64_t row, unit, units;
+  if (!grid.locate<V>(row, unit, units)) return;
+  const int64_t at = row * units + unit, to = row * 3 * units + unit;
+  Cell<T, V> values[4], of_x[3], of_r[3];
+  load_gates(gates + row * 4 * units + unit, units, values);
+  const Cell<T, V> gradient = load_cell<V>(g + at);
   Cell<T, V> state = load_cell<V>(h + at);
 #pragma unroll
   for (int k = 0; k < V; k++) {
-    WideOf<T> gate[3], a[3], b[3], before;
+    WideOf<T> gate[4], a[3], b[3], before;
     widen_gates(as, values, k, gate);
-    gru_cell_backward(as.wide(gradient.v[k]), gate, as.wide(part.v[k]), as.wide(state.v[k]), a, b, before);
-    narrow_gates(as, a, k, values);
+    gru_cell_backward(as.wide(gradient.v[k]), gate, as.wide(state.v[k]), a, b, before);
+    narrow_gates(as, a, k, of_x);
     narrow_gates(as, b, k, of_r);
     state.v[k] = as.narrow(before);
   }
-  store_gates(dx + gate_at, units, values);
-  store_gates(dr + gate_at, units, of_r);
+  store_gates(dx + to, units, of_x);
+  store_gates(dr + to, units, of_r);
   store_cell(dh + at, state);
 }
 
@@ -184,11 +186,10 @@ void gru_cell_row(const Args& a) {
   });
 }
 void gru_cell_backward_row(const Args& a) {
-  by_units(a, a.in[3], [&](auto as, auto v, const Units& grid) {
+  by_units(a, a.in[2], [&](auto as, auto v, const Units& grid) {
     using T = typename decltype(as)::Type;
     FD_LAUNCH(a, (gru_cell_backward_kernel<T, v.value>), grid.blocks(), kCellThreads, 0, a.in[0].ptr<const T>(),
-              a.in[1].ptr<const T>(), a.in[2].ptr<const T>(), a.in[3].ptr<const T>(), a.out[0].ptr<T>(), a.out[1].ptr<T>(),
-              a.out[2].ptr<T>(), grid, as);
+              a.in[1].ptr<const T>(), a.in[2].ptr<const T>(), a.out[0].ptr<T>(), a.out[1].ptr<T>(), a.out[2].ptr<T>(), grid, as);
   });
 }
 

@@ -26,19 +26,19 @@ FD_MATH void lstm_cell_backward(V g_h, V g_c, const V (&gate)[4], V c, V c_next,
   dc = total * gate[1];
 }
 
-// x, r: the input's and the state's part of reset, update and new gate; gate: their values.
+// x, r: the input's and the state's part of reset, update and new gate; gate: their values, and the state's part of new.
 template <class V>
-FD_MATH void gru_cell(const V (&x)[3], const V (&r)[3], V h, V (&gate)[3], V& h_next) {
+FD_MATH void gru_cell(const V (&x)[3], const V (&r)[3], V h, V (&gate)[4], V& h_next) {
   gate[0] = sigmoid(x[0] + r[0]), gate[1] = sigmoid(x[1] + r[1]);
-  gate[2] = tanh(fma(gate[0], r[2], x[2]));
+  gate[2] = tanh(fma(gate[0], r[2], x[2])), gate[3] = r[2];
   h_next = fma(gate[1], h - gate[2], gate[2]);
 }
-// r: the state's part of the new gate. dx, dr: gradients of x and r; dh: of h, but for what comes through r.
+// dx, dr: gradients of x and r; dh: of h, but for what comes through r.
 template <class V>
-FD_MATH void gru_cell_backward(V g, const V (&gate)[3], V r, V h, V (&dx)[3], V (&dr)[3], V& dh) {
+FD_MATH void gru_cell_backward(V g, const V (&gate)[4], V h, V (&dx)[3], V (&dr)[3], V& dh) {
   dx[2] = tanh_backward(g * (V(1) - gate[1]), gate[2]);
   dr[2] = dx[2] * gate[0];
-  dx[0] = dr[0] = sigmoid_backward(dx[2] * r, gate[0]);
+  dx[0] = dr[0] = sigmoid_backward(dx[2] * gate[3], gate[0]);
   dx[1] = dr[1] = sigmoid_backward(g * (h - gate[2]), gate[1]);
   dh = g * gate[1];
 }

@@ -240,9 +240,10 @@ bool record_op(OpObject* op, PyObject* const* bound, PyObject* const* inputs, in
 }
 
 bool record_rule(PyObject* name, PyObject* rule, PyObject* saved, PyObject* const* inputs, int nin, TensorObject* const* outputs,
-                 int nout) {
+                 int nout, bool selective) {
   if (!grad_enabled || !any_needs_grad(inputs, nin)) return true;
   Node* node = new_node(inputs, nin, outputs, nout);
+  node->selective = selective;
   Py_XINCREF(name);
   node->name = name;
   Py_INCREF(rule);

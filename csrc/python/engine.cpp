@@ -260,9 +260,14 @@ struct Engine {
 
   bool run_node(Node* node, std::vector<PyObject*>& grads) {
     if (node->freed) return raise_freed(node), false;
-    // Missing gradients of further outputs are zeros.
+    // Missing gradients of further outputs are zeros, but for rules that can do without.
+    const auto zeros = [&](size_t k) {
+      if (node->rule) return !node->selective;
+      const OpObject* op = reinterpret_cast<OpObject*>(node->op);
+      return op->zeros && op->visible > int(k);
+    };
     for (size_t k = 0; k < grads.size(); k++)
-      if (!grads[k] && (node->rule || reinterpret_cast<OpObject*>(node->op)->visible > int(k))) {
+      if (!grads[k] && zeros(k)) {
         const OutputMeta& m = node->outputs[k];
         if (!is_differentiable(m.dtype)) continue;
         TensorObject* zero = empty_tensor(m.dtype, m.shape, m.ndim, Layout::Contiguous, nullptr, 0, m.device);
@@ -286,11 +291,8 @@ struct Engine {
       bool ok = true;
       for (int16_t a : part.args) {
         if (a == kNeeds) {
-          PyObject* needs = PyTuple_New(Py_ssize_t(node->edges.size()));
-          for (size_t k = 0; needs && k < node->edges.size(); k++)
-            PyTuple_SET_ITEM(needs, k, PyBool_FromLong(wanted(node->edges[k])));
-          if (!needs) ok = false;
-          else args[n++] = needs;
+          if ((args[n] = needs_of(node))) n++;
+          else ok = false;
           if (!ok) break;
         } else if (a < 0) {
           PyObject* g = grads[-1 - a] ? grads[-1 - a] : Py_None;
@@ -313,6 +315,14 @@ struct Engine {
       }
     }
     return true;
+  }
+
+  // Which inputs want a gradient.
+  PyObject* needs_of(Node* node) const {
+    PyObject* needs = PyTuple_New(Py_ssize_t(node->edges.size()));
+    for (size_t k = 0; needs && k < node->edges.size(); k++)
+      PyTuple_SET_ITEM(needs, k, PyBool_FromLong(wanted(node->edges[k])));
+    return needs;
   }
 
   bool wanted(const Edge& e) const { return capture ? is_useful(e) : e.node || e.leaf; }
@@ -381,13 +391,21 @@ struct Engine {
   }
 
   bool run_rule(Node* node, std::vector<PyObject*>& grads) {
-    const size_t nsaved = node->saved.size(), n = grads.size() + nsaved;
+    const size_t nsaved = node->saved.size(), first = node->selective, n = first + grads.size() + nsaved;
     PyObject* args = PyTuple_New(Py_ssize_t(n));
     if (!args) return false;
+    if (node->selective) {
+      PyObject* needs = needs_of(node);
+      if (!needs) {
+        Py_DECREF(args);
+        return false;
+      }
+      PyTuple_SET_ITEM(args, 0, needs);
+    }
     for (size_t k = 0; k < grads.size(); k++) {
       PyObject* g = grads[k] ? grads[k] : Py_None;
       Py_INCREF(g);
-      PyTuple_SET_ITEM(args, k, g);
+      PyTuple_SET_ITEM(args, first + k, g);
     }
     for (size_t s = 0; s < nsaved; s++) {
       PyObject* o = unpack(node, s);
@@ -395,7 +413,7 @@ struct Engine {
         Py_DECREF(args);
         return false;
       }
-      PyTuple_SET_ITEM(args, grads.size() + s, o);
+      PyTuple_SET_ITEM(args, first + grads.size() + s, o);
     }
     PyObject* r = PyObject_CallObject(node->rule, args);
     Py_DECREF(args);

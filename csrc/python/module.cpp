@@ -115,7 +115,8 @@ void copy_(const py::object& dst, const py::object& src) {
   bump_version(d);
 }
 
-py::object record(const py::tuple& outputs, const py::tuple& inputs, const py::object& rule, const py::str& name, const py::tuple& saved) {
+py::object record(const py::tuple& outputs, const py::tuple& inputs, const py::object& rule, const py::str& name, const py::tuple& saved,
+                  bool selective) {
   std::vector<PyObject*> in;
   std::vector<TensorObject*> out;
   for (auto& o : inputs) {
@@ -130,7 +131,7 @@ py::object record(const py::tuple& outputs, const py::tuple& inputs, const py::o
     }
     out.push_back(t);
   }
-  ok(record_rule(name.ptr(), rule.ptr(), saved.ptr(), in.data(), int(in.size()), out.data(), int(out.size())));
+  ok(record_rule(name.ptr(), rule.ptr(), saved.ptr(), in.data(), int(in.size()), out.data(), int(out.size()), selective));
   return outputs;
 }
 
@@ -238,7 +239,8 @@ PYBIND11_MODULE(_C, m) {
     return steal(py_graph_leaves(roots.ptr(), since));
   }, py::arg("roots"), py::arg("since") = 0);
   m.def("graph_clock", &graph_clock);
-  m.def("record", record, py::arg("outputs"), py::arg("inputs"), py::arg("rule"), py::arg("name"), py::arg("saved") = py::tuple());
+  m.def("record", record, py::arg("outputs"), py::arg("inputs"), py::arg("rule"), py::arg("name"), py::arg("saved") = py::tuple(),
+        py::arg("selective") = false);
 
   m.def("num_threads", &num_threads);
   m.def("_record_chunks", [](bool on) {

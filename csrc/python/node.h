@@ -34,6 +34,7 @@ struct Node {
   uint64_t sequence;           // grows with creation: inputs always have smaller numbers than outputs
   PyObject* op;                // OpObject, or nullptr when rule is set
   PyObject* rule = nullptr;    // vjp(g0, ..., *saved) -> gradients
+  bool selective = false;      // the rule is called with needs first, and with None for outputs without a gradient instead of zeros
   PyObject* name = nullptr;
   std::vector<Edge> edges;
   std::vector<SavedValue> saved;

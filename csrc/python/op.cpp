@@ -93,11 +93,11 @@ bool parse_vjp(OpObject* op, PyObject* vjp) {  // [(fn, [(kind, index), ...]), .
   return true;
 }
 
-// Op(name, body, params, visible, vjp, single, outputs_if): params is a tuple of (name, kind, has_default, default, choices)
+// Op(name, body, params, visible, vjp, single, outputs_if, zeros): params is a tuple of (name, kind, has_default, default, choices)
 PyObject* op_new(PyTypeObject* type, PyObject* args, PyObject*) {
   PyObject *name, *body, *params, *vjp;
-  int visible, single, outputs_if;
-  if (!PyArg_ParseTuple(args, "UOO!iO!pi", &name, &body, &PyTuple_Type, &params, &visible, &PyTuple_Type, &vjp, &single, &outputs_if))
+  int visible, single, outputs_if, zeros;
+  if (!PyArg_ParseTuple(args, "UOO!iO!pip", &name, &body, &PyTuple_Type, &params, &visible, &PyTuple_Type, &vjp, &single, &outputs_if, &zeros))
     return nullptr;
   OpObject* op = reinterpret_cast<OpObject*>(type->tp_alloc(type, 0));
   if (!op) return nullptr;
@@ -110,6 +110,7 @@ PyObject* op_new(PyTypeObject* type, PyObject* args, PyObject*) {
   op->body = body;
   op->visible = visible;
   op->single = single;
+  op->zeros = zeros;
   op->outputs_if = outputs_if;
   op->params = new std::vector<OpObject::Spec>;
   op->saved = new std::vector<SavedSlot>;

@@ -110,6 +110,7 @@ struct OpObject {
   bool elementwise;     // output shape is the broadcast of the inputs, out= allowed
   bool plain;           // unary or binary without parameters: result dtype = operand dtype
   bool single;          // one vjp function returns all gradients
+  bool zeros;           // visible outputs without a gradient give the vjp zeros, not None
   bool keepdims_attr;   // reductions: i1 tells whether to keep the reduced axes
   int outputs_if;       // parameter that must differ from its default for outputs to be saved (fused activations), or -1
   PyObject* name;
@@ -148,8 +149,10 @@ Node* node_retain(Node* node);
 // in_place: the output's memory was an input's, whose old value is gone.
 bool record_op(OpObject* op, PyObject* const* bound, PyObject* const* inputs, int nin, TensorObject* const* outputs, int nout,
                bool in_place);
-// A node with a Python rule: vjp(g0, ..., *saved) -> one gradient per input.
-bool record_rule(PyObject* name, PyObject* rule, PyObject* saved, PyObject* const* inputs, int nin, TensorObject* const* outputs, int nout);
+// A node with a Python rule: vjp(g0, ..., *saved) -> one gradient per input. selective: vjp(needs, g0, ..., *saved), where needs tells
+// which inputs want a gradient, and outputs without one give None instead of zeros.
+bool record_rule(PyObject* name, PyObject* rule, PyObject* saved, PyObject* const* inputs, int nin, TensorObject* const* outputs, int nout,
+                 bool selective = false);
 bool any_needs_grad(PyObject* const* inputs, int n);
 bool check_version(const TensorObject* t, const char* op);
 PyObject* py_backward(PyObject* roots, PyObject* grads, PyObject* targets, bool retain_graph, bool create_graph, bool stop_at_targets);

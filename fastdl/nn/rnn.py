@@ -1,5 +1,4 @@
-"""Recurrent layers: RNN, LSTM, GRU, over whole sequences. The input's part of all steps is one matrix product, done before the loop
-(_recurrent.py), and so is its gradient after it."""
+"""Recurrent layers: RNN, LSTM, GRU, over whole sequences (the loop over time: _recurrent.py)."""
 
 from __future__ import annotations
 
@@ -159,9 +158,12 @@ class RNN(_Recurrent):
     ) -> None:
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"RNN: nonlinearity must be 'tanh' or 'relu'; got {nonlinearity!r}")
-        self._cell = ElmanCell(nonlinearity)
         self.nonlinearity = nonlinearity
         super().__init__(input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype)
+
+    @property
+    def _cell(self) -> Cell:  # type: ignore[override]
+        return ElmanCell(self.nonlinearity)
 
 
 class LSTM(_Recurrent):

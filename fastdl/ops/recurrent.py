@@ -29,10 +29,10 @@ def _lstm_cell_vjp(g0: Any, g1: Any, g2: Any, gates: Tensor, c_next: Tensor, x: 
     return d, d, dc
 
 
-@op(vjp=_lstm_cell_vjp, returns="h_next, c_next, gates", visible=3)
+@op(vjp=_lstm_cell_vjp, returns="h_next, c_next, gates", visible=3, zeros=False)
 def lstm_cell(x: Tensor, r: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The next states h and c (..., H) of an LSTM, and its gates (..., 4 H): input, forget, cell, output. x and r (..., 4 H) are the
-    input's and the state's part of their sums (Hochreiter & Schmidhuber, 1997; forget gate: Gers et al., 2000)."""
+    """The next states h and c (..., H) of an LSTM and its gates (..., 4 H): input, forget, cell, output. x and r (..., 4 H) are the input's
+    and the state's part of their sums (Hochreiter & Schmidhuber, 1997; forget gate: Gers et al., 2000)."""
     return _lstm_cell(x, r, c)
 
 
@@ -47,22 +47,22 @@ def _gru_cell(x: Tensor, r: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
     (xr, xz, xn), (hr, hz, hn) = split(x, 3, -1), split(r, 3, -1)
     reset, update = sigmoid(xr + hr), sigmoid(xz + hz)
     new = tanh(xn + reset * hn)
-    return new + update * (h - new), concat((reset, update, new), -1)
+    return new + update * (h - new), concat((reset, update, new, hn), -1)
 
 
 def _gru_cell_vjp(g0: Any, g1: Any, gates: Tensor, x: Tensor, r: Tensor, h: Tensor, needs: tuple) -> tuple:
     if _C.grad_enabled() or g1 is not None:
         return gradient_of_body(_gru_cell, (g0, g1), (x, r, h), (), needs)
-    return gru_cell_backward(g0, gates, r, h)
+    return gru_cell_backward(g0, gates, h)
 
 
-@op(vjp=_gru_cell_vjp, returns="h_next, gates", visible=2)
+@op(vjp=_gru_cell_vjp, returns="h_next, gates", visible=2, zeros=False)
 def gru_cell(x: Tensor, r: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """The next state (..., H) of a GRU, and its gates (..., 3 H): reset, update, new. x and r (..., 3 H) are the input's and the state's
-    part of their sums (Cho et al., arXiv 1406.1078, with the reset gate behind the product)."""
+    """The next state (..., H) of a GRU and its gates (..., 4 H): reset, update, new, and the state's part of new. x and r (..., 3 H) are the
+    input's and the state's part of their sums (Cho et al., arXiv 1406.1078, with the reset gate behind the product)."""
     return _gru_cell(x, r, h)
 
 
 @op(returns="dx, dr, dh", visible=3)
-def gru_cell_backward(grad: Tensor, gates: Tensor, r: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def gru_cell_backward(grad: Tensor, gates: Tensor, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of gru_cell's x, r and h (without what reaches h through r)."""

@@ -63,6 +63,7 @@ LAYERS = [
     ("Embedding", {"input_dim": 11, "output_dim": 3}, WORDS),
     ("SimpleRNN", {"units": 5, "return_sequences": True}, STEPS),
     ("SimpleRNN", {"units": 5, "go_backwards": True}, STEPS),
+    ("LSTM", {"units": 5, "go_backwards": True, "return_sequences": True, "use_bias": False}, STEPS),
     ("LSTM", {"units": 5}, STEPS),
     ("LSTM", {"units": 5, "return_sequences": True, "return_state": True, "recurrent_activation": "hard_sigmoid"}, STEPS),
     ("GRU", {"units": 5, "return_sequences": True}, STEPS),

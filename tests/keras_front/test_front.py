@@ -475,3 +475,18 @@ def test_broken_files_are_named_errors(tmp_path):
     with pytest.raises(ValueError, match="shape"):
         model.load_weights(path)
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["LSTM", "SimpleRNN", "GRU"])
+def test_initial_states_broadcast_over_the_batch(name):
+    layer, x = getattr(layers, name)(3, return_sequences=True), fd.ones((4, 5, 2))
+    one = [fd.full((1, 3), 0.5, requires_grad=True) for _ in range(2 if name == "LSTM" else 1)]
+    many = [fd.full((4, 3), 0.5, requires_grad=True) for _ in one]
+    a, b = layer(x, initial_state=one), layer(x, initial_state=many)
+    assert (a == b).all()
+    a.sum().backward()
+    b.sum().backward()
+    for s, t in zip(one, many):
+        np.testing.assert_allclose(s.grad.numpy(), t.grad.numpy().sum(0, keepdims=True), rtol=1e-5)
+    with pytest.raises(fd.ShapeError):
+        layer(x, initial_state=[fd.ones((3, 3)) for _ in one])

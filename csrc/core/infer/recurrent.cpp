@@ -36,7 +36,7 @@ void set_units(Call& c, int k, const View& state, int count) {
 
 void infer_lstm_cell(Call& c) {
   static const char* const names[] = {"x", "r", "c"};
-  const View state = c.in[2];
+  const View& state = c.in[2];
   check_inputs(c, state, 2, 1, 1, names);
   check_inputs(c, state, 0, 2, 4, names);
   c.compute = lift_dtype(c, promote_inputs(c, 0, 3));
@@ -47,7 +47,7 @@ void infer_lstm_cell(Call& c) {
 
 void infer_lstm_cell_backward(Call& c) {
   static const char* const names[] = {"the gradient of h_next", "the gradient of c_next", "gates", "c", "c_next"};
-  const View state = c.in[3];
+  const View& state = c.in[3];
   for (int k : {0, 1, 3, 4}) check_inputs(c, state, k, 1, 1, names);
   check_inputs(c, state, 2, 1, 4, names);
   for (int k : {0, 1})
@@ -59,21 +59,21 @@ void infer_lstm_cell_backward(Call& c) {
 
 void infer_gru_cell(Call& c) {
   static const char* const names[] = {"x", "r", "h"};
-  const View state = c.in[2];
+  const View& state = c.in[2];
   check_inputs(c, state, 2, 1, 1, names);
   check_inputs(c, state, 0, 2, 3, names);
   c.compute = lift_dtype(c, promote_inputs(c, 0, 3));
   set_units(c, 0, state, 1);
-  set_units(c, 1, state, 3);
+  set_units(c, 1, state, 4);
 }
 
 void infer_gru_cell_backward(Call& c) {
-  static const char* const names[] = {"the gradient", "gates", "r", "h"};
-  const View state = c.in[3];
-  for (int k : {0, 3}) check_inputs(c, state, k, 1, 1, names);
-  check_inputs(c, state, 1, 2, 3, names);
+  static const char* const names[] = {"the gradient", "gates", "h"};
+  const View& state = c.in[2];
+  for (int k : {0, 2}) check_inputs(c, state, k, 1, 1, names);
+  check_inputs(c, state, 1, 1, 4, names);
   lift_dtype(c, c.in[0].dtype);
-  c.compute = lift_dtype(c, promote_inputs(c, 1, 3));
+  c.compute = lift_dtype(c, promote_inputs(c, 1, 2));
   set_units(c, 0, state, 3);
   set_units(c, 1, state, 3);
   set_units(c, 2, state, 1);

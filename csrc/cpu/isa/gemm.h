@@ -164,7 +164,7 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
   if (turned) {
     strip_width = int(ceil_div(ceil_div(g.m, plan.tiles), int64_t(lanes))) * lanes;
     at_once = min_of(int64_t(kStripsAtOnce), tile1 - tile0);
-    strips = static_cast<T*>(thread_scratch(at_once * strip_pitch(plan.kc, strip_width) * int64_t(sizeof(T))));
+    strips = static_cast<T*>(thread_scratch(at_once * strip_pitch<T>(plan.kc, strip_width) * int64_t(sizeof(T))));
     if (!strips) strips = strip_buf, at_once = 1;
   }
   const int64_t panels_here = ceil_div(v1 - v0, int64_t(plan.nv));
@@ -206,7 +206,7 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
                             panels_here * (end - tile));
           }
         }
-        strip = {strips + at * strip_pitch(kc, strip_width), 1, strip_width};
+        strip = {strips + at * strip_pitch<T>(kc, strip_width), 1, strip_width};
       } else if (copy_strip) {
         strip = pack_strip(strip.a, g.a_row, g.a_k, rows, kc, strip_buf);
       }
@@ -214,7 +214,7 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
       t.a_row = strip.a_row;
       t.a_k = strip.a_k;
       t.prefetch = prefetch && tile == tile0;
-      if (kFetchesStrips && g.a_k == 1 && !copy_strip) {
+      if (kFetchesStrips && g.a_k == 1) {
         next = {};
         if (tile + 1 < tile1)
           next = Ahead<T>(g.a + (i0 + rows) * g.a_row + k0, g.a_row, (tile + 2) * g.m / plan.tiles - i0 - rows, kc, panels_here);

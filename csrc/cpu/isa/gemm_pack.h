@@ -30,14 +30,18 @@ inline Strip<T> pack_strip(const T* a, int64_t a_row, int64_t a_k, int rows, int
 // after strip. What lies side by side is read from end to end for each k: the rows of one tile alone would be a cache line or two
 // of every page, at half the speed.
 constexpr int kStripsAtOnce = int(kGemmCopyRows) / kTileRows[2];
-// From one strip to the next: not a multiple of 2 KB, so that the lines that are written by turns do not share L1 sets.
-constexpr int64_t strip_pitch(int64_t kc, int width) { return kc * width + 16; }
+// From one strip to the next: an odd number of cache lines, so that the lines that are written by turns do not share L1 sets.
+template <class T>
+constexpr int64_t strip_pitch(int64_t kc, int width) {
+  constexpr int64_t line = 64 / int64_t(sizeof(T));
+  return (ceil_div(kc * width, line) | 1) * line;
+}
 template <class T>
 inline void pack_strips(const T* a, int64_t a_k, int64_t m, int64_t tiles, int64_t tile0, int64_t tile1, int64_t kc, int width,
                         T* out) {
   constexpr int lanes = Vec<T>::size;
   const int count = int(tile1 - tile0);
-  const int64_t pitch = strip_pitch(kc, width);
+  const int64_t pitch = strip_pitch<T>(kc, width);
   int64_t first[kStripsAtOnce];
   int whole = 0;  // strips whose last vector ends within A: it may hold rows of the next tile
   for (int s = 0; s < count; s++) {

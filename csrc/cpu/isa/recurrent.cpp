@@ -5,8 +5,8 @@
 namespace fastdl {
 namespace {
 
-constexpr int64_t kStrip = 128;            // units of a row that are one item
-constexpr int64_t kPiece = 1024 / kStrip;  // items, 5 to 10 us of them
+constexpr int64_t kStrip = 128;   // units of a row that are one item, at most
+constexpr int64_t kPiece = 1024;  // units that are one piece of work: 5 to 10 us
 
 // f(row, unit, Whole or Part) for the units of all rows, in vectors.
 template <class T, class F>
@@ -14,7 +14,7 @@ void for_units(const View& state, const F& f) {
   const int64_t units = state.shape[state.ndim - 1], total = state.numel();
   if (total == 0) return;
   const int64_t strips = ceil_div(units, kStrip);
-  parallel_for(total / units * strips, kPiece, [&](int64_t begin, int64_t end) {
+  parallel_for(total / units * strips, ceil_div(kPiece, min_of(units, kStrip)), [&](int64_t begin, int64_t end) {
     for (int64_t item = begin; item < end; item++) {
       const int64_t row = item / strips, first = (item - row * strips) * kStrip;
       for_vectors<WideOf<T>>(min_of(kStrip, units - first), [&](int64_t i, auto k) { f(row, first + i, k); });
@@ -88,11 +88,11 @@ void gru_cell_kernel(const Args& a) {
   T *h_next = a.out[0].ptr<T>(), *gates = a.out[1].ptr<T>();
   const int64_t units = state.shape[state.ndim - 1];
   for_units<T>(state, [=](int64_t row, int64_t unit, auto k) {
-    const int64_t at = row * units + unit, to = row * 3 * units + unit;
-    V of_x[3], of_r[3], gate[3], next;
-    fetch_row<3, true>(gates + to, units);
-    get_gates(x + to, units, of_x, k);
-    get_gates(r + to, units, of_r, k);
+    const int64_t at = row * units + unit, from = row * 3 * units + unit, to = row * 4 * units + unit;
+    V of_x[3], of_r[3], gate[4], next;
+    fetch_row<4, true>(gates + to, units);
+    get_gates(x + from, units, of_x, k);
+    get_gates(r + from, units, of_r, k);
     gru_cell(of_x, of_r, get(h + at, k), gate, next);
     set_gates(gates + to, units, gate, k);
     set(h_next + at, next, k);
@@ -102,18 +102,18 @@ void gru_cell_kernel(const Args& a) {
 template <class T>
 void gru_cell_backward_kernel(const Args& a) {
   using V = Vec<WideOf<T>>;
-  const View& state = a.in[3];
-  const T *g = a.in[0].ptr<const T>(), *gates = a.in[1].ptr<const T>(), *r = a.in[2].ptr<const T>(), *h = state.ptr<const T>();
+  const View& state = a.in[2];
+  const T *g = a.in[0].ptr<const T>(), *gates = a.in[1].ptr<const T>(), *h = state.ptr<const T>();
   T *dx = a.out[0].ptr<T>(), *dr = a.out[1].ptr<T>(), *dh = a.out[2].ptr<T>();
   const int64_t units = state.shape[state.ndim - 1];
   for_units<T>(state, [=](int64_t row, int64_t unit, auto k) {
-    const int64_t at = row * units + unit, to = row * 3 * units + unit;
-    V gate[3], of_x[3], of_r[3], before;
-    fetch_row<3, false>(gates + to, units);
+    const int64_t at = row * units + unit, from = row * 4 * units + unit, to = row * 3 * units + unit;
+    V gate[4], of_x[3], of_r[3], before;
+    fetch_row<4, false>(gates + from, units);
     fetch_row<3, true>(dx + to, units);
     fetch_row<3, true>(dr + to, units);
-    get_gates(gates + to, units, gate, k);
-    gru_cell_backward(get(g + at, k), gate, get(r + to + 2 * units, k), get(h + at, k), of_x, of_r, before);
+    get_gates(gates + from, units, gate, k);
+    gru_cell_backward(get(g + at, k), gate, get(h + at, k), of_x, of_r, before);
     set_gates(dx + to, units, of_x, k);
     set_gates(dr + to, units, of_r, k);
     set(dh + at, before, k);

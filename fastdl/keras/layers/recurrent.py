@@ -22,11 +22,7 @@ def _slices(x: fd.Tensor) -> Sequence[fd.Tensor]:
     plain = x.detach()
     rows = tuple([plain[k] for k in range(x.shape[0])])
 
-    def rule(*grads: Any) -> tuple[Any]:
-        known = next(g for g in grads if g is not None)
-        return (fd.stack([fd.zeros_like(known) if g is None else g for g in grads]),)
-
-    return _C.record(rows, (x,), rule, "slices") if rows else rows
+    return _C.record(rows, (x,), lambda *grads: (fd.stack(grads),), "slices") if rows else rows
 
 
 class _Recurrent(Layer):
@@ -92,6 +88,7 @@ class _Recurrent(Layer):
             states = tuple(initial_state) if isinstance(initial_state, (list, tuple)) else (initial_state,)
             if len(states) != self._states:
                 raise ValueError_(f"{self.name}: got {len(states)} initial states; need {self._states}")
+            states = tuple(fd.broadcast_to(s, (n, self.units)) for s in states)
         if self.training and self.dropout:
             x = x * F.dropout(fd.ones((1, n, x.shape[2])), self.dropout)
         mask = F.dropout(fd.ones((n, self.units)), self.recurrent_dropout) if self.training and self.recurrent_dropout else None
