@@ -51,7 +51,7 @@ def test_gradients_are_those_of_the_formula(name, reverse, rows, monkeypatch):
     for biases in (0, 1, 2):
         values = operands(cell, rng, biases)
         everything = range(len(values))
-        for wanted in (everything, [0], [1], [1 + cell.states], [2 + cell.states], [len(values) - 1]):
+        for wanted in (everything, [0], [1], [cell.states], [1 + cell.states], [2 + cell.states], [len(values) - 1], [0, len(values) - 1]):
             for results in (range(1 + cell.states), [0], [cell.states]):
                 found = gradients(cell, values, reverse, wanted, results)
                 formula = gradients(cell, values, reverse, wanted, results, create_graph=True)
@@ -223,3 +223,6 @@ def test_settings_of_rnn_may_change():
     x = fd.ones((2, 1, 3))
     net.nonlinearity = "relu"
     assert (net(x)[0] >= 0).all()
+    net.nonlinearity = "gelu"
+    with pytest.raises(ValueError, match="'tanh' or 'relu'"):
+        net(x)

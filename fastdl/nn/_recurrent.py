@@ -34,6 +34,8 @@ class ElmanCell(Cell):
     slope: ClassVar = {"tanh": fd.tanh_backward, "relu": fd.relu_backward}
 
     def __init__(self, nonlinearity: str) -> None:
+        if nonlinearity not in self.forward:
+            raise ValueError_(f"RNN: nonlinearity must be 'tanh' or 'relu'; got {nonlinearity!r}")
         self.nonlinearity = nonlinearity
 
     def step(self, x: fd.Tensor, r: fd.Tensor, states: tuple) -> tuple[tuple, tuple]:
@@ -173,7 +175,7 @@ def _gradients(cell: Cell, reverse: bool, needs: tuple, grads: tuple, inputs: tu
 
     def weight_gradient(g: fd.Tensor, rows: fd.Tensor, weight: bool, bias: Any) -> tuple:
         if bias:
-            return fd.linear_backward_weight(g, rows)
+            return fd.linear_backward_weight(g, rows) if weight else (None, fd.sum(g, axis=(0, 1)))
         n = g.shape[0] * g.shape[1]
         return g.reshape((n, g.shape[2])).mT @ rows.reshape((n, rows.shape[2])) if weight else None, None
 
@@ -192,8 +194,7 @@ def _gradients(cell: Cell, reverse: bool, needs: tuple, grads: tuple, inputs: tu
             g_x, g_r, direct = cell.backward((of_h, *carried[1:]), rest, states_after(k - 1, t + back), states_after(k, t))
             of_sums.append(g_x)
             of_products.append(g_r)
-            if k or any(need_states):
-                carried = (_add(direct[0], g_r @ w_hh), *direct[1:])
+            carried = (_add(direct[0], g_r @ w_hh) if k or need_states[0] else None, *direct[1:])
         if not (need_x or any(needs[1 + cell.states :])):
             continue
         in_time = slice(None) if reverse else slice(None, None, -1)
@@ -210,5 +211,4 @@ def _gradients(cell: Cell, reverse: bool, needs: tuple, grads: tuple, inputs: tu
                 before = fd.concat([*others, first[0][None]] if reverse else [first[0][None], *others])
             of_hh = weight_gradient(g_r, before, need_hh, need_b_hh)
         found = tuple(_add(a, b) for a, b in zip(found, (of_ih[0], of_hh[0], of_ih[1], of_hh[1])))
-    of_states = carried if any(need_states) else (None,) * cell.states
-    return (fd.concat(dx if reverse else dx[::-1]) if dx else None, *of_states, *found)[: len(inputs)]
+    return (fd.concat(dx if reverse else dx[::-1]) if dx else None, *carried, *found)[: len(inputs)]

@@ -490,3 +490,6 @@ def test_initial_states_broadcast_over_the_batch(name):
         np.testing.assert_allclose(s.grad.numpy(), t.grad.numpy().sum(0, keepdims=True), rtol=1e-5)
     with pytest.raises(fd.ShapeError):
         layer(x, initial_state=[fd.ones((3, 3)) for _ in one])
+    assert layer(x[:1], initial_state=many).shape == (4, 5, 3)
+    model = keras.Model(start := keras.Input((5, 2)), layer(start, initial_state=[np.zeros((4, 3), "f") for _ in one]))
+    assert model(np.ones((4, 5, 2), "f")).shape == (4, 5, 3)

@@ -21,7 +21,6 @@ def _slices(x: fd.Tensor) -> Sequence[fd.Tensor]:
     """x[0], x[1], ... whose gradients are put together once, not added up one by one."""
     plain = x.detach()
     rows = tuple([plain[k] for k in range(x.shape[0])])
-
     return _C.record(rows, (x,), lambda *grads: (fd.stack(grads),), "slices") if rows else rows
 
 
@@ -88,7 +87,9 @@ class _Recurrent(Layer):
             states = tuple(initial_state) if isinstance(initial_state, (list, tuple)) else (initial_state,)
             if len(states) != self._states:
                 raise ValueError_(f"{self.name}: got {len(states)} initial states; need {self._states}")
+            n = fd.broadcast_shapes((n, self.units), *(s.shape for s in states))[0]
             states = tuple(fd.broadcast_to(s, (n, self.units)) for s in states)
+            x = fd.broadcast_to(x, (x.shape[0], n, x.shape[2]))
         if self.training and self.dropout:
             x = x * F.dropout(fd.ones((1, n, x.shape[2])), self.dropout)
         mask = F.dropout(fd.ones((n, self.units)), self.recurrent_dropout) if self.training and self.recurrent_dropout else None
