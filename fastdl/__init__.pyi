@@ -322,7 +322,7 @@ def greater(x1: TensorLike, x2: TensorLike) -> Tensor:
 def greater_equal(x1: TensorLike, x2: TensorLike) -> Tensor:
     """x1 >= x2."""
 def gru_cell(x: TensorLike, r: TensorLike, h: TensorLike) -> tuple[Tensor, Tensor]:
-    """The next state (..., H) of a GRU and its gates (..., 4 H): reset, update, new, and the state's part of new. x and r (..., 3 H) are the"""
+    """The next state of a GRU, and its gates: what follows the products of a step."""
 def gru_cell_backward(grad: TensorLike, gates: TensorLike, h: TensorLike) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of gru_cell's x, r and h (without what reaches h through r)."""
 def hardsigmoid(x: TensorLike) -> Tensor:
@@ -400,7 +400,7 @@ def logical_or(x1: TensorLike, x2: TensorLike) -> Tensor:
 def logical_xor(x1: TensorLike, x2: TensorLike) -> Tensor:
     """Whether exactly one is non-zero."""
 def lstm_cell(x: TensorLike, r: TensorLike, c: TensorLike) -> tuple[Tensor, Tensor, Tensor]:
-    """The next states h and c (..., H) of an LSTM and its gates (..., 4 H): input, forget, cell, output. x and r (..., 4 H) are the input's"""
+    """The next states h and c of an LSTM, and its gates: what follows the products of a step."""
 def lstm_cell_backward(grad_h: TensorLike | None, grad_c: TensorLike | None, gates: TensorLike, c: TensorLike, c_next: TensorLike) -> tuple[Tensor, Tensor]:
     """Gradients of lstm_cell's x (and r, which is the same) and c from those of the next states (None: 0)."""
 def matmul(x1: Any, x2: Any) -> Tensor:

@@ -290,15 +290,11 @@ struct Engine {
       int n = 0;
       bool ok = true;
       for (int16_t a : part.args) {
-        if (a == kNeeds) {
-          if ((args[n] = needs_of(node))) n++;
-          else ok = false;
-          if (!ok) break;
-        } else if (a < 0) {
+        if (a < 0) {
           PyObject* g = grads[-1 - a] ? grads[-1 - a] : Py_None;
           Py_INCREF(g);
           args[n++] = g;
-        } else if ((args[n] = unpack(node, size_t(a)))) {
+        } else if ((args[n] = a == kNeeds ? needs_of(node) : unpack(node, size_t(a)))) {
           n++;
         } else {
           ok = false;

@@ -3,6 +3,7 @@ are those of many steps at once."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -12,21 +13,21 @@ from fastdl.errors import ShapeError, ValueError_
 from fastdl.op import gradient_of_body
 
 
-class Cell:
+class Cell(ABC):
     """A step behind the products. States are (N, hidden); the first of them is the output, and what the product multiplies."""
 
     gates = 1
     states = 1
     bias_inside = False  # whether the bias of r cannot be added to x instead
 
+    @abstractmethod
     def step(self, x: fd.Tensor, r: fd.Tensor, states: tuple) -> tuple[tuple, tuple]:
         """The next states, and what `backward` needs beside them, from the input's and the state's part of the sums."""
-        raise NotImplementedError
 
+    @abstractmethod
     def backward(self, grads: tuple, kept: tuple, before: tuple, after: tuple) -> tuple[Any, Any, tuple]:
         """Gradients of x, r and the states (but for what comes through r; None: 0) from those of the next states: of the first one, and of
         others, or None: 0. kept: what `step` gave."""
-        raise NotImplementedError
 
 
 class ElmanCell(Cell):

@@ -31,8 +31,37 @@ def _lstm_cell_vjp(g0: Any, g1: Any, g2: Any, gates: Tensor, c_next: Tensor, x: 
 
 @op(vjp=_lstm_cell_vjp, returns="h_next, c_next, gates", visible=3, zeros=False)
 def lstm_cell(x: Tensor, r: Tensor, c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The next states h and c (..., H) of an LSTM and its gates (..., 4 H): input, forget, cell, output. x and r (..., 4 H) are the input's
-    and the state's part of their sums (Hochreiter & Schmidhuber, 1997; forget gate: Gers et al., 2000)."""
+    """The next states h and c of an LSTM, and its gates: what follows the products of a step.
+
+    Parameters
+    ----------
+    x, r : Tensor
+        (..., 4 H): the input's and the state's part of the gates' sums, in PyTorch's order: input, forget, cell, output. Any float dtype;
+        16-bit floats are computed in float32.
+    c : Tensor
+        (..., H): the cell state before the step.
+
+    Returns
+    -------
+    tuple of Tensor
+        h and c (..., H), and the gates' values (..., 4 H).
+
+    Raises
+    ------
+    ShapeError
+        If x or r is not c's shape with 4 times as many columns.
+
+    Notes
+    -----
+    Hochreiter & Schmidhuber, "Long short-term memory", 1997; forget gate: Gers, Schmidhuber & Cummins, 2000.
+
+    Examples
+    --------
+    >>> import fastdl as fd
+    >>> h, c, gates = fd.lstm_cell(fd.zeros((2, 12)), fd.zeros((2, 12)), fd.ones((2, 3)))
+    >>> c[0].tolist(), gates.shape
+    ([0.5, 0.5, 0.5], (2, 12))
+    """
     return _lstm_cell(x, r, c)
 
 
@@ -58,8 +87,37 @@ def _gru_cell_vjp(g0: Any, g1: Any, gates: Tensor, x: Tensor, r: Tensor, h: Tens
 
 @op(vjp=_gru_cell_vjp, returns="h_next, gates", visible=2, zeros=False)
 def gru_cell(x: Tensor, r: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-    """The next state (..., H) of a GRU and its gates (..., 4 H): reset, update, new, and the state's part of new. x and r (..., 3 H) are the
-    input's and the state's part of their sums (Cho et al., arXiv 1406.1078, with the reset gate behind the product)."""
+    """The next state of a GRU, and its gates: what follows the products of a step.
+
+    Parameters
+    ----------
+    x, r : Tensor
+        (..., 3 H): the input's and the state's part of the gates' sums, in PyTorch's order: reset, update, new. Any float dtype; 16-bit
+        floats are computed in float32.
+    h : Tensor
+        (..., H): the state before the step.
+
+    Returns
+    -------
+    tuple of Tensor
+        The next h (..., H), and (..., 4 H): the gates' values and r's part of new.
+
+    Raises
+    ------
+    ShapeError
+        If x or r is not h's shape with 3 times as many columns.
+
+    Notes
+    -----
+    Cho et al., arXiv 1406.1078, with the reset gate behind the product, as cuDNN has it.
+
+    Examples
+    --------
+    >>> import fastdl as fd
+    >>> h, gates = fd.gru_cell(fd.zeros((2, 9)), fd.zeros((2, 9)), fd.ones((2, 3)))
+    >>> h[0].tolist(), gates.shape
+    ([0.5, 0.5, 0.5], (2, 12))
+    """
     return _gru_cell(x, r, h)
 
 

@@ -23,6 +23,13 @@ void check_inputs(Call& c, const View& state, int first, int n, int gates, const
   }
 }
 
+// x, r and the state before a step, which are inputs 0, 1 and 2.
+void check_cell(Call& c, int gates, const char* const* names) {
+  check_inputs(c, c.in[2], 2, 1, 1, names);
+  check_inputs(c, c.in[2], 0, 2, gates, names);
+  c.compute = lift_dtype(c, promote_inputs(c, 0, 3));
+}
+
 // Output k: (..., count * H).
 void set_units(Call& c, int k, const View& state, int count) {
   int64_t shape[kMaxDims];
@@ -36,13 +43,10 @@ void set_units(Call& c, int k, const View& state, int count) {
 
 void infer_lstm_cell(Call& c) {
   static const char* const names[] = {"x", "r", "c"};
-  const View& state = c.in[2];
-  check_inputs(c, state, 2, 1, 1, names);
-  check_inputs(c, state, 0, 2, 4, names);
-  c.compute = lift_dtype(c, promote_inputs(c, 0, 3));
-  set_units(c, 0, state, 1);
-  set_units(c, 1, state, 1);
-  set_units(c, 2, state, 4);
+  check_cell(c, 4, names);
+  set_units(c, 0, c.in[2], 1);
+  set_units(c, 1, c.in[2], 1);
+  set_units(c, 2, c.in[2], 4);
 }
 
 void infer_lstm_cell_backward(Call& c) {
@@ -59,12 +63,9 @@ void infer_lstm_cell_backward(Call& c) {
 
 void infer_gru_cell(Call& c) {
   static const char* const names[] = {"x", "r", "h"};
-  const View& state = c.in[2];
-  check_inputs(c, state, 2, 1, 1, names);
-  check_inputs(c, state, 0, 2, 3, names);
-  c.compute = lift_dtype(c, promote_inputs(c, 0, 3));
-  set_units(c, 0, state, 1);
-  set_units(c, 1, state, 4);
+  check_cell(c, 3, names);
+  set_units(c, 0, c.in[2], 1);
+  set_units(c, 1, c.in[2], 4);
 }
 
 void infer_gru_cell_backward(Call& c) {
