@@ -55,6 +55,20 @@ def test_rows_pages_apart(m, k, n, dtype, threads):
     check(fd.array(np.ascontiguousarray(a.T)).T @ amid_nan(b, 1100), a, b, "transposed")
 
 
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("m, k, n", [(2, 3, 150), (5, 64, 130), (13, 193, 200), (70, 401, 301), (100, 380, 700)])
+@pytest.mark.parametrize("beyond", [0, 32, 4064])  # bytes
+def test_left_rows_multiples_of_4_kb_apart(beyond, m, k, n, dtype, threads):
+    """Strips of such rows are copied, where many panels pass over them: with the sums of rows that are not."""
+    rng = np.random.default_rng(3)
+    a, b = rng.standard_normal((m, k)).astype(dtype), rng.standard_normal((k, n)).astype(dtype)
+    left = amid_nan(a, (4096 + beyond) // a.itemsize - k)
+    for right in (fd.array(b), fd.array(np.ascontiguousarray(b.T)).T):
+        got = left @ right
+        check(got, a, b, (beyond, m, k, n))
+        np.testing.assert_array_equal(np.asarray(got), np.asarray(amid_nan(a, 2800 // a.itemsize - k % 8) @ right))
+
+
 @pytest.mark.parametrize("n", [10, 20, 24, 40, 72])
 def test_epilogues_of_all_panels(n):
     rng = np.random.default_rng(n)

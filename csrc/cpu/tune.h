@@ -41,8 +41,10 @@ constexpr int64_t kGemmChunkMacs = 1 << 18;  // ... unless they fall below this 
 constexpr int64_t kConvPieceMacs = 1 << 19;  // the same for convolutions
 constexpr int64_t kGemmDirectTiles = FD_VEC_BYTES == 32 ? 11 : 10;  // up to so many tiles of rows B is read where it lies
 constexpr int64_t kGemmDirectBytes = FD_VEC_BYTES == 64 ? 768 << 10 : 128 << 10;  // and also when all of B is no larger
-constexpr int64_t kGemmCopyBytes = 2 << 10;                     // steps of k of A that are so far apart are copied to a strip
-constexpr int64_t kGemmCopyFew = FD_VEC_BYTES == 32 ? 192 : 0;  // or so few transposed rows
+constexpr int64_t kGemmCopyBytes = 2 << 10;                      // steps of k of A that are so far apart are copied to a strip
+constexpr int64_t kGemmCopyFew = FD_VEC_BYTES == 32 ? 192 : 0;   // or so few transposed rows
+constexpr int64_t kGemmCopyNear = FD_VEC_BYTES == 32 ? 192 : 0;  // and rows that are a multiple of 4 KB apart, within so much, ...
+constexpr int64_t kGemmCopyPanels = 8;                           // ... where so many panels pass over them
 constexpr int64_t kGemmCopyRows = 112;  // rows that are copied side by side where they are adjacent: 448 bytes a step
 constexpr int64_t kGemmPackAhead = FD_VEC_BYTES == 32 ? 16 : 0;  // rows of B that are fetched before they are copied; 0: none
 constexpr int64_t kGemmPackPiece = 1 << 13;                      // elements that a thread packs at a time
@@ -51,7 +53,7 @@ constexpr int64_t kGemvBytes = 16 << 10;                         // of y, at mos
 constexpr int64_t kGemvLeast = 64;                               // columns of a piece, however many threads there are
 constexpr int64_t kDotRows = 12;                                 // up to so many rows, x W^T is computed as dot products
 constexpr int64_t kGemmPrefetchBytes = 256 << 10;                // a larger B, read where it lies, and a larger C are prefetched
-constexpr bool kFetchesStrips = FD_VEC_BYTES == 32;              // of A, during the strips before
+constexpr bool kFetchesStrips = FD_VEC_BYTES == 32;              // of A, during the strips before; a larger B's next block, too
 constexpr int64_t kGemmPrefetchK = 128;                          // C only if k is at least this long
 constexpr bool kWinogradFetches = FD_VEC_BYTES == 32;            // where results will be written, during products
 

@@ -54,6 +54,14 @@ FD_INLINE bool steps_far(const Gemm<T>& g) {
   return g.a_k * int64_t(sizeof(T)) >= kGemmCopyBytes || (g.a_row == 1 && g.m <= kGemmCopyFew);
 }
 
+// Do rows of A lie a multiple of 4 KB apart, or nearly so? Then those of a strip share sets of L1, and panels of B push them out.
+template <class T>
+FD_INLINE bool rows_meet(const Gemm<T>& g) {
+  constexpr int64_t way = 4096;
+  const int64_t apart = (g.a_row < 0 ? -g.a_row : g.a_row) * int64_t(sizeof(T));
+  return g.a_k == 1 && apart > way / 2 && min_of(apart % way, way - apart % way) < kGemmCopyNear;
+}
+
 template <class T>
 inline GemmPlan plan_gemm(const Gemm<T>& g, int64_t batch) {
   constexpr int lanes = Vec<T>::size;
@@ -123,7 +131,7 @@ inline void pack_vectors(const Gemm<T>& g, const GemmPlan& plan, int64_t k0, int
   }
 }
 
-// Fetches a rectangle of A evenly during the tiles before those that need it, `tiles` of them: `rows` lines of memory, `step`
+// Fetches a rectangle of A or B evenly during the tiles before those that need it, `tiles` of them: `rows` lines of memory, `step`
 // elements apart, of `length` elements each.
 template <class T>
 struct Ahead {
@@ -141,6 +149,17 @@ struct Ahead {
   }
 };
 
+// The block of B at k0 and vectors [v0, v1), in the order of its memory.
+template <class T>
+FD_INLINE Ahead<T> fetch_block(const Gemm<T>& g, int64_t k0, int64_t kc, int64_t v0, int64_t v1, int64_t tiles) {
+  constexpr int lanes = Vec<T>::size;
+  const int64_t depth = min_of(kc, g.k - k0), cols = min_of(v1 * lanes, g.n) - v0 * lanes;
+  const T* const first = g.b + k0 * g.b_k + v0 * lanes * g.b_col;
+  if (g.b_col == 1) return {first, g.b_k, depth, cols, tiles};
+  if (g.b_k == 1) return {first, g.b_col, cols, depth, tiles};
+  return {};
+}
+
 // One piece: row block rb, column block cb of C. pack_here: nobody else needs these panels, so they are packed just before use.
 template <class T>
 inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64_t cb, T* packed, bool pack_here) {
@@ -157,7 +176,9 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
                            : plan.triple                    ? 3
                            : plan.vectors == 1              ? 1
                                                             : 2;
-  const bool copy_strip = v1 - v0 > plan.nv + plan.triple && steps_far(g), turned = copy_strip && g.a_row == 1;
+  const int64_t panels_here = ceil_div(v1 - v0, int64_t(plan.nv));
+  const bool copy_strip = (v1 - v0 > plan.nv + plan.triple && steps_far(g)) || (panels_here >= kGemmCopyPanels && rows_meet(g));
+  const bool turned = copy_strip && g.a_row == 1;
   T* strips = strip_buf;
   int64_t at_once = 1;
   int strip_width = 0;
@@ -167,8 +188,9 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
     strips = static_cast<T*>(thread_scratch(at_once * strip_pitch<T>(plan.kc, strip_width) * int64_t(sizeof(T))));
     if (!strips) strips = strip_buf, at_once = 1;
   }
-  const int64_t panels_here = ceil_div(v1 - v0, int64_t(plan.nv));
-  const bool prefetch = !plan.packed && g.k * g.n * int64_t(sizeof(T)) > kGemmPrefetchBytes;
+  const bool large_b = g.k * g.n * int64_t(sizeof(T)) > kGemmPrefetchBytes, prefetch = !plan.packed && large_b;
+  // The next block that is packed here is fetched in the second half of the tiles: during more of them it would leave L2 again.
+  const int64_t half = kFetchesStrips && pack_here && large_b ? (tile0 + tile1) / 2 : tile1;
 
   for (int64_t kb = 0; kb < plan.k_blocks; kb++) {
     const int64_t k0 = kb * plan.kc, kc = min_of(plan.kc, g.k - k0);
@@ -187,8 +209,9 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
     t.accumulate = g.accumulate || kb > 0;
     t.relu = last && g.relu;
     t.fetch_c = g.m * g.n * int64_t(sizeof(T)) > kGemmPrefetchBytes && kc >= kGemmPrefetchK;
-    Ahead<T> next;
+    Ahead<T> next, next_block;
     for (int64_t tile = tile0; tile < tile1; tile++) {
+      if (tile == half && !last) next_block = fetch_block(g, k0 + kc, plan.kc, v0, v1, panels_here * (tile1 - tile));
       const int64_t i0 = tile * g.m / plan.tiles;
       const int rows = int((tile + 1) * g.m / plan.tiles - i0);
       Strip<T> strip = {g.a + i0 * g.a_row + k0 * g.a_k, g.a_row, g.a_k};
@@ -221,6 +244,7 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
       }
       for (int64_t v = v0; v < v1;) {
         next.fetch();
+        next_block.fetch();
         const int nv = panel_vectors(plan, v, v1, edge_vectors);
         const bool edge = cut && v + nv == v1;
         const int64_t j = v * lanes;

@@ -21,7 +21,11 @@ inline Strip<T> pack_strip(const T* a, int64_t a_row, int64_t a_k, int rows, int
   for (int i = 0; i < rows; i++) {
     const T* from = a + i * a_row;
     T* to = buf + i * kStripRow;
-    for (int64_t k = 0; k < kc; k++) to[k] = from[k * a_k];
+    int64_t k = 0;
+    if (a_k == 1) {
+      for (; k + Vec<T>::size <= kc; k += Vec<T>::size) store(to + k, load(from + k));
+    }
+    for (; k < kc; k++) to[k] = from[k * a_k];
   }
   return {buf, kStripRow, 1};
 }
