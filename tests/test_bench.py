@@ -19,14 +19,25 @@ from fastdl.bench.cases import STEPS, Case, all_cases, conv, engines_of, gemm, p
 from fastdl.bench.compare import compare, show
 from fastdl.bench.report import page
 from fastdl.bench.roofline import limit
-from fastdl.bench.runner import Settings, Worker, compare_answers, difference, environment, finish, run, select, tolerance
+from fastdl.bench.runner import (
+    Settings,
+    Worker,
+    compare_answers,
+    difference,
+    environment,
+    finish,
+    installed,
+    run,
+    select,
+    tolerance,
+)
 from fastdl.bench.worker import Engine, checked
 from fastdl.cli import main
 
-PEERS = [e for e in ("numpy", "torch", "jax") if importlib.util.find_spec(e)]
+PEERS = installed(("numpy", "torch", "jax", "onnxruntime"))
 QUICK = Settings(engines=("fastdl", "numpy"), seconds=0.01, warm=0.0, rounds=2)
 SMALL = [
-    gemm(3, 5, 4), gemm(3, 5, 4, "NT"), gemm(3, 5, 4, "TN"), gemm(2, 3, 4, "NT", (2,)), conv(2, 3, 7, 4, 3), conv(1, 4, 8, 4, 3, 2, groups=4),
+    gemm(3, 5, 4), gemm(3, 5, 4, "NT"), gemm(3, 5, 4, "TN"), gemm(2, 3, 4, "NT", (2,)), gemm(2, 3, 4, "TN", (2, 2)), conv(2, 3, 7, 4, 3), conv(1, 4, 8, 4, 3, 2, groups=4),
     conv(2, 1, 6, 3, 3, padding=0, first=True), conv(1, 2, 9, 3, 3, dilation=2), pool("max", 1, 2, 6, 3, 2, 1), pool("avg", 1, 2, 6, 2, 2),
 ]  # fmt: skip
 BIG = ("matmul", "bmm", "conv", "pool", "Adam")  # their families have small samples above
@@ -247,12 +258,31 @@ def test_without_peers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     import fastdl.bench.runner as runner
 
     real = importlib.util.find_spec
-    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name, *a: None if name in ("torch", "jax") else real(name, *a))
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name, *a: None if name in ("torch", "jax", "onnxruntime") else real(name, *a))
     assert main(["bench", "--filter", "matmul 16 NN", "--seconds", "0.01", "--threads", "1"]) == 0
     said = capsys.readouterr()
     assert "No peer but NumPy is installed" in said.err and "numpy" in said.out
     assert main(["bench", "--filter", "xor", "--engines", "torch"]) == 2
     assert "engine torch is not installed" in capsys.readouterr().err
+
+
+def test_onnxruntime_needs_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
+    import fastdl.bench.runner as runner
+
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name, *a: None if name == "onnx" else name)
+    assert installed(("numpy", "onnxruntime")) == ("numpy",)
+
+
+def test_cases_as_onnx_graphs() -> None:
+    """Every operator that a case asks for exists, with these attributes and shapes."""
+    onnx = pytest.importorskip("onnx")
+    from fastdl.bench.onnx_graph import build
+
+    cases = [c for c in all_cases() if "onnxruntime" in engines_of(c)]
+    assert {c.family for c in cases} == {"matmul", "elementwise", "reduction", "rows", "attention"} and not any(c.grad for c in cases)
+    for case in cases:
+        model, _ = build(case.code["onnxruntime"], {name: np.broadcast_to(np.float32(0), shape) for name, (_, shape) in case.inputs.items()})
+        onnx.checker.check_model(model, full_check=True)
 
 
 def test_one_engine() -> None:

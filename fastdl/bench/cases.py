@@ -7,15 +7,16 @@ import math
 
 Input = tuple  # ("normal", shape) | ("index", shape, below)
 
-FD, TORCH, JAX, NUMPY = "fastdl", "torch", "jax", "numpy"
+FD, TORCH, JAX, NUMPY, ONNX = "fastdl", "torch", "jax", "numpy", "onnxruntime"
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One measurement.
 
-    `code` maps an engine to an expression over the inputs (torch's serves torch-compile, too). `grad` names the inputs whose gradients
-    are computed as well, from a fixed random gradient of the output. `setup` maps an engine to statements that define `run()` instead.
+    `code` maps an engine to an expression over the inputs (torch's serves torch-compile, too; onnxruntime's is made of operators of a graph
+    `o`, see onnx_graph.py). `grad` names the inputs whose gradients are computed as well, from a fixed random gradient of the output.
+    `setup` maps an engine to statements that define `run()` instead.
     `inner` names images that come from a layer before: they lie in memory as the engine's own layers hand them on, and so does the gradient.
     """
 
@@ -39,13 +40,13 @@ def engines_of(case: Case) -> set[str]:
 
     >>> from fastdl.bench.cases import all_cases, engines_of
     >>> sorted(engines_of(all_cases()[0]))
-    ['fastdl', 'fastdl-eager', 'jax', 'numpy', 'torch', 'torch-compile']
+    ['fastdl', 'fastdl-eager', 'jax', 'numpy', 'onnxruntime', 'torch', 'torch-compile']
     """
     if case.suite == "steps":
         return {FD, "fastdl-eager", TORCH, "torch-compile", JAX}
     names = set(case.code) | set(case.setup)
     if case.grad:
-        names.discard(NUMPY)
+        names -= {NUMPY, ONNX}
     return names | ({"fastdl-eager"} if FD in names else set()) | ({"torch-compile"} if TORCH in case.code else set())
 
 
@@ -60,9 +61,15 @@ def gemm(m: int, k: int, n: int, form: str = "NN", batch: tuple[int, ...] = (), 
     count = math.prod(batch)
     title = f"matmul {m}" if m == k == n else f"matmul {m}x{k}x{n}"
     full = dtype == "float32"
+    code = same(f"{left} @ {right}", FD, TORCH, JAX)
+    if full:
+        code[NUMPY] = code[FD]
+        swap = [*range(len(batch)), len(batch) + 1, len(batch)]
+        operands = [f"o.Transpose({x}, perm={swap})" if f == "T" else x for x, f in zip("ab", form)]
+        code[ONNX] = f"o.MatMul({', '.join(operands)})" if batch else f"o.Gemm(a, b, transA={form[0] == 'T':d}, transB={form[1] == 'T':d})"
     return Case(
         (f"bmm {count}x({m}x{k}x{n})" if batch else title) + f" {form}" + ("" if full else f" {dtype}"), "ops", "matmul",
-        {"a": ("normal", a), "b": ("normal", b)}, same(f"{left} @ {right}", *(() if full else (FD, TORCH, JAX))),
+        {"a": ("normal", a), "b": ("normal", b)}, code,
         flops=2.0 * count * m * k * n, bytes=(4.0 if full else 2.0) * count * (m * k + k * n + m * n), depth=k, dtype=dtype,
     )  # fmt: skip
 
@@ -97,15 +104,15 @@ def elementwise(name: str, n: int, code: dict[str, str], operands: int = 1) -> C
 
 
 ELEMENTWISE: list[tuple[str, dict[str, str], int]] = [
-    ("add", same("x + y"), 2),
-    ("mul", same("x * y"), 2),
-    ("relu", {FD: "fd.relu(x)", TORCH: "torch.relu(x)", JAX: "jax.nn.relu(x)", NUMPY: "np.maximum(x, 0)"}, 1),
-    ("sigmoid", {FD: "fd.sigmoid(x)", TORCH: "torch.sigmoid(x)", JAX: "jax.nn.sigmoid(x)", NUMPY: "1 / (1 + np.exp(-x))"}, 1),
-    ("tanh", {FD: "fd.tanh(x)", TORCH: "torch.tanh(x)", JAX: "jnp.tanh(x)", NUMPY: "np.tanh(x)"}, 1),
-    ("exp", {FD: "fd.exp(x)", TORCH: "torch.exp(x)", JAX: "jnp.exp(x)", NUMPY: "np.exp(x)"}, 1),
-    ("gelu", {FD: "F.gelu(x)", TORCH: "F.gelu(x)", JAX: "jax.nn.gelu(x, approximate=False)"}, 1),
-    ("silu", {FD: "F.silu(x)", TORCH: "F.silu(x)", JAX: "jax.nn.silu(x)"}, 1),
-    ("softplus", {FD: "F.softplus(x)", TORCH: "F.softplus(x)", JAX: "jax.nn.softplus(x)"}, 1),
+    ("add", {**same("x + y"), ONNX: "o.Add(x, y)"}, 2),
+    ("mul", {**same("x * y"), ONNX: "o.Mul(x, y)"}, 2),
+    ("relu", {FD: "fd.relu(x)", TORCH: "torch.relu(x)", JAX: "jax.nn.relu(x)", NUMPY: "np.maximum(x, 0)", ONNX: "o.Relu(x)"}, 1),
+    ("sigmoid", {FD: "fd.sigmoid(x)", TORCH: "torch.sigmoid(x)", JAX: "jax.nn.sigmoid(x)", NUMPY: "1 / (1 + np.exp(-x))", ONNX: "o.Sigmoid(x)"}, 1),
+    ("tanh", {FD: "fd.tanh(x)", TORCH: "torch.tanh(x)", JAX: "jnp.tanh(x)", NUMPY: "np.tanh(x)", ONNX: "o.Tanh(x)"}, 1),
+    ("exp", {FD: "fd.exp(x)", TORCH: "torch.exp(x)", JAX: "jnp.exp(x)", NUMPY: "np.exp(x)", ONNX: "o.Exp(x)"}, 1),
+    ("gelu", {FD: "F.gelu(x)", TORCH: "F.gelu(x)", JAX: "jax.nn.gelu(x, approximate=False)", ONNX: "o.Gelu(x)"}, 1),
+    ("silu", {FD: "F.silu(x)", TORCH: "F.silu(x)", JAX: "jax.nn.silu(x)", ONNX: "o.Mul(x, o.Sigmoid(x))"}, 1),
+    ("softplus", {FD: "F.softplus(x)", TORCH: "F.softplus(x)", JAX: "jax.nn.softplus(x)", ONNX: "o.Softplus(x)"}, 1),
 ]
 
 
@@ -136,7 +143,7 @@ def _rows() -> list[Case]:
         }
         numpy = "(lambda e: e / e.sum(-1, keepdims=True))(np.exp(x - x.max(-1, keepdims=True)))"
         cases += [
-            Case(f"softmax {n}x{m}", "ops", "rows", x, {**softmax, NUMPY: numpy}, bytes=8.0 * n * m, depth=m),
+            Case(f"softmax {n}x{m}", "ops", "rows", x, {**softmax, NUMPY: numpy, ONNX: "o.Softmax(x, axis=-1)"}, bytes=8.0 * n * m, depth=m),
             Case(f"softmax {n}x{m} fwd+bwd", "ops", "rows", x, softmax, ("x",), bytes=20.0 * n * m, depth=m),
             Case(f"layer_norm {n}x{m} fwd+bwd", "ops", "rows", {**x, **vectors}, norm, ("x", "w", "b"), bytes=20.0 * n * m, depth=max(m, n)),
         ]
@@ -148,7 +155,8 @@ def _rows() -> list[Case]:
         heads: dict[str, Input] = {name: ("normal", (b, h, n, e)) for name in "qkv"}
         title = f"attention {b}x{h}x{n}x{e}{' causal' if causal else ''}"
         work = 4.0 * b * h * e * (n * (n + 1) / 2 if causal else n * n)
-        cases.append(Case(title, "ops", "attention", heads, code, flops=work, depth=n))
+        onnx = {ONNX: f"o.Attention(q, k, v, is_causal={causal:d})"}
+        cases.append(Case(title, "ops", "attention", heads, {**code, **onnx}, flops=work, depth=n))
         cases.append(Case(f"{title} fwd+bwd", "ops", "attention", heads, code, ("q", "k", "v"), flops=3.5 * work, depth=n))
     for n, m in ((64, 10), (1024, 1000), (3200, 96), (8192, 4096)):
         code = {
@@ -169,13 +177,14 @@ def _rows() -> list[Case]:
 
 def _reductions() -> list[Case]:
     big, square = 1 << 24, (4096, 4096)
-    cases = [Case(f"{op} of {big:,}", "ops", "reduction", {"x": ("normal", (big,))}, same(f"x.{op}()"), bytes=4.0 * big, depth=big) for op in ("sum", "mean")]
-    cases.append(Case(f"max of {big:,}", "ops", "reduction", {"x": ("normal", (big,))}, same("x.max()"), bytes=4.0 * big))
-    for op in ("sum", "mean", "argmax"):
-        cases += [
-            Case(f"{op} axis {axis} of 4096x4096", "ops", "reduction", {"x": ("normal", square)}, same(f"x.{op}({axis})"), bytes=4.0 * big, depth=4096)
-            for axis in (0, 1)
-        ]
+    cases = []
+    for op, onnx, depth in (("sum", "Sum", big), ("mean", "Mean", big), ("max", "Max", 1)):
+        code = {**same(f"x.{op}()"), ONNX: f"o.Reduce{onnx}(x, keepdims=0)"}
+        cases.append(Case(f"{op} of {big:,}", "ops", "reduction", {"x": ("normal", (big,))}, code, bytes=4.0 * big, depth=depth))
+    for op, onnx in (("sum", "ReduceSum(x, o.integers({})"), ("mean", "ReduceMean(x, o.integers({})"), ("argmax", "ArgMax(x, axis={}")):
+        for axis in (0, 1):
+            code = {**same(f"x.{op}({axis})"), ONNX: f"o.{onnx.format(axis)}, keepdims=0)"}
+            cases.append(Case(f"{op} axis {axis} of 4096x4096", "ops", "reduction", {"x": ("normal", square)}, code, bytes=4.0 * big, depth=4096))
     return cases
 
 

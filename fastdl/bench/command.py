@@ -108,7 +108,7 @@ def bench(args: argparse.Namespace) -> int:
         raise CliError(f"engine {missing} is not installed")
     if args.eager:
         engines = tuple("fastdl-eager" if e == "fastdl" else e for e in engines)
-    if not set(engines) & {"torch", "jax", "torch-compile"} and not args.engines:
+    if not set(engines) & {"torch", "jax", "torch-compile", "onnxruntime"} and not args.engines:
         print("No peer but NumPy is installed: pip install torch or jax to compare with it.", file=sys.stderr)
     from fastdl import get_num_threads
 

@@ -15,6 +15,7 @@ COLOURS = {
     "torch": ("#d9541e", "#ff8a57"),
     "torch-compile": ("#a23c12", "#d8622f"),
     "jax": ("#7a4fb5", "#b492ea"),
+    "onnxruntime": ("#8a6d1f", "#d9b75a"),
     "numpy": ("#3d8b5f", "#6cc795"),
 }
 PAGE = {  # likewise

@@ -25,9 +25,9 @@ from .cases import Case, all_cases, engines_of
 from .roofline import limit
 
 SCHEMA = 1
-ENGINES = ("fastdl", "fastdl-eager", "torch", "torch-compile", "jax", "numpy")
-DEFAULT_ENGINES = ("fastdl", "torch", "torch-compile", "jax", "numpy")
-MODULES = {"fastdl": "fastdl", "fastdl-eager": "fastdl", "torch": "torch", "torch-compile": "torch", "jax": "jax", "numpy": "numpy"}
+ENGINES = ("fastdl", "fastdl-eager", "torch", "torch-compile", "jax", "onnxruntime", "numpy")
+DEFAULT_ENGINES = tuple(e for e in ENGINES if e != "fastdl-eager")
+MODULES = {"fastdl-eager": ("fastdl",), "torch-compile": ("torch",), "onnxruntime": ("onnx", "onnxruntime")}  # others: that of their name
 PREPARE_TIMEOUT = 300.0  # seconds: a compiler of a peer may be slow
 REPLY_TIMEOUT = 60.0
 
@@ -45,8 +45,8 @@ class Settings:
 
 
 def installed(engines: tuple[str, ...]) -> tuple[str, ...]:
-    """Those engines whose package can be imported."""
-    return tuple(e for e in engines if importlib.util.find_spec(MODULES[e]) is not None)
+    """Those engines whose packages can be imported."""
+    return tuple(e for e in engines if all(importlib.util.find_spec(module) for module in MODULES.get(e, (e,))))
 
 
 def processors(threads: int) -> list[int]:

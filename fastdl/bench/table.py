@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-SHORT = {"torch-compile": "compile", "fastdl-eager": "fd eager"}
+SHORT = {"torch-compile": "compile", "fastdl-eager": "fd eager", "onnxruntime": "onnxrt"}
 
 
 def duration(seconds: float) -> str:

@@ -31,7 +31,7 @@ class Engine:
     def __init__(self, name: str, threads: int) -> None:
         import numpy as np
 
-        self.name, self.np = name, np
+        self.name, self.np, self.threads = name, np, threads
         self.base = {"fastdl-eager": "fastdl", "torch-compile": "torch"}.get(name, name)
         self.space: dict[str, Any] = {"np": np}
         if self.base == "fastdl":
@@ -52,7 +52,7 @@ class Engine:
 
             self.array = jnp.asarray
             self.space.update(jax=jax, jnp=jnp, lax=jax.lax)
-        elif self.base == "numpy":
+        elif self.base in ("numpy", "onnxruntime"):
             self.array = np.asarray
         else:
             raise ValueError(f"bench: engine {name!r} is unknown")
@@ -70,7 +70,7 @@ class Engine:
             value = value.detach() if hasattr(value, "detach") else value
         if "bfloat16" in str(getattr(value, "dtype", "")):  # NumPy has none
             value = self.cast(value, "float32")
-        return self.np.asarray(value.numpy() if self.base in ("torch", "fastdl") else value)
+        return self.np.asarray(value.numpy() if self.base in ("torch", "fastdl", "onnxruntime") else value)
 
     def wait(self, value: Any) -> None:
         """JAX answers before the work is done."""
@@ -93,6 +93,11 @@ class Engine:
         if self.base in case.setup:
             exec(case.setup[self.base], space)
             run = space["run"]
+            return lambda: (run(),)
+        if self.base == "onnxruntime":
+            from .onnx_graph import prepare
+
+            run = prepare(case.code[self.base], arrays, self.threads)
             return lambda: (run(),)
         exec(f"def f({', '.join(arrays)}):\n  return {case.code[self.base]}", space)
         f = space["f"]
