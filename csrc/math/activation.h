@@ -44,14 +44,7 @@ FD_MATH V leaky_relu_backward(V g, V x, V slope) {
   return select(x > V(0), g, g * slope);
 }
 
-// e = exp(-|x|) = min(s, 1 - s) / max(s, 1 - s) for s = sigmoid(x)
-template <class V>
-FD_MATH V exp_minus_abs(V x) {
-  if constexpr (kIsDouble<V>)
-    return exp(-abs(x));
-  else
-    return exp_bounded(max(V(-104.0f), -abs(x)));
-}
+// With e = exp(-|x|) = min(s, 1 - s) / max(s, 1 - s) for s = sigmoid(x).
 template <class V>
 FD_MATH V sigmoid(V x) {
   const V e = exp_minus_abs(x);
@@ -105,7 +98,7 @@ FD_MATH V gelu(V x) {
 #endif
     V n, r;
     reduce_half_square(a, n, r);
-    return fma(-a, ldexp(times_exp_minus_half(y, r), n), max(V(0), x));
+    return fma(-a, ldexp_down(times_exp_minus_half(y, r), n), max(V(0), x));
   }
 }
 template <class V>
@@ -118,7 +111,7 @@ FD_MATH V gelu_backward(V g, V x) {  // P(X < x) + x exp(-x^2 / 2) / sqrt(2 pi)
   } else {
     V n, r;
     reduce_half_square(a, n, r);
-    density = ldexp(times_exp_minus_half(V(1), r), n);
+    density = ldexp_down(times_exp_minus_half(V(1), r), n);
     tail = density * normal_tail(a);
   }
   return g * fma(b * V(0.39894228040143267794), density, select(x > V(0), V(1) - tail, tail));
@@ -134,12 +127,12 @@ FD_MATH V gelu_tanh(V x) {
   if constexpr (kIsDouble<V>) {
     return x * sigmoid(gelu_tanh_argument(x, x * x));
   } else {  // the rounding errors of the argument, which exp would magnify, are added to its remainder
-    const V a = min(V(12.0f), abs(x)), linear(1.5957691216057308f), cubic(-0.07135481627260025f);
+    const V a = min(V(10.8f), abs(x)), linear(1.5957691216057308f), cubic(-0.07135481627260025f);
     const V z = exact_fma(a, a, V(0.0f)), w = exact_fma(z, cubic, -linear), v = exact_fma(a, w, V(0.0f));
     const V lost = fma(z, cubic, -linear - w) + V(float(1.5957691216057308f - 1.5957691216057308));
     V n, r;
     reduce_exp(v, n, r);
-    const V e = exp_reduced(n, r + fma(a, lost, exact_fma(a, w, -v)));
+    const V e = ldexp_down(exp_rest(r + fma(a, lost, exact_fma(a, w, -v))) + V(1), n);
     return x * quotient(select(x < V(0), e, V(1)), V(1) + e);
   }
 }

@@ -62,6 +62,8 @@ FD_MATH int64_t to_int(double a) { return int64_t(a); }
 FD_MATH float to_float(int32_t a) { return float(a); }
 FD_MATH double to_float(int64_t a) { return double(a); }
 FD_MATH float ldexp(float a, float n) { return FD_LIBM(ldexpf)(a, int(n)); }
+FD_MATH float ldexp_normal(float a, float n) { return FD_LIBM(ldexpf)(a, int(n)); }  // vec.h says for which n
+FD_MATH float ldexp_down(float a, float n) { return FD_LIBM(ldexpf)(a, int(n)); }
 FD_MATH float quotient(float a, float b) { return a / b; }
 FD_MATH double quotient(double a, double b) { return a / b; }
 FD_MATH float quotient_to_infinity(float a, float b) { return a / b; }

@@ -45,14 +45,6 @@ FD_MATH V exp_reduced(V n, V r) {
   return ldexp(exp_rest(r) + V(1.0f), n);
 }
 
-// exp for arguments in [-104, 89] or NaN.
-template <class V>
-FD_MATH V exp_bounded(V x) {
-  V n, r;
-  reduce_exp(x, n, r);
-  return exp_reduced(n, r);
-}
-
 // y exp(-c x^2) for 0 <= c x^2 <= 104. The rounding error of the square, which exp would magnify, is added to the remainder, and
 // y (1 + (e^r - 1)) is rounded once.
 template <class V>
@@ -82,7 +74,9 @@ FD_MATH V exp(V x) {
   if constexpr (kIsDouble<V>) {
     return map_lanes(x, [](double t) { return FD_LIBM(exp)(t); });
   } else {
-    return exp_bounded(max(V(-104.0f), min(V(89.0f), x)));  // beyond the bounds the result is 0 or infinite; NaN passes through
+    V n, r;
+    reduce_exp(max(V(-104.0f), min(V(89.0f), x)), n, r);  // beyond the bounds the result is 0 or infinite; NaN passes through
+    return exp_reduced(n, r);
   }
 }
 
@@ -90,10 +84,25 @@ FD_MATH V exp(V x) {
 // be denormal is 0: processors are slow with denormal numbers, and masked elements have arguments of -inf.
 template <class V>
 FD_MATH V exp_negative(V x) {
-  if constexpr (kIsDouble<V>)
+  if constexpr (kIsDouble<V>) {
     return exp(x);
-  else
-    return select(x < V(-87.33f), V(0.0f), exp_bounded(max(V(-87.33f), x)));
+  } else {
+    V n, r;
+    reduce_exp(max(V(-87.33f), x), n, r);
+    return select(x < V(-87.33f), V(0.0f), ldexp_normal(exp_rest(r) + V(1.0f), n));
+  }
+}
+
+// exp(-|x|), denormal numbers included
+template <class V>
+FD_MATH V exp_minus_abs(V x) {
+  if constexpr (kIsDouble<V>) {
+    return exp(-abs(x));
+  } else {
+    V n, r;
+    reduce_exp(max(V(-104.0f), -abs(x)), n, r);
+    return ldexp_down(exp_rest(r) + V(1.0f), n);
+  }
 }
 
 template <class V>
@@ -119,7 +128,7 @@ FD_MATH V expm1(V x) {
     reduce_exp(max(V(-30.0f), min(V(89.0f), x)), n, r);
     // (e^r - 1 - r) / r^2 on |r| <= 0.35; error 1.4e-8 relative to e^r - 1
     const V q = polynomial(r, 4.9999997e-01f, 1.6666542e-01f, 4.166743e-02f, 8.366876e-03f, 1.387188e-03f);
-    const V s = ldexp(V(0.5f), n), half = fma(s, fma(q, r * r, r), s - V(0.5f));
+    const V s = ldexp_normal(V(0.5f), n), half = fma(s, fma(q, r * r, r), s - V(0.5f));
     return copysign(half + half, x);
   }
 }

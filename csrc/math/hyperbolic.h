@@ -45,7 +45,7 @@ FD_MATH V tanh(V x) {
     const V n = nearest_product(a, V(2.0f * kLog2e)), r = fma(n, V(-0.5f * kLn2Lo), fma(n, V(-0.5f * kLn2Hi), a));
     // ((e^(2r) - 1) / 2 - r) / r^2 on |r| <= ln 2 / 4; error 1.5e-8
     const V q = polynomial(r, 9.9999994e-01f, 6.666617e-01f, 3.3333945e-01f, 1.3387002e-01f, 4.4390015e-02f);
-    const V s = ldexp(V(1.0f), n), w = fma(s, fma(q, r * r, r), fma(s, V(0.5f), V(-0.5f)));
+    const V s = ldexp_normal(V(1.0f), n), w = fma(s, fma(q, r * r, r), fma(s, V(0.5f), V(-0.5f)));
     return copysign(quotient(w, w + V(1.0f)), x);
   }
 }

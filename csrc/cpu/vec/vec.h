@@ -319,13 +319,30 @@ FD_INLINE VecF exact_fma(VecF a, VecF b, VecF c) {
 #endif
 }
 
-// a * 2^n for a in [1/4, 4] and integral n in [-250, 250]: over- and underflow as they should.
+// a * 2^n for integral n in [-250, 250]: over- and underflow as they should. Here as below, a is a normal number, to whose exponent n
+// is added, or both are NaN: to_int() makes that a number whose last bits are 0.
 FD_INLINE VecF ldexp(VecF a, VecF n) {
 #if defined(__AVX512F__)
   return VecF((VecF::Native)_mm512_scalef_ps((__m512)a.v, (__m512)n.v));
 #else
   const VecI i = to_int(n), half = i >> 1;  // in two steps, as 2^n itself may not be representable
-  return a * bit_cast<float>((half + VecI(127)) << 23) * bit_cast<float>((i - half + VecI(127)) << 23);
+  return bit_cast<float>(bit_cast<int32_t>(a) + (half << 23)) * bit_cast<float>((i - half + VecI(127)) << 23);
+#endif
+}
+// The same where the result is a normal number, too.
+FD_INLINE VecF ldexp_normal(VecF a, VecF n) {
+#if defined(__AVX512F__)
+  return ldexp(a, n);
+#else
+  return bit_cast<float>(bit_cast<int32_t>(a) + (to_int(n) << 23));
+#endif
+}
+// The same for n in [-180, 60]: underflows as it should.
+FD_INLINE VecF ldexp_down(VecF a, VecF n) {
+#if defined(__AVX512F__)
+  return ldexp(a, n);
+#else
+  return bit_cast<float>(bit_cast<int32_t>(a * VecF(0x1p63f)) + (to_int(n) << 23)) * VecF(0x1p-63f);
 #endif
 }
 
