@@ -2,7 +2,7 @@
 //
 // The plan (reduce.h) turns a call into kept and reduced dims in memory order. Then one of two walks:
 //   rows     the reduced dim lies innermost: per output, leaves of 512 neighbouring elements go through four vector accumulators
-//   columns  a kept dim lies innermost: vectors of up to 512 outputs, eight input rows at a time, leaves of 128 rows
+//   columns  a kept dim lies innermost: vectors of up to 2048 outputs, eight input rows at a time, leaves of 128 rows
 // Leaves are merged pairwise (N. Higham, "The accuracy of floating point summation", 1993), so the error of a sum grows with log n.
 // Variance: per leaf the corrected two-pass formula, leaves merged as in T. Chan, G. Golub, R. LeVeque, "Updating formulae and a
 // pairwise algorithm for computing sample variances" (1979). Strided and 8/16-bit elements are first copied to lanes, block-wise.
@@ -17,7 +17,7 @@ namespace {
 // ------------------- acc arrays hold part p of output j at acc[p * pitch + j].
 constexpr int kLeafRows = 128;  // rows of a leaf of columns
 constexpr int kGroup = 8;       // of which so many are read at once
-constexpr int kWidth = 512;     // most outputs of a leaf of columns
+constexpr int kCopied = 256;    // most outputs of a leaf of columns, where elements are copied to lanes; else R::kWidth
 
 // acc[0..w) = op over m <= 8 rows, and over acc unless `first`.
 template <class Op, class L>
@@ -44,7 +44,8 @@ struct Fold {
   using Acc = L;
   static constexpr int kParts = 1;
   static constexpr int64_t kLeaf = Op::kLeaf;
-  double divisor = 0;  // mean: the number of elements
+  static constexpr int kWidth = 8192 / int(sizeof(L));  // long stretches of each row for the sake of the hardware's prefetch
+  double divisor = 0;                                   // mean: the number of elements
   bool is_mean = false;
 
   static void leaf(const L* p, int64_t n, Acc* acc) { acc[0] = fold_run<Op>(p, n); }
@@ -76,6 +77,7 @@ struct Var {
   using Acc = double;
   static constexpr int kParts = 2;
   static constexpr int64_t kLeaf = 2048;
+  static constexpr int kWidth = 512;  // a leaf is read twice
   double divisor = 0;
   bool is_mean = false;
 
@@ -193,15 +195,15 @@ struct Walk {
 
   FD_NOINLINE void column_leaf(const char* base, int64_t step, int64_t a, int64_t b, int w, Acc* acc, int64_t pitch) const {
     const bool in_place = direct && step == 1;
-    alignas(64) L buf[kGroup * kWidth / 2];
+    alignas(64) L buf[kGroup * kCopied];
     const auto rows = [&](int i, int m, const L** r) {
       for (int k = 0; k < m; k++) {
         const char* p = base + plan.reduced_offset(a + i + k) * plan.item;
         if (in_place) {
           r[k] = reinterpret_cast<const L*>(p);
         } else {
-          fill(p, step, w, buf + k * (kWidth / 2));
-          r[k] = buf + k * (kWidth / 2);
+          fill(p, step, w, buf + k * kCopied);
+          r[k] = buf + k * kCopied;
         }
       }
     };
@@ -212,7 +214,7 @@ struct Walk {
     if (b - a <= kLeafRows) return column_leaf(base, step, a, b, w, acc, pitch);
     const int64_t mid = middle(a, b, kLeafRows);
     columns(base, step, a, mid, w, acc, pitch);
-    alignas(64) Acc other[P * kWidth];
+    alignas(64) Acc other[P * R::kWidth];
     columns(base, step, mid, b, w, other, w);
     R::merge(acc, pitch, other, w, w, mid - a, b - mid);
   }
@@ -261,7 +263,7 @@ struct Walk {
     const int64_t outs = plan.outs, n = plan.n, len = piece_length(n, pieces, true);
     const int64_t inner = plan.inner_kept(), step = plan.inner_in();
     pieces = ceil_div(n, len);
-    const int64_t width = direct && step == 1 ? kWidth : kWidth / 2, tall = min_of(len, n);
+    const int64_t width = direct && step == 1 ? R::kWidth : kCopied, tall = min_of(len, n);
     const int64_t least = inner <= 64 ? inner : ceil_div(kReduceLeast, tall);
     const int64_t lines = outs / inner * pieces;
     const ColumnBlocks blocks(lines, inner, width, least, lines * inner * tall <= kReduceGrain ? 1 : num_threads());
@@ -271,7 +273,7 @@ struct Walk {
     const int fold = dense && inner <= 64 ? int(256 / inner) : 1;
     const int64_t work = max_of<int64_t>(1, ceil_div(inner, blocks.count) * tall);
     parallel_for(tasks, max_of<int64_t>(1, kReduceGrain / work), [&](int64_t begin, int64_t end) {
-      alignas(64) Acc acc[P * kWidth];
+      alignas(64) Acc acc[P * R::kWidth];
       int64_t done = 0;
       for (int64_t t = begin; t < end; t++) {
         const int64_t piece = t % pieces, block = t / pieces % blocks.count, j = blocks.begin(block);
