@@ -11,8 +11,9 @@ namespace fastdl {
 namespace {
 
 constexpr int64_t kBlock = 1024;
-constexpr int kColumns = 256;
-constexpr int kTogether = 8;  // rows per pass over the columns
+constexpr int kColumns = 1024;  // outputs of a block, at most: long stretches of each row for the sake of the hardware's prefetch
+constexpr int kCopied = 256;    // the same where elements are copied to lanes
+constexpr int kTogether = 8;    // rows per pass over the columns
 
 template <class Op>
 struct ArgWalk {
@@ -79,7 +80,7 @@ struct ArgWalk {
   // Winners among elements [a, b) of w outputs, `step` apart.
   void columns(const char* base, int64_t step, int64_t a, int64_t b, int w, L* best, int64_t* at) const {
     const bool in_place = direct && step == 1;
-    alignas(64) L buf[kTogether][kColumns];
+    alignas(64) L buf[kTogether][kCopied];
     alignas(64) I row_of[kColumns];
     for (int64_t start = a; start < b; start += int64_t(1) << 30) {  // row numbers within a stretch fit an int32
       const int64_t end = min_of(b, start + (int64_t(1) << 30));
@@ -125,7 +126,8 @@ struct ArgWalk {
     L* best = reinterpret_cast<L*>(at + pieces * outs);
     const int64_t tall = min_of(len, n), least = ceil_div(kReduceLeast, tall), lines = outs / inner * pieces;
     const int threads = lines * inner * tall <= kReduceGrain ? 1 : num_threads();
-    const ColumnBlocks blocks = rows ? ColumnBlocks(1, inner, 1, 1, 1, 1) : ColumnBlocks(lines, inner, kColumns, least, threads);
+    const int64_t most = direct && plan.inner_in() == 1 ? kColumns : kCopied;
+    const ColumnBlocks blocks = rows ? ColumnBlocks(1, inner, 1, 1, 1, 1) : ColumnBlocks(lines, inner, most, least, threads);
     const int64_t work = max_of<int64_t>(1, ceil_div(inner, blocks.count) * tall), tasks = lines * blocks.count;
     parallel_for(tasks, max_of<int64_t>(1, kReduceGrain / work), [&](int64_t begin, int64_t end) {
       alignas(64) L win[kColumns];
