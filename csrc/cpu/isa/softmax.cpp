@@ -24,6 +24,7 @@ void softmax_row(const T* x, T* y, int64_t n) {
     for_vectors<W>(n, [&](int64_t i, auto k) { set(y + i, exp_negative(get(x + i, k) - V(m)) * V(scale), k); });
   } else {
     const auto keep = [&](int64_t i, auto k) {
+      __builtin_prefetch(x + n + i);  // the next row, while this one's exponentials keep the processor busy
       const V e = exp_negative(get(x + i, k) - V(m));
       set(y + i, e, k);
       return e;

@@ -38,11 +38,15 @@ FD_INLINE WideOf<T> row_max(const T* x, int64_t n) {
   return reduce_max(
       join_vectors<W>(n, -kInf<W>, [&](int64_t i, auto k) { return get(x + i, k); }, [](Vec<W> a, Vec<W> b) { return max(a, b); }));
 }
-// Sum of exp(x - m).
+// Sum of exp(x - m). Meanwhile the next row is fetched.
 template <class T>
 FD_INLINE WideOf<T> row_sum_exp(const T* x, int64_t n, WideOf<T> m) {
   using W = WideOf<T>;
-  return reduce_add(join_vectors<W>(n, W(0), [&](int64_t i, auto k) { return exp_negative(get(x + i, k) - Vec<W>(m)); }, kAdd));
+  const auto term = [&](int64_t i, auto k) {
+    __builtin_prefetch(x + n + i);
+    return exp_negative(get(x + i, k) - Vec<W>(m));
+  };
+  return reduce_add(join_vectors<W>(n, W(0), term, kAdd));
 }
 template <class W>
 FD_INLINE W log_of(W x) {
