@@ -27,6 +27,7 @@ from fastdl.bench.runner import (
     environment,
     finish,
     installed,
+    lacks,
     run,
     select,
     tolerance,
@@ -139,6 +140,8 @@ def test_a_failing_engine_keeps_its_cell() -> None:
     wrong = [{"shape": [2], "values": [1.0, 2.1]}]
     answered = compare_answers(SMALL[0], {"fastdl": wrong, "torch": part}, cells)
     assert answered["reference"] == "torch" and "differs from torch" in cells["fastdl"]["error"] and "times" in cells["torch"]
+    cells = {"fastdl": {"times": []}, "onnxruntime": {"times": []}}
+    assert compare_answers(SMALL[0], {"fastdl": wrong, "onnxruntime": part}, cells)["reference"] == "onnxruntime" and "error" in cells["fastdl"]
     assert difference(part, [{"shape": [1, 2], "values": [1.0, 2.0]}]) == difference(part, [{"shape": [2], "values": [1.0, np.nan]}]) == np.inf
 
 
@@ -261,7 +264,7 @@ def test_without_peers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
     monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name, *a: None if name in ("torch", "jax", "onnxruntime") else real(name, *a))
     assert main(["bench", "--filter", "matmul 16 NN", "--seconds", "0.01", "--threads", "1"]) == 0
     said = capsys.readouterr()
-    assert "No peer but NumPy is installed" in said.err and "numpy" in said.out
+    assert "No peer with gradients is installed" in said.err and "numpy" in said.out
     assert main(["bench", "--filter", "xor", "--engines", "torch"]) == 2
     assert "engine torch is not installed" in capsys.readouterr().err
 
@@ -269,13 +272,19 @@ def test_without_peers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 def test_onnxruntime_needs_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     import fastdl.bench.runner as runner
 
-    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name, *a: None if name == "onnx" else name)
-    assert installed(("numpy", "onnxruntime")) == ("numpy",)
+    versions = {"onnx": "1.9.0", "onnxruntime": "1.23.0rc1"}
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name, *a: name)
+    monkeypatch.setattr(runner.importlib.metadata, "version", versions.get)
+    assert lacks("onnxruntime") == ["onnx>=1.21"] and installed(("numpy", "onnxruntime")) == ("numpy",)
+    versions["onnx"] = "1.21"
+    assert installed(("numpy", "onnxruntime")) == ("numpy", "onnxruntime")
+    monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name, *a: None if name == "onnxruntime" else name)
+    assert lacks("onnxruntime") == ["onnxruntime>=1.23"]
 
 
 def test_cases_as_onnx_graphs() -> None:
     """Every operator that a case asks for exists, with these attributes and shapes."""
-    onnx = pytest.importorskip("onnx")
+    onnx = pytest.importorskip("onnx", minversion="1.21")
     from fastdl.bench.onnx_graph import build
 
     cases = [c for c in all_cases() if "onnxruntime" in engines_of(c)]

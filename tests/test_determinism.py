@@ -185,3 +185,26 @@ def test_long_sums_beside_a_large_second_operand():
     np.testing.assert_array_equal(found[0], found[1])
     exact, bound = a.astype("f8") @ b.T.astype("f8"), np.abs(a).astype("f8") @ np.abs(b.T).astype("f8")
     assert (np.abs(found[0] - exact) < 2.0**-24 * bound).all()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64", "float16"])
+@pytest.mark.parametrize("width", [1023, 1025, 2049, 4100])
+def test_reductions_of_wide_rows_in_blocks_of_columns(width, dtype):
+    """Blocks of 512 to 2048 columns, copied or in place: the right values, the same bits for every thread count."""
+    x = (100 * np.random.default_rng(width).standard_normal((150, width))).astype(dtype)
+    both = fd.array(x), fd.array(np.repeat(x, 2, axis=1))[:, ::2]
+    exact = x.astype("f8")
+    wanted = {"sum": exact.sum(0), "max": exact.max(0), "argmax": x.argmax(0), "var": exact.var(0)}
+    before = fd.get_num_threads()
+    try:
+        for name in wanted if dtype != "int64" else ("sum", "max", "argmax"):
+            found = []
+            for n in (1, 2, 3, 8):
+                fd.set_num_threads(n)
+                found += [np.asarray(getattr(t, name)(0)) for t in both]
+            for other in found[1:]:
+                np.testing.assert_array_equal(other, found[0], err_msg=name)
+            rtol, atol = (2e-3, 2) if dtype == "float16" else (1e-5, 1e-3)
+            np.testing.assert_allclose(found[0], wanted[name], rtol, atol, err_msg=name)
+    finally:
+        fd.set_num_threads(before)

@@ -55,6 +55,7 @@ constexpr int64_t kDotRows = 12;                                 // up to so man
 constexpr int64_t kGemmPrefetchBytes = 256 << 10;                // a larger B, read where it lies, and a larger C are prefetched
 constexpr bool kFetchesStrips = FD_VEC_BYTES == 32;              // of A, during the strips before; a larger B's next block, too
 constexpr int64_t kGemmPrefetchK = 128;                          // C only if k is at least this long
+constexpr int64_t kSoftmaxFetchBytes = 64 << 10;                 // rows up to so long are fetched during the row before
 constexpr bool kWinogradFetches = FD_VEC_BYTES == 32;            // where results will be written, during products
 
 }  // namespace

@@ -13,7 +13,7 @@ from typing import Any
 from fastdl.cli import CliError
 
 from . import table
-from .runner import DEFAULT_ENGINES, ENGINES, SCHEMA, Settings, installed, run, select
+from .runner import DEFAULT_ENGINES, ENGINES, SCHEMA, Settings, installed, lacks, run, select
 
 SUITES = ("ops", "steps", "conv-sweep", "all")
 
@@ -50,7 +50,7 @@ def add_arguments(commands: Any) -> None:
     """Adds `bench` to the subcommands of `fastdl`."""
     parser = commands.add_parser(
         "bench",
-        help="measure the speed of this installation against NumPy, PyTorch and JAX",
+        help="measure the speed of this installation against NumPy, PyTorch, JAX and ONNX Runtime",
         description="Time operations and whole training steps of fastdl and of every peer that is installed, each engine in a process "
         "of its own, in turn. Ratios are fastdl's speed / the peer's: above 1 fastdl is faster.",
     )
@@ -105,11 +105,11 @@ def bench(args: argparse.Namespace) -> int:
             raise CliError(f"{path}: cannot write to the folder {path.parent}")
     engines = installed(args.engines or DEFAULT_ENGINES)
     for missing in set(args.engines or ()) - set(engines):
-        raise CliError(f"engine {missing} is not installed")
+        raise CliError(f"engine {missing} is not installed: pip install {' '.join(map(repr, lacks(missing)))}")
     if args.eager:
         engines = tuple("fastdl-eager" if e == "fastdl" else e for e in engines)
-    if not set(engines) & {"torch", "jax", "torch-compile", "onnxruntime"} and not args.engines:
-        print("No peer but NumPy is installed: pip install torch or jax to compare with it.", file=sys.stderr)
+    if not set(engines) & {"torch", "jax", "torch-compile"} and not args.engines:
+        print("No peer with gradients is installed: pip install torch or jax to compare with it.", file=sys.stderr)
     from fastdl import get_num_threads
 
     seconds = args.seconds or (0.1 if args.quick else 1.0)

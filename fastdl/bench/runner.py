@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -27,7 +28,8 @@ from .roofline import limit
 SCHEMA = 1
 ENGINES = ("fastdl", "fastdl-eager", "torch", "torch-compile", "jax", "onnxruntime", "numpy")
 DEFAULT_ENGINES = tuple(e for e in ENGINES if e != "fastdl-eager")
-MODULES = {"fastdl-eager": ("fastdl",), "torch-compile": ("torch",), "onnxruntime": ("onnx", "onnxruntime")}  # others: that of their name
+OURS = ("fastdl", "fastdl-eager")
+NEEDS = {"fastdl-eager": {"fastdl": ""}, "torch-compile": {"torch": ""}, "onnxruntime": {"onnx": "1.21", "onnxruntime": "1.23"}}  # packages, least versions
 PREPARE_TIMEOUT = 300.0  # seconds: a compiler of a peer may be slow
 REPLY_TIMEOUT = 60.0
 
@@ -44,9 +46,25 @@ class Settings:
     compile_ops: bool = False  # torch.compile on single ops, too
 
 
+def lacks(engine: str) -> list[str]:
+    """The packages that an engine needs and that are not installed, or too old: `name` or `name>=version`.
+
+    >>> from fastdl.bench.runner import lacks
+    >>> lacks("fastdl"), lacks("numpy")
+    ([], [])
+    """
+
+    def old(package: str, least: str) -> bool:
+        numbers = [tuple(int(n) for n in v.split(".")[:2]) for v in (importlib.metadata.version(package), least)]
+        return numbers[0] < numbers[1]
+
+    needs = NEEDS.get(engine, {engine: ""})
+    return [f"{p}>={v}" if v else p for p, v in needs.items() if importlib.util.find_spec(p) is None or (v and old(p, v))]
+
+
 def installed(engines: tuple[str, ...]) -> tuple[str, ...]:
-    """Those engines whose packages can be imported."""
-    return tuple(e for e in engines if all(importlib.util.find_spec(module) for module in MODULES.get(e, (e,))))
+    """Those engines whose packages are there."""
+    return tuple(e for e in engines if not lacks(e))
 
 
 def processors(threads: int) -> list[int]:
@@ -230,7 +248,7 @@ def run_case(case: Case, settings: Settings, workers: Workers) -> dict[str, Any]
 
 def compare_answers(case: Case, answers: dict[str, list], cells: dict[str, dict[str, Any]]) -> dict[str, Any]:
     """Every engine against the first peer that answered; a wrong result gets no time."""
-    reference = next((e for e in ("torch", "jax", "numpy", *answers) if e in answers), None)
+    reference = next((e for e in ("torch", "jax", "numpy", *(e for e in answers if e not in OURS), *answers) if e in answers), None)
     if reference is None or len(answers) < 2:
         return {"reference": None, "errors": {}, "tolerance": tolerance(case)}
     errors = {e: difference(found, answers[reference]) for e, found in answers.items() if e != reference}
@@ -238,9 +256,6 @@ def compare_answers(case: Case, answers: dict[str, list], cells: dict[str, dict[
         if not error <= tolerance(case):
             cells[engine] = {"error": f"differs from {reference}: {error:.2g} > {tolerance(case):.2g}"}
     return {"reference": reference, "errors": errors, "tolerance": tolerance(case)}
-
-
-OURS = ("fastdl", "fastdl-eager")
 
 
 def finish(row: dict[str, Any], roofline: dict[str, Any] | None) -> dict[str, Any]:

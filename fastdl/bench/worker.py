@@ -22,7 +22,8 @@ def versions(engine: str) -> str:
     import importlib
 
     module = {"fastdl-eager": "fastdl", "torch-compile": "torch"}.get(engine, engine)
-    return str(importlib.import_module(module).__version__)
+    version = str(importlib.import_module(module).__version__)
+    return f"{version} (onnx {versions('onnx')})" if engine == "onnxruntime" else version
 
 
 class Engine:

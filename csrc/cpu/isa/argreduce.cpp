@@ -11,9 +11,11 @@ namespace fastdl {
 namespace {
 
 constexpr int64_t kBlock = 1024;
-constexpr int kColumns = 1024;  // outputs of a block, at most: long stretches of each row for the sake of the hardware's prefetch
-constexpr int kCopied = 256;    // the same where elements are copied to lanes
-constexpr int kTogether = 8;    // rows per pass over the columns
+template <class L>
+constexpr int kColumns =
+    4096 / int(sizeof(L));    // outputs of a block, at most: long stretches of each row for the hardware's prefetch
+constexpr int kCopied = 256;  // the same where elements are copied to lanes
+constexpr int kTogether = 8;  // rows per pass over the columns
 
 template <class Op>
 struct ArgWalk {
@@ -81,10 +83,10 @@ struct ArgWalk {
   void columns(const char* base, int64_t step, int64_t a, int64_t b, int w, L* best, int64_t* at) const {
     const bool in_place = direct && step == 1;
     alignas(64) L buf[kTogether][kCopied];
-    alignas(64) I row_of[kColumns];
+    alignas(64) I row_of[kColumns<L>];
     for (int64_t start = a; start < b; start += int64_t(1) << 30) {  // row numbers within a stretch fit an int32
       const int64_t end = min_of(b, start + (int64_t(1) << 30));
-      alignas(64) L here[kColumns];
+      alignas(64) L here[kColumns<L>];
       L* win = start == a ? best : here;
       for (int64_t i = start; i < end; i += kTogether) {
         const int m = int(min_of<int64_t>(kTogether, end - i));
@@ -126,12 +128,12 @@ struct ArgWalk {
     L* best = reinterpret_cast<L*>(at + pieces * outs);
     const int64_t tall = min_of(len, n), least = ceil_div(kReduceLeast, tall), lines = outs / inner * pieces;
     const int threads = lines * inner * tall <= kReduceGrain ? 1 : num_threads();
-    const int64_t most = direct && plan.inner_in() == 1 ? kColumns : kCopied;
+    const int64_t most = direct && plan.inner_in() == 1 ? kColumns<L> : kCopied;
     const ColumnBlocks blocks = rows ? ColumnBlocks(1, inner, 1, 1, 1, 1) : ColumnBlocks(lines, inner, most, least, threads);
     const int64_t work = max_of<int64_t>(1, ceil_div(inner, blocks.count) * tall), tasks = lines * blocks.count;
     parallel_for(tasks, max_of<int64_t>(1, kReduceGrain / work), [&](int64_t begin, int64_t end) {
-      alignas(64) L win[kColumns];
-      int64_t where[kColumns], done = 0;
+      alignas(64) L win[kColumns<L>];
+      int64_t where[kColumns<L>], done = 0;
       if (rows && pieces == 1) {  // short rows would wait for the divisions below
         for (int64_t o = begin; o < end; o++) {
           row(plan.in + plan.kept_offset(o) * plan.item, 0, n, win[0], where[0]);

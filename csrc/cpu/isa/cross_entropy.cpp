@@ -64,7 +64,7 @@ void cross_entropy_kernel(const Args& a) {
     const T* x = logits.ptr<T>() + r * classes;
     for (int k = 0; k < count; k++) m[k] = t[k] < 0 ? W(0) : row_max(x + k * classes, classes);
     for (int k = 0; k < count; k++) {
-      sum[k] = t[k] < 0 ? W(1) : row_sum_exp(x + k * classes, classes, m[k]);
+      sum[k] = t[k] < 0 ? W(1) : row_sum_exp(x + k * classes, classes, m[k], row_to_fetch(x + k * classes, classes, count));
       at[k] = t[k] < 0 ? W(0) : load_wide_one(x + k * classes + t[k]);
     }
     const V logs = log(load_partial(sum, count)), top = load_partial(m, count);

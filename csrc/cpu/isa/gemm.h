@@ -2,7 +2,8 @@
 //
 // Method: the loops of BLIS (Van Zee and van de Geijn, 2015) with the roles of the caches swapped for row-major C. A strip of A
 // (6 or 14 rows, 64, 192 or 384 of k) stays in L1 while a block of B (as much of k, up to 512 columns), packed in panels as wide as
-// the tile, streams past it from L2. Three savings for the sizes of neural nets:
+// the tile, streams past it from L2. Rows of A that share sets of L1 are copied; what is read next is fetched ahead. Three savings
+// for the sizes of neural nets:
 //   - few rows, or a small B: B is read where it lies (row-major B only, with rows less than pages apart), nothing is packed;
 //   - B transposed in memory (x W^T) and few rows: C^T = B^T A^T is computed instead, which packs the smaller operand, and
 //     each finished block of C^T is transposed into C;
@@ -189,7 +190,7 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
     if (!strips) strips = strip_buf, at_once = 1;
   }
   const bool large_b = g.k * g.n * int64_t(sizeof(T)) > kGemmPrefetchBytes, prefetch = !plan.packed && large_b;
-  // The next block that is packed here is fetched in the second half of the tiles: during more of them it would leave L2 again.
+  // The next block that is packed here is fetched in the second half of the tiles: if earlier, it would leave the caches again.
   const int64_t half = kFetchesStrips && pack_here && large_b ? (tile0 + tile1) / 2 : tile1;
 
   for (int64_t kb = 0; kb < plan.k_blocks; kb++) {
@@ -261,7 +262,7 @@ inline void gemm_piece(const Gemm<T>& g, const GemmPlan& plan, int64_t rb, int64
         t.c = g.c + i0 * g.c_row + j;
         t.tail = edge ? int(g.n - (v + nv - 1) * lanes) : lanes;
         t.bias = last && g.bias ? g.bias + j : nullptr;
-        run_tile(nv, rows, t, [&]() { next.fetch(); });
+        run_tile(nv, rows, t, [&]() { next.fetch(), next_block.fetch(); });
         v += nv;
       }
     }

@@ -17,6 +17,7 @@ namespace {
 // ------------------- acc arrays hold part p of output j at acc[p * pitch + j].
 constexpr int kLeafRows = 128;  // rows of a leaf of columns
 constexpr int kGroup = 8;       // of which so many are read at once
+constexpr int kNarrow = 512;    // width of a leaf of columns, at least, where there are threads to share; at most R::kWidth
 constexpr int kCopied = 256;    // most outputs of a leaf of columns, where elements are copied to lanes; else R::kWidth
 
 // acc[0..w) = op over m <= 8 rows, and over acc unless `first`.
@@ -263,9 +264,11 @@ struct Walk {
     const int64_t outs = plan.outs, n = plan.n, len = piece_length(n, pieces, true);
     const int64_t inner = plan.inner_kept(), step = plan.inner_in();
     pieces = ceil_div(n, len);
-    const int64_t width = direct && step == 1 ? R::kWidth : kCopied, tall = min_of(len, n);
+    const int64_t tall = min_of(len, n);
     const int64_t least = inner <= 64 ? inner : ceil_div(kReduceLeast, tall);
-    const int64_t lines = outs / inner * pieces;
+    const int64_t lines = outs / inner * pieces,
+                  share = ceil_div(lines * inner, int64_t(2) * num_threads());  // two blocks a thread
+    const int64_t width = direct && step == 1 ? max_of<int64_t>(kNarrow, min_of<int64_t>(R::kWidth, share)) : kCopied;
     const ColumnBlocks blocks(lines, inner, width, least, lines * inner * tall <= kReduceGrain ? 1 : num_threads());
     const int64_t tasks = lines * blocks.count;
     // Narrow dense rows, (n, 3) say: `fold` rows are read as one, and the fold groups of outputs merged at the end.

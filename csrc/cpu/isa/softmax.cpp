@@ -16,15 +16,16 @@ void softmax_row(const T* x, T* y, int64_t n) {
   using W = WideOf<T>;
   using V = Vec<W>;
   const W m = row_max(x, n);
+  const T* const next = row_to_fetch(x, n);  // while exponentials keep the processor busy
   if constexpr (is_log) {
-    const W s = log_of(row_sum_exp(x, n, m));
+    const W s = log_of(row_sum_exp(x, n, m, next));
     for_vectors<W>(n, [&](int64_t i, auto k) { set(y + i, get(x + i, k) - V(m) - V(s), k); });
   } else if constexpr (sizeof(T) == 2) {  // the exponentials do not survive rounding to 16 bits: compute them twice
-    const W scale = W(1) / row_sum_exp(x, n, m);
+    const W scale = W(1) / row_sum_exp(x, n, m, next);
     for_vectors<W>(n, [&](int64_t i, auto k) { set(y + i, exp_negative(get(x + i, k) - V(m)) * V(scale), k); });
   } else {
     const auto keep = [&](int64_t i, auto k) {
-      __builtin_prefetch(x + n + i);  // the next row, while this one's exponentials keep the processor busy
+      __builtin_prefetch(next + i);
       const V e = exp_negative(get(x + i, k) - V(m));
       set(y + i, e, k);
       return e;

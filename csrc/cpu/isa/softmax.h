@@ -2,6 +2,7 @@
 #pragma once
 #include "core/partition.h"
 #include "cpu/isa/lines.h"
+#include "cpu/tune.h"
 #include "math/exp.h"
 #include "math/log.h"
 
@@ -38,12 +39,18 @@ FD_INLINE WideOf<T> row_max(const T* x, int64_t n) {
   return reduce_max(
       join_vectors<W>(n, -kInf<W>, [&](int64_t i, auto k) { return get(x + i, k); }, [](Vec<W> a, Vec<W> b) { return max(a, b); }));
 }
-// Sum of exp(x - m). Meanwhile the next row is fetched.
+// What to fetch while a row of n elements is worked on: the row `rows` further on, unless rows are so long that it would push out
+// the one that is read again.
 template <class T>
-FD_INLINE WideOf<T> row_sum_exp(const T* x, int64_t n, WideOf<T> m) {
+FD_INLINE const T* row_to_fetch(const T* x, int64_t n, int64_t rows = 1) {
+  return n * int64_t(sizeof(T)) <= kSoftmaxFetchBytes ? x + rows * n : x;
+}
+// Sum of exp(x - m). Meanwhile the row at `next` is fetched.
+template <class T>
+FD_INLINE WideOf<T> row_sum_exp(const T* x, int64_t n, WideOf<T> m, const T* next) {
   using W = WideOf<T>;
   const auto term = [&](int64_t i, auto k) {
-    __builtin_prefetch(x + n + i);
+    __builtin_prefetch(next + i);
     return exp_negative(get(x + i, k) - Vec<W>(m));
   };
   return reduce_add(join_vectors<W>(n, W(0), term, kAdd));

@@ -319,8 +319,8 @@ FD_INLINE VecF exact_fma(VecF a, VecF b, VecF c) {
 #endif
 }
 
-// a * 2^n for integral n in [-250, 250]: over- and underflow as they should. Here as below, a is a normal number, to whose exponent n
-// is added, or both are NaN: to_int() makes that a number whose last bits are 0.
+// a * 2^n for a in [2^-6, 2], to whose exponent integral n in [-180, 180] is added: over- and underflow as they should. If n is NaN,
+// to_int() makes it a number whose last bits are 0, and a comes back as it is (NaN if it is NaN).
 FD_INLINE VecF ldexp(VecF a, VecF n) {
 #if defined(__AVX512F__)
   return VecF((VecF::Native)_mm512_scalef_ps((__m512)a.v, (__m512)n.v));
@@ -329,7 +329,7 @@ FD_INLINE VecF ldexp(VecF a, VecF n) {
   return bit_cast<float>(bit_cast<int32_t>(a) + (half << 23)) * bit_cast<float>((i - half + VecI(127)) << 23);
 #endif
 }
-// The same where the result is a normal number, too.
+// The same where the result is a normal number. (Above n = 128 anything may come out.)
 FD_INLINE VecF ldexp_normal(VecF a, VecF n) {
 #if defined(__AVX512F__)
   return ldexp(a, n);
@@ -337,7 +337,7 @@ FD_INLINE VecF ldexp_normal(VecF a, VecF n) {
   return bit_cast<float>(bit_cast<int32_t>(a) + (to_int(n) << 23));
 #endif
 }
-// The same for n in [-180, 60]: underflows as it should.
+// The same for n in [-180, 60].
 FD_INLINE VecF ldexp_down(VecF a, VecF n) {
 #if defined(__AVX512F__)
   return ldexp(a, n);
