@@ -272,12 +272,20 @@ def test_without_peers(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFi
 def test_onnxruntime_needs_onnx(monkeypatch: pytest.MonkeyPatch) -> None:
     import fastdl.bench.runner as runner
 
-    versions = {"onnx": "1.9.0", "onnxruntime": "1.23.0rc1"}
+    versions = {"onnx": "1.9.0", "onnxruntime": "1.23rc1"}
+
+    def version(package: str) -> str:
+        if package not in versions:
+            raise runner.importlib.metadata.PackageNotFoundError(package)
+        return versions[package]
+
     monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name, *a: name)
-    monkeypatch.setattr(runner.importlib.metadata, "version", versions.get)
+    monkeypatch.setattr(runner.importlib.metadata, "version", version)
     assert lacks("onnxruntime") == ["onnx>=1.21"] and installed(("numpy", "onnxruntime")) == ("numpy",)
     versions["onnx"] = "1.21"
     assert installed(("numpy", "onnxruntime")) == ("numpy", "onnxruntime")
+    del versions["onnxruntime"]  # the module is there, from onnxruntime-gpu
+    assert installed(("onnxruntime",)) == ("onnxruntime",)
     monkeypatch.setattr(runner.importlib.util, "find_spec", lambda name, *a: None if name == "onnxruntime" else name)
     assert lacks("onnxruntime") == ["onnxruntime>=1.23"]
 

@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import queue
+import re
 import signal
 import statistics
 import subprocess
@@ -55,8 +56,11 @@ def lacks(engine: str) -> list[str]:
     """
 
     def old(package: str, least: str) -> bool:
-        numbers = [tuple(int(n) for n in v.split(".")[:2]) for v in (importlib.metadata.version(package), least)]
-        return numbers[0] < numbers[1]
+        try:
+            found = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:  # of a distribution with another name, such as onnxruntime-gpu: its process will say
+            return False
+        return [int(n) for n in re.findall(r"\d+", found)[:2]] < [int(n) for n in least.split(".")]
 
     needs = NEEDS.get(engine, {engine: ""})
     return [f"{p}>={v}" if v else p for p, v in needs.items() if importlib.util.find_spec(p) is None or (v and old(p, v))]
